@@ -1,0 +1,1 @@
+"""exporl: EXPO made real."""

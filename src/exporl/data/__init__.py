@@ -1,0 +1,1 @@
+"""Data on the host, in NumPy: episodes, replay, mixtures and file formats."""

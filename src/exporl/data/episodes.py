@@ -1,0 +1,129 @@
+"""Recorded episodes: the record, its validation, observation statistics."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from exporl.types import Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """One recorded episode of t steps, in the environment's own units."""
+
+    observations: dict[str, np.ndarray]
+    """[t + 1, ...] per entry: the first observation up to the one after the last step."""
+    actions: np.ndarray
+    """[t, a] in [-1, 1]."""
+    rewards: np.ndarray
+    """[t], as the environment paid them; `Task.reward` turns them into the learning convention."""
+    successes: np.ndarray
+    """[t] bool, the task's measure of success at each step."""
+    terminated: bool
+    """The last step was a true end (otherwise the recording stopped: a time limit)."""
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def success(self) -> bool:
+        """Whether the task was solved at any step."""
+        return bool(self.successes.any())
+
+
+def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "data") -> None:
+    """Checks shapes, finiteness and ranges of every episode against a task.
+
+    Raises:
+        ValueError: naming source, episode, field, row, the value found and what to do about it.
+    """
+    if not episodes:
+        raise ValueError(f"{source} has no episodes: collect or point to at least one.")
+    for index, episode in enumerate(episodes):
+        where = f"{source}, episode {index}"
+        steps = len(episode.actions)
+        if steps == 0:
+            raise ValueError(f"{where}: no steps. Remove the episode.")
+        _same_shape(f"{where}: actions", episode.actions, (steps, spec.action_dim))
+        _same_shape(f"{where}: rewards", episode.rewards, (steps,))
+        _same_shape(f"{where}: successes", episode.successes, (steps,))
+        for name, shape, _ in spec.observation:
+            if name not in episode.observations:
+                raise ValueError(f"{where}: observation {name!r} is missing; found {sorted(episode.observations)}.")
+            _same_shape(f"{where}: observations[{name!r}]", episode.observations[name], (steps + 1, *shape))
+            _finite(f"{where}: observations[{name!r}]", episode.observations[name])
+        _finite(f"{where}: actions", episode.actions)
+        _finite(f"{where}: rewards", episode.rewards)
+        outside = np.abs(episode.actions).max(axis=1) > 1
+        if outside.any():
+            row = int(outside.argmax())
+            worst = float(np.abs(episode.actions[row]).max())
+            raise ValueError(
+                f"{where}: actions row {row} reaches {worst:g}, outside [-1, 1]. Rescale or clip the recorded actions."
+            )
+
+
+def _same_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for the task?")
+
+
+def _finite(what: str, array: np.ndarray) -> None:
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise ValueError(f"{what} row {row} holds NaN or infinity. Remove or repair the episode.")
+
+
+def fingerprint(episodes: Iterable[Episode]) -> str:
+    """SHA-256 over all arrays: two runs used the same data exactly when these agree."""
+    digest = hashlib.sha256()
+    for episode in episodes:
+        arrays = {**episode.observations, "actions": episode.actions, "rewards": episode.rewards}
+        for name in sorted(arrays):
+            digest.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
+            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        digest.update(bytes([episode.terminated, *episode.successes.astype(np.uint8).tolist()]))
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalizer:
+    """Shifts and scales float observations with stored statistics: clip((x - mean) / std, -clip, clip)."""
+
+    mean: dict[str, np.ndarray]
+    std: dict[str, np.ndarray]
+    """Standard deviation per entry, at least `min_std` of `fit`."""
+    clip: float = 5.0
+    """In standard deviations."""
+
+    @classmethod
+    def fit(cls, episodes: Sequence[Episode], min_std: float = 1e-2, clip: float = 5.0) -> "Normalizer":
+        """Statistics of all observations; entries that are not floating point (images) are left alone."""
+        mean, std = {}, {}
+        for name, first in episodes[0].observations.items():
+            if np.issubdtype(first.dtype, np.floating):
+                values = np.concatenate([episode.observations[name] for episode in episodes]).astype(np.float64)
+                mean[name] = values.mean(axis=0).astype(np.float32)
+                std[name] = np.maximum(values.std(axis=0), min_std).astype(np.float32)
+        return cls(mean, std, clip)
+
+    def __call__(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Normalises a dictionary of observations with any leading axes."""
+        result = dict(observation)
+        for name, mean in self.mean.items():
+            scaled = (np.asarray(observation[name], np.float32) - mean) / self.std[name]
+            result[name] = np.clip(scaled, -self.clip, self.clip)
+        return result
+
+    def to_json(self) -> dict:
+        """Plain lists; float32 survives the round trip exactly."""
+        lists = lambda arrays: {name: array.tolist() for name, array in arrays.items()}  # noqa: E731
+        return {"mean": lists(self.mean), "std": lists(self.std), "clip": self.clip}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Normalizer":
+        """Inverse of `to_json`."""
+        arrays = lambda lists: {name: np.asarray(values, np.float32) for name, values in lists.items()}  # noqa: E731
+        return cls(arrays(data["mean"]), arrays(data["std"]), data["clip"])

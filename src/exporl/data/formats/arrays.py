@@ -1,0 +1,101 @@
+"""Plain NumPy archives: the format that demonstrations are collected into.
+
+Flat arrays over all N steps of all episodes:
+  observations [N, o]  next_observations [N, o]  actions [N, a]  rewards [N]  terminals [N]  episode_ends [episodes]
+  successes [N] (per step) or success [episodes]; without either, success means a positive reward.
+Observations with several entries are stored as `observations/<name>` and `next_observations/<name>`.
+"""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from exporl.data.episodes import Episode
+
+_NEEDED = ("actions", "rewards", "terminals", "episode_ends")
+
+
+def save_npz(path: Path, episodes: Sequence[Episode]) -> None:
+    """Writes episodes to one archive, under a temporary name first, so an interrupted write leaves nothing behind."""
+    arrays: dict[str, np.ndarray] = {
+        "actions": np.concatenate([e.actions for e in episodes]).astype(np.float32),
+        "rewards": np.concatenate([e.rewards for e in episodes]).astype(np.float32),
+        "successes": np.concatenate([e.successes for e in episodes]).astype(np.float32),
+        "terminals": np.concatenate([np.r_[np.zeros(len(e) - 1), e.terminated] for e in episodes]).astype(np.float32),
+        "episode_ends": np.cumsum([len(e) for e in episodes]),
+    }
+    names = list(episodes[0].observations)
+    for name in names:
+        suffix = "" if names == ["state"] else f"/{name}"
+        arrays[f"observations{suffix}"] = np.concatenate([e.observations[name][:-1] for e in episodes])
+        arrays[f"next_observations{suffix}"] = np.concatenate([e.observations[name][1:] for e in episodes])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
+    """Reads the first `limit` episodes (all by default) in file order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not such an archive, an array is missing, or the lengths disagree; names the file and the array.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ValueError(f"{path} is not a readable .npz archive ({error}). Copy or collect it again.") from error
+    missing = [name for name in _NEEDED if name not in data]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(data))}.")
+    names = {"state": ""} if "observations" in data else {
+        key.split("/", 1)[1]: "/" + key.split("/", 1)[1] for key in data if key.startswith("observations/")
+    }  # fmt: skip
+    if not names:
+        raise ValueError(f"{path} lacks observations; it has {', '.join(sorted(data))}.")
+    steps, ends = len(data["actions"]), data["episode_ends"].astype(np.int64)
+    per_step = ["rewards", "terminals", *(["successes"] if "successes" in data else [])]
+    for suffix in names.values():
+        per_step += [f"observations{suffix}", f"next_observations{suffix}"]
+    for name in per_step:
+        if name not in data:
+            raise ValueError(f"{path} lacks {name}; it has {', '.join(sorted(data))}.")
+        if len(data[name]) != steps:
+            raise ValueError(f"{path}: {name} has {len(data[name])} rows, actions have {steps}. They must agree.")
+    if len(ends) == 0 or ends[-1] != steps or (np.diff(ends, prepend=0) <= 0).any():
+        raise ValueError(f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}.")
+    episodes = []
+    for index, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+        if limit is not None and index >= limit:
+            break
+        rows = slice(start, end)
+        rewards = data["rewards"][rows].reshape(-1).astype(np.float32)
+        if "successes" in data:
+            successes = data["successes"][rows].reshape(-1) > 0
+        elif "success" in data:
+            successes = np.zeros(len(rewards), bool)
+            successes[-1] = bool(data["success"][index])
+        else:
+            successes = rewards > 0
+        observations = {
+            name: np.concatenate([data[f"observations{s}"][rows], data[f"next_observations{s}"][end - 1 : end]])
+            for name, s in names.items()
+        }
+        terminated = bool(data["terminals"][end - 1] > 0)
+        episodes.append(Episode(observations, data["actions"][rows].astype(np.float32), rewards, successes, terminated))
+    return episodes

@@ -1,0 +1,218 @@
+"""Replay: a ring of whole environment steps per stream, sampled in chunks that never cross an episode's end."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from exporl.data.episodes import Episode
+from exporl.types import Batch, Spec, Step
+
+
+class Replay:
+    """Whole steps, one ring per stream (environment or robot), with every observation stored once.
+
+    The observation after a step is the next row's; the observation after an episode's last step is a row of its own.
+    A row can start a chunk once the chunk is complete: `chunk_length` steps, or fewer if the episode ended (by
+    termination or time limit). So chunks cross neither episode ends nor the write head.
+    """
+
+    def __init__(
+        self, spec: Spec, capacity: int, *, num_streams: int = 1, prior: bool = False, bootstrap_timeouts: bool = True
+    ):
+        """An empty buffer.
+
+        Args:
+            spec: shapes of observations and action chunks.
+            capacity: rows per stream: steps plus one per episode. The oldest are overwritten.
+            num_streams: independent writers; chunks never mix them.
+            prior: marks sampled rows as prior data.
+            bootstrap_timeouts: False stores time-outs as terminal, as the EXPO release does on robosuite.
+
+        Raises:
+            ValueError: the capacity cannot hold one chunk.
+        """
+        if capacity < spec.chunk_length + 2:
+            raise ValueError(f"capacity must be at least chunk_length + 2 = {spec.chunk_length + 2}, got {capacity}.")
+        self.spec, self.capacity, self.num_streams = spec, capacity, num_streams
+        self.prior, self.bootstrap_timeouts = prior, bootstrap_timeouts
+        rows = (num_streams, capacity)
+        self._observation = {name: np.zeros((*rows, *shape), dtype) for name, shape, dtype in spec.observation}
+        self._action = np.zeros((*rows, spec.action_dim), np.float32)
+        self._reward = np.zeros(rows, np.float32)
+        self._terminated = np.zeros(rows, bool)
+        self._truncated = np.zeros(rows, bool)
+        self._success = np.zeros(rows, bool)
+        self._is_step = np.zeros(rows, bool)
+        self._can_start = np.zeros(rows, bool)
+        self._head = np.zeros(num_streams, np.int64)
+        self._size = np.zeros(num_streams, np.int64)
+        self._run = np.zeros(num_streams, np.int64)
+        self._succeeded = np.zeros(num_streams, bool)
+
+    @classmethod
+    def from_episodes(cls, spec: Spec, episodes: Iterable[Episode], reward: Callable[[float], float]) -> "Replay":
+        """Prior data in one stream, with rewards turned into the learning convention."""
+        episodes = list(episodes)
+        replay = cls(spec, max(sum(len(e) + 1 for e in episodes) + 1, spec.chunk_length + 2), prior=True)
+        for episode in episodes:
+            replay.add_episode(episode, reward)
+        return replay
+
+    def __len__(self) -> int:
+        """Steps stored."""
+        return int(self._is_step.sum())
+
+    @property
+    def num_starts(self) -> int:
+        """Rows from which a chunk can be sampled."""
+        return int(self._can_start.sum())
+
+    def add_episode(self, episode: Episode, reward: Callable[[float], float], stream: int = 0) -> None:
+        """Adds a recorded episode; one that did not terminate counts as truncated."""
+        for t in range(len(episode)):
+            last = t == len(episode) - 1
+            at = lambda i: {name: values[i] for name, values in episode.observations.items()}  # noqa: E731
+            self.add(
+                Step(at(t), episode.actions[t], reward(float(episode.rewards[t])), last and episode.terminated,
+                     last and not episode.terminated, at(t + 1), bool(episode.successes[t])),
+                stream,
+            )  # fmt: skip
+
+    def add(self, step: Step, stream: int = 0) -> None:
+        """Appends one step to a stream, overwriting its oldest rows when full.
+
+        Raises:
+            ValueError: wrong shape, NaN or infinity, or an action outside [-1, 1]; nothing is stored then.
+        """
+        self._check(step)
+        row = self._head[stream]
+        after = (row + 1) % self.capacity
+        self._clear(stream, row)
+        self._clear(stream, after)
+        for name, values in self._observation.items():
+            values[stream, row] = step.observation[name]
+            values[stream, after] = step.next_observation[name]
+        self._action[stream, row] = step.action
+        self._reward[stream, row] = step.reward
+        self._terminated[stream, row] = step.terminated
+        self._truncated[stream, row] = step.truncated
+        self._is_step[stream, row] = True
+        self._run[stream] += 1
+        self._succeeded[stream] |= step.success
+        if self._run[stream] >= self.spec.chunk_length:
+            self._can_start[stream, (row - self.spec.chunk_length + 1) % self.capacity] = True
+        self._head[stream] = after
+        if step.terminated or step.truncated:
+            self._end_episode(stream, row)
+        self._size[stream] = min(max(self._size[stream], row + 2), self.capacity)
+
+    def cut(self, stream: int = 0) -> None:
+        """Ends the stream's open episode as truncated: what follows belongs to another episode."""
+        if self._run[stream]:
+            last = (self._head[stream] - 1) % self.capacity
+            self._truncated[stream, last] = True
+            self._end_episode(stream, last)
+
+    def _end_episode(self, stream: int, last: int) -> None:
+        rows = (last - np.arange(min(self._run[stream], self.capacity - 1))) % self.capacity
+        rows = rows[self._is_step[stream, rows]]
+        self._can_start[stream, rows[: self.spec.chunk_length]] = True
+        self._success[stream, rows] = self._succeeded[stream]
+        self._run[stream], self._succeeded[stream] = 0, False
+        self._head[stream] = (last + 2) % self.capacity
+
+    def _clear(self, stream: int, row: int) -> None:
+        for flags in (self._is_step, self._can_start, self._success, self._terminated, self._truncated):
+            flags[stream, row] = False
+
+    def _check(self, step: Step) -> None:
+        action = np.asarray(step.action)
+        if action.shape != (self.spec.action_dim,):
+            raise ValueError(f"action has shape {action.shape}, the task needs ({self.spec.action_dim},).")
+        if not np.isfinite(action).all() or np.abs(action).max() > 1:
+            raise ValueError(f"action {action} is not finite or outside [-1, 1]. Clip it where it is made.")
+        if not np.isfinite(step.reward):
+            raise ValueError(f"reward is {step.reward}. Check the environment's reward.")
+        for which, observation in (("observation", step.observation), ("next_observation", step.next_observation)):
+            for name, shape, _ in self.spec.observation:
+                if name not in observation:
+                    raise ValueError(f"{which} lacks {name!r}; it has {sorted(observation)}.")
+                value = np.asarray(observation[name])
+                if value.shape != shape:
+                    raise ValueError(f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}.")
+                if value.dtype.kind == "f" and not np.isfinite(value).all():
+                    raise ValueError(f"{which}[{name!r}] holds NaN or infinity. Check the environment's sensors.")
+
+    def sample(self, rng: np.random.Generator, batch_size: int, *, discount: float) -> Batch:
+        """`batch_size` chunks, uniformly over the rows that can start one (with replacement).
+
+        The draw depends only on `rng` and on the stored data. Rewards are summed with the discount over the executed
+        steps; the batch's own discount is discount^steps, and 0 after a termination.
+
+        Raises:
+            ValueError: nothing can be sampled yet.
+        """
+        streams, starts = self._draw(rng, batch_size)
+        h = self.spec.chunk_length
+        rows = (starts[:, None] + np.arange(h)) % self.capacity
+        at = (streams[:, None], rows)
+        ended = self._terminated[at] | self._truncated[at]
+        steps = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, h)
+        valid = np.arange(h) < steps[:, None]
+        last = (streams, rows[np.arange(batch_size), steps - 1])
+        after = (streams, (last[1] + 1) % self.capacity)
+        over = self._terminated[last] if self.bootstrap_timeouts else self._terminated[last] | self._truncated[last]
+        powers = np.float64(discount) ** np.arange(h)
+        return Batch(
+            observation={name: values[streams, starts] for name, values in self._observation.items()},
+            action=np.where(valid[..., None], self._action[at], self._action[last][:, None]),
+            reward=(self._reward[at] * valid * powers).sum(axis=1).astype(np.float32),
+            discount=np.where(over, 0.0, np.float64(discount) ** steps).astype(np.float32),
+            next_observation={name: values[after] for name, values in self._observation.items()},
+            valid=valid.astype(np.float32),
+            prior=np.full(batch_size, self.prior, np.float32),
+            success=self._success[streams, starts].astype(np.float32),
+        )
+
+    def _draw(self, rng: np.random.Generator, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Uniform starts by rejection over the rows written so far: no index to keep, nothing to save."""
+        if not self._can_start.any():
+            raise ValueError("replay holds no complete chunk yet. Collect more steps before sampling.")
+        bounds = np.cumsum(self._size)
+        streams, starts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        while len(starts) < batch_size:
+            flat = rng.integers(bounds[-1], size=2 * batch_size)
+            stream = np.searchsorted(bounds, flat, side="right")
+            row = flat - (bounds - self._size)[stream]
+            keep = self._can_start[stream, row]
+            streams, starts = np.concatenate([streams, stream[keep]]), np.concatenate([starts, row[keep]])
+        return streams[:batch_size], starts[:batch_size]
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name.lstrip("_"): value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return arrays | {f"observation/{name}": value for name, value in self._observation.items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything stored, as arrays without the rows never written. Inverse of `load`."""
+        used = int(self._size.max())
+        return {name: value if value.ndim == 1 else value[:, :used] for name, value in self._arrays().items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restores `state` into a buffer of the same shape.
+
+        Raises:
+            ValueError: an array is missing or does not fit; nothing is changed then.
+        """
+        arrays = self._arrays()
+        for name, array in arrays.items():
+            if name not in state:
+                raise ValueError(f"saved replay lacks {name!r}. The checkpoint was written by something else.")
+            saved, fits = state[name], array.shape if array.ndim == 1 else (array.shape[0], None, *array.shape[2:])
+            if len(saved.shape) != len(fits) or any(f not in (None, s) for f, s in zip(fits, saved.shape, strict=True)):
+                raise ValueError(f"saved replay {name!r} has shape {saved.shape}, this buffer needs {fits}.")
+            if array.ndim > 1 and saved.shape[1] > self.capacity:
+                raise ValueError(f"saved replay holds {saved.shape[1]} rows, the capacity is {self.capacity}.")
+        for name, array in arrays.items():
+            array[...] = 0
+            array[(slice(None), slice(state[name].shape[1])) if array.ndim > 1 else ...] = state[name]

@@ -1,0 +1,108 @@
+"""The task record and the registry of task families."""
+
+import dataclasses
+import difflib
+import importlib.util
+from collections.abc import Callable
+from typing import Literal
+
+import gymnasium
+import numpy as np
+
+from exporl.data.episodes import Episode
+from exporl.types import Spec
+
+Reward = Literal["-1/0", "0/1", "env"]
+"""-1 per step and 0 at success, 0 per step and 1 at success, or whatever the environment pays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An environment, its reward convention and where its data comes from.
+
+    Environments have dictionary observations and actions in [-1, 1]; `reset(seed=s)` fixes everything that happens
+    in the episode up to the agent's actions, so that an interrupted run can be resumed inside an episode; the info of
+    every step has a boolean "success".
+    """
+
+    name: str
+    make_env: Callable[[], gymnasium.Env]
+    """A new environment."""
+    spec: Spec
+    """Shapes of observations and of one action (chunk length 1)."""
+    reward: Callable[[float], float]
+    """Environment reward -> learning reward; applied to data and environment alike."""
+    max_episode_steps: int
+    """Time limit in steps."""
+    collect: Callable[[int, float, int], list[Episode]] | None = None
+    """(episodes, action noise, seed) -> demonstrations."""
+    normalize: bool = False
+    """Whether observations are normalised with statistics of the demonstrations."""
+    source: str = ""
+    """Where the demonstrations come from, in a few words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Tasks that share a constructor."""
+
+    names: tuple[str, ...]
+    make: Callable[[str, Reward], Task]
+    module: str | None
+    """Package that must be installed, or None."""
+    extra: str | None
+    """The extra of this distribution that installs it."""
+    summary: str
+    """Observation, action, horizon, reward and data in one line."""
+
+
+def _families() -> dict[str, Family]:
+    from exporl.envs import metaworld, probes  # the families import this file
+
+    return {"metaworld": metaworld.FAMILY, "probe": probes.FAMILY}
+
+
+def sparse_reward(kind: Reward, default: Reward = "-1/0") -> Callable[[float], float]:
+    """The transform of a 0/1 success reward into a convention.
+
+    Raises:
+        ValueError: unknown convention.
+    """
+    transforms = {"-1/0": lambda r: r - 1.0, "0/1": lambda r: r, "env": lambda r: r}
+    if kind not in transforms:
+        raise ValueError(f"reward must be one of {', '.join(transforms)}; got {kind!r}.")
+    return transforms[kind]
+
+
+def list_tasks() -> list[tuple[str, Family]]:
+    """All task names, `family/name`, with their family."""
+    return [(f"{family}/{name}", record) for family, record in _families().items() for name in record.names]
+
+
+def make_task(name: str, reward: Reward = "-1/0") -> Task:
+    """A task by name.
+
+    Args:
+        name: `family/name`, see `exporl tasks`.
+        reward: the learning reward.
+
+    Raises:
+        ValueError: unknown task (names the closest), or unknown reward convention.
+        ModuleNotFoundError: the task's package is not installed; names the command that installs it.
+    """
+    known = dict(list_tasks())
+    if name not in known:
+        match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"Did you mean {match[0]!r}? " if match else ""
+        raise ValueError(f"unknown task {name!r}. {hint}`exporl tasks` lists all {len(known)}.")
+    family = known[name]
+    if family.module is not None and importlib.util.find_spec(family.module) is None:
+        raise ModuleNotFoundError(
+            f"task {name!r} needs the package {family.module!r}. Install it with: pip install 'exporl[{family.extra}]'"
+        )
+    return family.make(name.split("/", 1)[1], reward)
+
+
+def env_seed(*counters: int) -> int:
+    """A seed for one episode from non-negative counters (run seed, stream, episode): well mixed and reproducible."""
+    return int(np.random.SeedSequence(counters).generate_state(1)[0])

@@ -1,0 +1,66 @@
+"""The learner: an algorithm's state, its compiled update and its counters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from exporl.algos.common import Algorithm
+from exporl.types import Batch, KeyArray, Metrics, Params, Phase
+
+INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM = range(6)
+"""Purposes of randomness: every draw follows from (run seed, purpose, counter), so a resumed run repeats it."""
+
+
+def run_key(seed: int, purpose: int, counter: int = 0) -> KeyArray:
+    """The JAX key of one draw."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), counter)
+
+
+def run_rng(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
+    """The NumPy generator of one draw."""
+    return np.random.default_rng((seed, purpose, counter))
+
+
+class Learner:
+    """Holds what an algorithm has learnt. `updates` counts update calls over all phases."""
+
+    def __init__(self, algorithm: Algorithm, seed: int):
+        self.algorithm, self.seed, self.updates = algorithm, seed, 0
+        self.state = jax.jit(algorithm.init)(run_key(seed, INIT))
+
+    def update(self, batches: Batch, phase: Phase) -> Metrics:
+        """One update call on minibatches [u, b, ...]; returns metrics that are still on the device."""
+        key = run_key(self.seed, UPDATE, self.updates)
+        self.state, metrics = self.algorithm.update(self.state, batches, key, phase=phase)
+        self.updates += 1
+        return metrics
+
+    def acting(self) -> Params:
+        """The part of the state that acting needs."""
+        return self.algorithm.acting(self.state)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The whole state as flat arrays, named by their path."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.state)
+        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+    def load(self, arrays: Mapping[str, Any], updates: int) -> None:
+        """Restores `arrays()` of a learner of the same configuration.
+
+        Raises:
+            ValueError: an array is missing, left over, or has another shape; names its path.
+        """
+        leaves, structure = jax.tree_util.tree_flatten_with_path(self.state)
+        names = [jax.tree_util.keystr(path) for path, _ in leaves]
+        different = sorted(set(names) ^ set(arrays))
+        if different:
+            raise ValueError(f"saved state and configuration disagree about {different[0]} (and {len(different) - 1} more).")
+        for name, (_, leaf) in zip(names, leaves, strict=True):
+            if arrays[name].shape != leaf.shape:
+                raise ValueError(f"saved {name} has shape {arrays[name].shape}, the configuration needs {leaf.shape}.")
+        restored = [jnp.array(arrays[name], leaf.dtype) for name, (_, leaf) in zip(names, leaves, strict=True)]
+        self.state = jax.tree_util.tree_unflatten(structure, restored)
+        self.updates = updates

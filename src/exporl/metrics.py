@@ -1,0 +1,68 @@
+"""Metrics: kept on the device until an interval ends, then written as one JSON line."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from exporl.types import Metrics
+
+
+class MetricsWriter:
+    """Collects update metrics without waiting for the device, and appends lines to `metrics.jsonl`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._pending: list[Metrics] = []
+        self._last = time.perf_counter(), 0
+
+    def add(self, metrics: Metrics) -> None:
+        """Remembers the (device) metrics of one update call."""
+        self._pending.append(metrics)
+
+    def flush(self, **fields: Any) -> dict[str, Any]:
+        """Writes one line: the given fields and the pending metrics, reduced; the only host synchronisation.
+
+        `_min` and `_max` metrics keep their extremes over the interval, others are averaged; NaN (nothing to average,
+        such as the Q of online rows before there are any) is left out.
+        """
+        line = dict(fields)
+        fetched = jax.device_get(self._pending)
+        self._pending = []
+        for name in sorted({name for metrics in fetched for name in metrics}):
+            values = np.array([metrics[name] for metrics in fetched if name in metrics], np.float64)
+            values = values[np.isfinite(values)]
+            if len(values):
+                reduce = np.min if name.endswith("_min") else np.max if name.endswith("_max") else np.mean
+                line[name] = float(reduce(values))
+            elif any(not math.isnan(float(metrics[name])) for metrics in fetched if name in metrics):
+                raise FloatingPointError(
+                    f"{name} is infinite: training diverged. Lower the learning rates; the last checkpoint is intact."
+                )
+        append_line(self.path, line)
+        return line
+
+    def speed(self, env_steps: int, paused_s: float = 0.0) -> float:
+        """Environment steps per second since the last call, not counting `paused_s` seconds of evaluation."""
+        now = time.perf_counter()
+        elapsed, steps = now - self._last[0] - paused_s, env_steps - self._last[1]
+        self._last = now, env_steps
+        return steps / max(elapsed, 1e-9)
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Appends one JSON line."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All complete JSON lines of a file (none if it does not exist); a last line cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,1 @@
+"""Flax modules: observation dictionary (and action chunk) in, array out."""

@@ -1,0 +1,1 @@
+"""Pure array functions: no modules, no parameters, no randomness except an explicit key."""

@@ -1,0 +1,32 @@
+"""The on-the-fly policy: from candidate actions and their values to one action."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from exporl.types import KeyArray, Observation
+
+
+def per_candidate(observation: Observation) -> Observation:
+    """[b, ...] -> [b, 1, ...]: broadcasts against candidates [b, n, h, a] without being copied n times."""
+    return jax.tree.map(lambda x: jnp.expand_dims(x, 1), dict(observation))
+
+
+def select(
+    q: Float[Array, "b n"], key: KeyArray, softness: float | None = None
+) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
+    """Index of one candidate per observation, and the log probability of that choice.
+
+    With `softness=None` the highest value wins (log probability 0). Otherwise candidate i is drawn with probability
+    proportional to exp(softness * q_i), the paper's variant for small or narrow data (EXPO, arXiv 2507.07986).
+    """
+    if softness is None:
+        return q.argmax(axis=-1), jnp.zeros(q.shape[0])
+    log_prob = jax.nn.log_softmax(softness * q, axis=-1)
+    index = jax.random.categorical(key, log_prob, axis=-1)
+    return index, jnp.take_along_axis(log_prob, index[:, None], axis=-1)[:, 0]
+
+
+def take_candidate(candidates: Float[Array, "b n h a"], index: Int[Array, " b"]) -> Float[Array, "b h a"]:
+    """The chosen candidate of every observation."""
+    return jnp.take_along_axis(candidates, index[:, None, None, None], axis=1)[:, 0]

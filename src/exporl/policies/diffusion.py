@@ -1,0 +1,44 @@
+"""Diffusion base policy: DDPM with the network, schedule and clipping of the EXPO release."""
+
+import jax
+import jax.numpy as jnp
+
+from exporl.ops.generative import ddpm_loss, ddpm_sample, vp_schedule
+from exporl.policies.base import BaseConfig, BasePolicy, build
+from exporl.types import Spec
+
+
+def diffusion(config: BaseConfig, spec: Spec) -> BasePolicy:
+    """A DDPM policy with a variance-preserving schedule over `config.num_steps` steps.
+
+    Raises:
+        ValueError: a size in the configuration is not positive.
+    """
+    net, optimizer = build(config)
+    schedule = vp_schedule(config.num_steps)
+
+    def init(key):
+        observation, action = spec.example()
+        return net.init(key, observation, action, jnp.ones((1, 1)), method=lambda m, o, x, t: m(o, x, m.embed(t)))
+
+    def embed(params, time):
+        return net.apply(params, time, method="embed")
+
+    def loss(params, batch, weight, key):
+        noise_key, time_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, batch.action.shape)
+        time = jax.random.randint(time_key, batch.action.shape[:1], 0, config.num_steps)
+        value = ddpm_loss(
+            lambda x, t: net.apply(params, batch.observation, x, embed(params, t)),
+            schedule, batch.action, time, noise, batch.valid * weight[:, None],
+        )  # fmt: skip
+        return value, {"base/loss": value}
+
+    def decode(params, observation, noise):
+        conditions = embed(params, jnp.arange(config.num_steps, dtype=jnp.float32)[:, None])
+        lead = (1,) * (noise.ndim - 3)
+        return ddpm_sample(
+            lambda x, c: net.apply(params, observation, x, c.reshape(*lead, -1)), conditions, schedule, noise
+        )
+
+    return BasePolicy(init, loss, decode, (config.num_steps, spec.chunk_length, spec.action_dim), optimizer)

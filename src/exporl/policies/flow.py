@@ -1,0 +1,47 @@
+"""Flow-matching base policy (arXiv 2210.02747), integrated with a few Euler steps."""
+
+import jax
+import jax.numpy as jnp
+
+from exporl.ops.generative import euler_sample, flow_loss
+from exporl.policies.base import BaseConfig, BasePolicy, build
+from exporl.types import Spec
+
+TIME_SCALE = 10.0
+"""The network reads 10 t, so that its Fourier features see the range of a 10-step diffusion."""
+
+
+def flow(config: BaseConfig, spec: Spec) -> BasePolicy:
+    """A flow policy: straight paths from noise (t = 0) to the action (t = 1), `config.num_steps` Euler steps.
+
+    Raises:
+        ValueError: a size in the configuration is not positive.
+    """
+    net, optimizer = build(config)
+
+    def init(key):
+        observation, action = spec.example()
+        return net.init(key, observation, action, jnp.ones((1, 1)), method=lambda m, o, x, t: m(o, x, m.embed(t)))
+
+    def velocity(params, observation, x, condition):
+        return net.apply(params, observation, x, condition)
+
+    def embed(params, time):
+        return net.apply(params, TIME_SCALE * time, method="embed")
+
+    def loss(params, batch, weight, key):
+        noise_key, time_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, batch.action.shape)
+        time = jax.random.uniform(time_key, batch.action.shape[:1])
+        value = flow_loss(
+            lambda x, t: velocity(params, batch.observation, x, embed(params, t)),
+            batch.action, time, noise, batch.valid * weight[:, None],
+        )  # fmt: skip
+        return value, {"base/loss": value}
+
+    def decode(params, observation, noise):
+        conditions = embed(params, jnp.arange(config.num_steps)[:, None] / config.num_steps)
+        lead = (1,) * (noise.ndim - 2)
+        return euler_sample(lambda x, c: velocity(params, observation, x, c.reshape(*lead, -1)), conditions, noise)
+
+    return BasePolicy(init, loss, decode, (spec.chunk_length, spec.action_dim), optimizer)

@@ -1,0 +1,2 @@
+"""report placeholder"""
+def write_report(runs, path): pass

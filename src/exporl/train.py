@@ -1,0 +1,505 @@
+"""The training loop: imitation, then reinforcement learning online. It names no algorithm and no task."""
+
+import contextlib
+import json
+import platform
+import signal
+import subprocess
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from exporl import checkpoint
+from exporl.algos import Algorithm, make_algorithm
+from exporl.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
+from exporl.data.episodes import Episode, Normalizer, fingerprint, validate_episodes
+from exporl.data.formats import load_npz, save_npz
+from exporl.data.mixture import Mixture
+from exporl.data.replay import Replay
+from exporl.envs.task import Task, make_task
+from exporl.envs.wrappers import NormalizedObservation
+from exporl.evaluate import EvalResult, evaluate
+from exporl.learner import SAMPLE, Learner, run_rng
+from exporl.metrics import MetricsWriter, append_line, read_lines
+from exporl.policies import make_base
+from exporl.rollout import Rollout
+from exporl.types import Batch, Phase, Spec
+
+DEMONSTRATIONS, STATISTICS, CONFIG = "demonstrations.npz", "statistics.json", "config.json"
+METRICS, EVAL, CHECKPOINTS = "metrics.jsonl", "eval.jsonl", "checkpoints"
+PRETRAIN_SCAN = 100
+"""Imitation steps per compiled call."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; a checkpoint was written first."""
+
+
+class Progress(Protocol):
+    """What the loop reports to; the command line draws it."""
+
+    def phase(self, name: str, total: int, done: int) -> None:
+        """A phase of `total` steps begins, `done` of them already made."""
+
+    def advance(self, steps: int, note: str) -> None:
+        """`steps` more are done; `note` says how it goes."""
+
+    def say(self, message: str) -> None:
+        """One line worth reading."""
+
+
+class Silent:
+    """A `Progress` that shows nothing."""
+
+    def phase(self, name: str, total: int, done: int) -> None:
+        """Ignored."""
+
+    def advance(self, steps: int, note: str) -> None:
+        """Ignored."""
+
+    def say(self, message: str) -> None:
+        """Ignored."""
+
+
+class Session:
+    """All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
+
+    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress):
+        check(config)
+        self.config, self.run_dir, self.progress = config, run_dir, progress
+        self.task: Task = make_task(config.task, config.reward)
+        self.episodes = self._prior_episodes()
+        self.normalizer = self._statistics()
+        self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
+        needs_base = config.algorithm != "rlpd"
+        base = make_base(config.base, self.spec) if needs_base else None
+        self.algorithm: Algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base)
+        self.learner = Learner(self.algorithm, config.seed)
+        self._eval_envs: list[Any] = []
+
+    def _prior_episodes(self) -> list[Episode]:
+        data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
+        source = str(data.path or stored)
+        if data.path is not None:
+            episodes = load_npz(Path(data.path), data.demos or None)
+        elif data.demos == 0:
+            return []
+        elif stored.is_file():
+            episodes = load_npz(stored)
+        elif self.task.collect is None:
+            raise ValueError(f"task {self.task.name!r} has no scripted expert: give data.path, a file of episodes.")
+        else:
+            self.progress.say(f"collecting {data.demos} demonstrations ({self.task.source}, noise {data.demo_noise:g})")
+            episodes = self.task.collect(data.demos, data.demo_noise, data.demo_seed)
+            save_npz(stored, episodes)
+        validate_episodes(episodes, self.task.spec, source)
+        return episodes
+
+    def _statistics(self) -> Normalizer | None:
+        if not (self.task.normalize and self.episodes):
+            return None
+        stored = self.run_dir / STATISTICS
+        if stored.is_file():
+            return Normalizer.from_json(json.loads(stored.read_text()))
+        normalizer = Normalizer.fit(self.episodes)
+        checkpoint.write_text(stored, json.dumps(normalizer.to_json()))
+        return normalizer
+
+    def prior_replay(self) -> Replay | None:
+        """The demonstrations as a replay, normalised and in the learning reward; None without any."""
+        if not self.episodes:
+            return None
+        episodes = self.episodes
+        if self.normalizer is not None:
+            episodes = [
+                Episode(self.normalizer(e.observations), e.actions, e.rewards, e.successes, e.terminated)
+                for e in episodes
+            ]
+        return Replay.from_episodes(self.spec, episodes, self.task.reward)
+
+    def make_env(self) -> Any:
+        """A new environment, normalised like the data."""
+        env = self.task.make_env()
+        return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
+
+    def evaluate(self, *, base: bool = False, episodes: int | None = None, seed: int | None = None) -> EvalResult:
+        """Evaluates the policy, or the base policy alone, on the evaluation environments."""
+        options = self.config.eval
+        if not self._eval_envs:
+            self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
+        act = self.algorithm.act_base if base else self.algorithm.act_eval
+        if act is None:
+            raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
+        return evaluate(
+            self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
+            seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
+        )  # fmt: skip
+
+
+class Trainer(Session):
+    """A run in progress: `pretrain`, `pretrain_critic`, `online`; every random draw follows from (seed, counter)."""
+
+    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress, resume: bool):
+        super().__init__(config, run_dir, progress)
+        self._check_phases()
+        self.metrics = MetricsWriter(run_dir / METRICS)
+        self.prior = self.prior_replay()
+        rows = min(config.data.capacity, 2 * max(config.train.online_steps, 1) + config.chunk_length + 2)
+        self.online_replay = Replay(
+            self.spec, rows, num_streams=config.num_envs, bootstrap_timeouts=config.data.bootstrap_timeouts
+        )
+        self.rollout = Rollout(
+            [self.make_env() for _ in range(config.num_envs)], self.algorithm.act, act_base=self.algorithm.act_base,
+            reward=self.task.reward, chunk_length=config.chunk_length, action_dim=self.spec.action_dim,
+            execute_length=config.actions_played, seed=config.seed,
+        )  # fmt: skip
+        self.offline_steps = self.critic_steps = 0
+        self.last_eval = -1
+        self.train_s = 0.0
+        self.first_update_s: float | None = None
+        self._started = time.perf_counter()
+        self._stop = threading.Event()
+        if resume:
+            self._restore()
+
+    def _check_phases(self) -> None:
+        train, name, data = self.config.train, self.config.algorithm, self.config.data
+        for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
+            if getattr(train, option) and phase not in self.algorithm.phases:
+                raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
+        needs_data = train.offline_steps or train.critic_pretrain_steps or data.prior_ratio > 0
+        if needs_data and not self.episodes:
+            raise ValueError(
+                "no prior data: give data.path or data.demos, or set data.prior_ratio, train.offline_steps and "
+                "train.critic_pretrain_steps to 0."
+            )
+
+    def run(self) -> None:
+        """All phases. Stops at the next step boundary after SIGINT or SIGTERM, with a checkpoint.
+
+        Raises:
+            Interrupted: stopped by a signal; resuming goes on exactly there.
+        """
+        with self._signals():
+            self.pretrain()
+            self.pretrain_critic()
+            self.online()
+
+    def pretrain(self) -> None:
+        """Imitation on prior data: `offline_steps` steps of the base policy."""
+        total, log = self.config.train.offline_steps, self.config.log
+        if self.offline_steps >= total:
+            return
+        assert self.prior is not None
+        source = Mixture([(self.prior, 1.0)])
+        self.progress.phase("imitation", total, self.offline_steps)
+        while self.offline_steps < total:
+            steps = min(PRETRAIN_SCAN, total - self.offline_steps)
+            metrics = self._update(source, steps, "pretrain")
+            self.metrics.add(metrics)
+            before, self.offline_steps = self.offline_steps, self.offline_steps + steps
+            if _crossed(before, self.offline_steps, log.every) or self.offline_steps == total:
+                line = self.metrics.flush(phase="pretrain", offline_steps=self.offline_steps, env_steps=0)
+                self.progress.advance(0, f"loss {line.get('base/loss', float('nan')):.3f}")
+            self.progress.advance(steps, "")
+            self._boundary(before, self.offline_steps, self.offline_steps == total)
+
+    def pretrain_critic(self) -> None:
+        """Critic (and edit policy) on prior data alone, backed up with the on-the-fly policy."""
+        train = self.config.train
+        if self.critic_steps >= train.critic_pretrain_steps:
+            return
+        assert self.prior is not None
+        source, u = Mixture([(self.prior, 1.0)]), train.utd_ratio * train.update_every
+        self.progress.phase("critic pretraining", train.critic_pretrain_steps, self.critic_steps)
+        while self.critic_steps < train.critic_pretrain_steps:
+            self.metrics.add(self._update(source, u, "critic_pretrain"))
+            before, self.critic_steps = self.critic_steps, self.critic_steps + u
+            done = self.critic_steps >= train.critic_pretrain_steps
+            if _crossed(before, self.critic_steps, self.config.log.every) or done:
+                self.metrics.flush(phase="critic_pretrain", critic_steps=self.critic_steps, env_steps=0)
+            self.progress.advance(u, "")
+            self._boundary(before, self.critic_steps, done)
+
+    def online(self) -> None:
+        """Acting and learning: one environment step, its updates, then log, evaluate, save where due."""
+        train, log, rollout = self.config.train, self.config.log, self.rollout
+        sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
+        if self.prior is not None:
+            ratio = self.config.data.prior_ratio
+            sources = [(self.prior, ratio), (self.online_replay, 1 - ratio)]
+        mixture = Mixture(sources)
+        self.progress.phase(self.config.algorithm, train.online_steps, rollout.env_steps)
+        self.metrics.speed(rollout.env_steps)
+        self._evaluate_if_due()
+        while rollout.env_steps < train.online_steps:
+            before = rollout.env_steps
+            for stream, step in rollout.step(self.learner.acting(), self._mode(before)):
+                self.online_replay.add(step, stream)
+            for _ in range(self._updates_due(before, rollout.env_steps) if mixture.ready else 0):
+                self.metrics.add(self._update(mixture, train.utd_ratio * train.update_every, "online"))
+            self.progress.advance(rollout.env_steps - before, "")
+            final = rollout.env_steps >= train.online_steps
+            if _crossed(before, rollout.env_steps, log.every) or final:
+                self._log_online()
+            self._evaluate_if_due()
+            self._boundary(before, rollout.env_steps, final)
+
+    def _mode(self, env_steps: int) -> str:
+        train = self.config.train
+        if env_steps < train.random_steps:
+            return "random"
+        return "base" if env_steps < train.random_steps + train.critic_warmup_steps else "policy"
+
+    def _updates_due(self, before: int, after: int) -> int:
+        train = self.config.train
+        calls = lambda steps: max(steps - train.update_after, 0) // train.update_every  # noqa: E731
+        return calls(after) - calls(before)
+
+    def _update(self, source: Mixture, num_minibatches: int, phase: Phase) -> Any:
+        config = self.config
+        rng = run_rng(config.seed, SAMPLE, self.learner.updates)
+        batches: Batch = source.sample(rng, num_minibatches, config.train.batch_size, discount=config.train.discount)
+        metrics = self.learner.update(batches, phase)
+        if self.first_update_s is None:
+            jax.block_until_ready(metrics)
+            self.first_update_s = time.perf_counter() - self._started
+        return metrics
+
+    def _log_online(self) -> None:
+        rollout, recent = self.rollout, self.rollout.outcomes[-20:]
+        fields: dict[str, Any] = {"phase": "online", "env_steps": rollout.env_steps, "updates": self.learner.updates}
+        fields |= {"rollout/episodes": len(rollout.outcomes), "mode": self._mode(rollout.env_steps - 1)}
+        if recent:
+            fields["rollout/success_rate"] = float(np.mean([success for _, success, _, _ in recent]))
+            fields["rollout/length_mean"] = float(np.mean([length for _, _, length, _ in recent]))
+            fields["rollout/return_mean"] = float(np.mean([paid for _, _, _, paid in recent]))
+        speed = self.metrics.speed(rollout.env_steps)
+        self.metrics.flush(**fields, **{"time/env_steps_per_s": speed, "time/train_s": self._seconds()})
+        success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%" if recent else "no episode ended yet"
+        self.progress.advance(0, f"{speed:.0f} env steps/s, {success}")
+
+    def _evaluate_if_due(self) -> None:
+        steps, options = self.rollout.env_steps, self.config.eval
+        final = steps >= self.config.train.online_steps and self.last_eval != steps
+        if not (self.last_eval < 0 or steps // options.every > self.last_eval // options.every or final):
+            return
+        self._seconds()
+        began = time.perf_counter()
+        record: dict[str, Any] = {"env_steps": steps, "updates": self.learner.updates}
+        record["policy"] = self.evaluate().to_json()
+        if options.base and self.algorithm.act_base is not None:
+            record["base"] = self.evaluate(base=True).to_json()
+        took = time.perf_counter() - began
+        self._started += took
+        record |= {"time/train_s": self._seconds(), "time/eval_s": took, "phase": "online"}
+        append_line(self.run_dir / EVAL, record)
+        self.metrics.speed(steps)
+        self.last_eval = steps
+        rates = {name: record[name]["success_rate"] for name in ("policy", "base") if name in record}
+        text = ", ".join(f"{name} {100 * rate:.0f}%" for name, rate in rates.items())
+        self.progress.say(f"step {steps}: evaluation success {text} ({options.episodes} episodes)")
+
+    def _seconds(self) -> float:
+        """Seconds of training so far, evaluation excluded, over all resumptions."""
+        now = time.perf_counter()
+        self.train_s += now - self._started
+        self._started = now
+        return self.train_s
+
+    def _boundary(self, before: int, after: int, final: bool) -> None:
+        stopping = self._stop.is_set() and not final
+        if final or stopping or _crossed(before, after, self.config.log.save_every):
+            self.save()
+        if self._stop.is_set():
+            raise Interrupted(f"stopped after {self.rollout.env_steps} environment steps; everything is saved")
+
+    def save(self) -> None:
+        """Writes a checkpoint of everything: learner, replay, environments, counters."""
+        arrays, rollout = self.rollout.state()
+        record = {
+            "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
+            "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
+            "first_update_s": self.first_update_s, "rollout": rollout, "data": fingerprint(self.episodes),
+            "files": {name: _size(self.run_dir / name) for name in (METRICS, EVAL)},
+        }  # fmt: skip
+        parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
+        step = self.offline_steps + self.critic_steps + self.rollout.env_steps
+        checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, record, self.config.log.keep)
+
+    def _restore(self) -> None:
+        found = checkpoint.load_newest(self.run_dir / CHECKPOINTS)
+        if found is None:
+            self.progress.say("no checkpoint yet: starting from the beginning")
+            return
+        parts, record, problems = found
+        for problem in problems:
+            self.progress.say(f"skipped a damaged checkpoint: {problem}")
+        if record["data"] != fingerprint(self.episodes):
+            raise ValueError("the prior data is not what this run was started with. Restore the file, or start a new run.")
+        self.learner.load(parts["learner"], record["updates"])
+        self.online_replay.load(parts["replay"])
+        for env in self.rollout.load(parts["rollout"], record["rollout"]):
+            self.online_replay.cut(env)
+            self.progress.say(f"environment {env} is not deterministic: its open episode was ended, a new one started")
+        self.offline_steps, self.critic_steps = record["offline_steps"], record["critic_steps"]
+        self.last_eval, self.train_s = record["last_eval"], record["train_s"]
+        self.first_update_s = record["first_update_s"]
+        for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
+            if _size(self.run_dir / name) > size:
+                with (self.run_dir / name).open("r+b") as file:
+                    file.truncate(size)
+        self._started = time.perf_counter()
+
+    @contextlib.contextmanager
+    def _signals(self):
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(signum: int, frame: Any) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+            self.progress.say("stopping at the next step; again to stop at once")
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def train(config: RunConfig[Any], run_dir: Path, progress: Progress | None = None, *, resume: bool = False) -> dict[str, Any]:
+    """Trains a run from its configuration; the one loop for every algorithm and task.
+
+    Args:
+        config: what to do.
+        run_dir: where everything goes: config.json, metrics.jsonl, eval.jsonl, checkpoints, summary.json, report.html.
+        progress: what to report to; nothing by default.
+        resume: go on from the newest checkpoint in `run_dir`.
+
+    Returns:
+        The summary that is also written to summary.json.
+
+    Raises:
+        ValueError: contradictory options, unusable data, or a resumption with another configuration.
+        FileExistsError: the directory already holds a run and `resume` is off.
+        Interrupted: stopped by a signal, after saving.
+    """
+    run_dir = Path(run_dir)
+    existing = run_dir / CONFIG
+    if existing.is_file():
+        if not resume:
+            raise FileExistsError(
+                f"{run_dir} already holds a run. Continue it with `exporl train --resume {run_dir}`, or choose another "
+                "--run-dir."
+            )
+        _check_same(load_config(run_dir), config)
+    elif resume:
+        raise ValueError(f"{run_dir} holds no run to resume: it has no {CONFIG}.")
+    check(config)
+    make_task(config.task, config.reward)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(existing, json.dumps(to_json(config) | {"versions": versions()}, indent=1))
+    except OSError as error:
+        raise ValueError(f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir.") from error
+    try:
+        trainer = Trainer(config, run_dir, progress or Silent(), resume)
+    except (ValueError, OSError):
+        if not resume:  # nothing was learnt yet: leave no half-made run behind
+            existing.unlink(missing_ok=True)
+        raise
+    trainer.run()
+    summary = summarize(run_dir) | {"train_s": trainer.train_s, "first_update_s": trainer.first_update_s}
+    checkpoint.write_text(run_dir / "summary.json", json.dumps(summary, indent=1))
+    from exporl.report import write_report  # reports read runs: imported late, they sit above this file
+
+    write_report([run_dir], run_dir / "report.html")
+    return summary
+
+
+def load_config(run_dir: Path) -> RunConfig[Any]:
+    """The configuration of a run.
+
+    Raises:
+        ValueError: not a run directory, or its config.json is damaged; names the option.
+    """
+    path = Path(run_dir) / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{run_dir} is not a run directory: it has no {CONFIG}.")
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+    return from_json({name: value for name, value in data.items() if name != "versions"})
+
+
+def load_run(run_dir: Path, progress: Progress | None = None) -> Session:
+    """A finished or interrupted run, ready to evaluate or act.
+
+    Raises:
+        ValueError: not a run directory, or no intact checkpoint.
+    """
+    session = Session(load_config(run_dir), Path(run_dir), progress or Silent())
+    found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
+    if found is None:
+        raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")
+    parts, record, _ = found
+    session.learner.load(parts["learner"], record["updates"])
+    return session
+
+
+def summarize(run_dir: Path) -> dict[str, Any]:
+    """Final and initial evaluation of a run, from its files."""
+    config, lines = load_config(run_dir), read_lines(Path(run_dir) / EVAL)
+    summary: dict[str, Any] = {"algorithm": config.algorithm, "task": config.task, "seed": config.seed}
+    speeds = [line["time/env_steps_per_s"] for line in read_lines(Path(run_dir) / METRICS) if "time/env_steps_per_s" in line]
+    summary["env_steps_per_s"] = float(np.median(speeds)) if speeds else None
+    for name, line in (("before", lines[0]), ("after", lines[-1])) if lines else ():
+        summary[name] = {"env_steps": line["env_steps"]}
+        summary[name] |= {who: line[who]["success_rate"] for who in ("policy", "base") if who in line}
+    return summary
+
+
+def versions() -> dict[str, str]:
+    """Versions of what matters for reproducing a run, and the git commit of the working directory if there is one."""
+    result = {"python": platform.python_version(), "backend": jax.default_backend()}
+    for package in ("exporl", "jax", "flax", "optax", "numpy", "gymnasium", "metaworld", "mujoco"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            result[package] = metadata.version(package)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        if found.returncode == 0:
+            result["git"] = found.stdout.strip()
+    return result
+
+
+def _check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:
+    changed = {n: v for n, v in differences(old, new).items() if not n.startswith(RESUMABLE)}
+    if type(old.algo) is not type(new.algo):
+        raise ValueError(f"the run was started with {old.algorithm}, not {new.algorithm}. Start a new run for it.")
+    if changed:
+        name, (before, after) = next(iter(changed.items()))
+        raise ValueError(
+            f"a run goes on as it was started: {name} was {before!r}, now {after!r}. Leave it out, or start a new run. "
+            "Only train.online_steps, eval.* and log.* may change."
+        )
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    return after // every > before // every
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+

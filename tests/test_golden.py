@@ -1,0 +1,235 @@
+"""The official code's numbers, group by group: same parameters and random draws in, same numbers out.
+
+Tolerances: 1e-4 relative on losses and gradients, 2e-5 absolute on actions and Q-values, the winner's index exactly.
+`pytest tests/test_golden.py --golden FILE` checks another file of the same layout.
+"""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from exporl.algos import common
+from exporl.algos.expo import ExpoConfig, expo
+from exporl.nets.critic import Critic
+from exporl.nets.denoiser import Denoiser
+from exporl.nets.gaussian import TanhGaussian
+from exporl.ops import gaussian
+from exporl.ops.generative import ddpm_loss, vp_schedule
+from exporl.ops.ensemble import take_members
+from exporl.policies import BaseConfig, diffusion
+from exporl.types import Batch, Spec
+
+LOSS = {"rtol": 1e-4, "atol": 1e-6}
+VALUE = {"rtol": 0, "atol": 2e-5}
+
+BASE_NAMES = {
+    "FourierFeatures_0/kernel": "frequencies",
+    "DiffusionMLP_0/Dense_0": "time_hidden",
+    "DiffusionMLP_0/Dense_1": "time_out",
+    "DiffusionMLPResNet_0/Dense_0": "input",
+    "DiffusionMLPResNet_0/Dense_1": "output",
+    "LayerNorm_0": "norm",
+    "Dense_0": "expand",
+    "Dense_1": "contract",
+}
+
+
+def our_path(net: str, path: str) -> tuple[str, ...]:
+    """Where the parameter that the official code keeps under `path` lives in ours."""
+    if net == "base":
+        if "MLPResNetBlock_" in path:
+            block, rest = path.split("MLPResNetBlock_")[1].split("/", 1)
+            layer, leaf = rest.split("/")
+            return (f"blocks_{block}", BASE_NAMES[layer], leaf)
+        for theirs, ours in BASE_NAMES.items():
+            if path.startswith(theirs):
+                return (ours, *path[len(theirs) :].split("/")[1:])
+    if net == "edit":
+        path = path.replace("OutputDenseMean", "mean").replace("OutputDenseLogStd", "log_std")
+        return tuple(path.split("/"))
+    return tuple(path.replace("VmapStateActionValue_0", "ensemble").split("/"))
+
+
+def tree(data, net: str, prefix: str) -> dict:
+    """The official parameters (or gradients) under `prefix` as one of our parameter trees."""
+    result: dict = {}
+    for name in data:
+        if name.startswith(prefix + "/"):
+            *parents, leaf = our_path(net, name[len(prefix) + 1 :])
+            node = result
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = jnp.asarray(data[name])
+    return {"params": result}
+
+
+def same_tree(got, expected, **tolerance):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True):
+        scale = np.abs(y).max()
+        np.testing.assert_allclose(x, y, rtol=tolerance["rtol"], atol=tolerance["rtol"] * scale + 1e-7, err_msg=str(path))
+
+
+@pytest.fixture(scope="module")
+def golden(golden_path):
+    with jax.default_matmul_precision("highest"):
+        data = {name: jnp.asarray(value) for name, value in np.load(golden_path).items()}
+        o, a, n, k, e, b = (int(x) for x in data["config"])
+        spec = Spec((("state", (o,), "float32"),), action_dim=a)
+        width = data["params/base/DiffusionMLPResNet_0/Dense_0/kernel"].shape[1]
+        blocks = len({name.split("/")[3] for name in data if "params/base" in name and "Block" in name})
+        time_dim = 2 * data["params/base/FourierFeatures_0/kernel"].shape[0]
+        layers = sorted(name for name in data if name.startswith("params/edit/MLP_0") and name.endswith("bias"))
+        hidden = tuple(data[name].shape[0] for name in layers)
+        config = ExpoConfig(
+            num_base_samples=n, num_edit_samples=n, edit_scale=float(data["edit_scale"]), num_qs=e, num_min_qs=2,
+            hidden=hidden, target_entropy="released", clip_edits=False, acting_base="live",
+        )  # fmt: skip
+        base = diffusion(BaseConfig(num_steps=k, width=width, num_blocks=blocks, time_dim=time_dim), spec)
+        batch = Batch(
+            observation={"state": data["batch/observations"]},
+            action=data["batch/actions"][:, None],
+            reward=data["batch/rewards"],
+            discount=0.99 * data["batch/masks"],
+            next_observation={"state": data["batch/next_observations"]},
+            valid=jnp.ones((b, 1)),
+            prior=jnp.zeros(b),
+            success=jnp.zeros(b),
+        )
+        params = {net: tree(data, net, f"params/{net}") for net in ("base", "edit", "critic", "target_critic")}
+        yield types.SimpleNamespace(
+            data=data, spec=spec, config=config, base=base, algorithm=expo(config, spec, base), batch=batch,
+            params=params, temperature=jnp.exp(data["params/log_temp"]), denoiser=Denoiser(width, blocks, time_dim=time_dim),
+            schedule=vp_schedule(k),
+        )  # fmt: skip
+
+
+def test_schedule(golden):
+    for name in ("betas", "alphas", "alpha_hats"):
+        np.testing.assert_allclose(getattr(golden.schedule, name), golden.data[name], rtol=1e-5, atol=1e-7)
+
+
+def test_denoiser(golden):
+    def eps(module, observation, x, time):
+        return module(observation, x, module.embed(time))
+
+    x, time = golden.data["denoiser/noisy_action"][:, None], golden.data["denoiser/time"]
+    got = golden.denoiser.apply(golden.params["base"], golden.batch.observation, x, time, method=eps)
+    np.testing.assert_allclose(got[:, 0], golden.data["denoiser/eps"], **VALUE)
+
+
+def test_sample(golden):
+    start, added = golden.data["sample/initial_noise"], golden.data["sample/step_noise"]
+    noise = jnp.concatenate([start[None], added[:-1]])  # [k, b, n, a]: the noise of t = 0 is never added
+    noise = jnp.moveaxis(noise, 0, 2)[:, :, :, None]
+    observation = {"state": golden.batch.next_observation["state"][:, None]}
+    got = golden.base.decode(golden.params["base"], observation, noise)
+    np.testing.assert_allclose(got[:, :, 0], golden.data["sample/base_actions"], **VALUE)
+
+
+def test_edit(golden):
+    data = golden.data
+    observation = {"state": golden.batch.next_observation["state"][:, None]}
+    action, eps = data["sample/base_actions"][:, :, None], data["edit/eps"][:, :, None]
+    net = TanhGaussian(golden.config.hidden, 1, golden.spec.action_dim)
+    mean, log_std = net.apply(golden.params["edit"], observation, action)
+    np.testing.assert_allclose(mean[:, :, 0], data["edit/mean"], **VALUE)
+    np.testing.assert_allclose(jnp.exp(log_std)[:, :, 0], data["edit/std"], rtol=1e-5, atol=2e-5)
+    moved, unit, log_prob = golden.algorithm.parts["edited"](golden.params["edit"], observation, action, eps)
+    np.testing.assert_allclose(moved[:, :, 0], data["edit/edited_actions"], **VALUE)
+    saturated = (jnp.abs(unit) > 1 - 1e-4).any(axis=(-2, -1))
+    np.testing.assert_allclose(
+        np.where(saturated, 0, log_prob), np.where(saturated, 0, data["edit/log_prob_unscaled"]), rtol=1e-4, atol=1e-3
+    )
+    np.testing.assert_allclose(log_prob, data["edit/log_prob_unscaled"], rtol=1e-3, atol=2e-2)
+
+
+def test_select(golden):
+    data, members = golden.data, jnp.asarray(golden.data["select/members"])
+    candidates = jnp.asarray(data["select/candidates"])[:, :, None]
+    action, index, log_prob, q = golden.algorithm.parts["choose"](
+        golden.params["target_critic"], golden.batch.next_observation, candidates, members, jax.random.key(0)
+    )
+    np.testing.assert_allclose(q, data["select/q_min"], **VALUE)
+    np.testing.assert_array_equal(index, data["select/index"])
+    np.testing.assert_allclose(action[:, 0], data["select/action"], **VALUE)
+    np.testing.assert_array_equal(log_prob, 0)
+
+
+def test_target(golden):
+    data = golden.data
+    target, metrics = golden.algorithm.parts["bootstrap"](
+        golden.params["target_critic"], golden.temperature, golden.batch,
+        jnp.asarray(data["select/candidates"])[:, :, None],
+        jnp.asarray(data["select/members"]), jnp.asarray(data["target/members"]), jax.random.key(0),
+    )  # fmt: skip
+    np.testing.assert_allclose(target, data["target/td_target"], **VALUE)
+    winners = Critic(golden.config.hidden, 2).apply(
+        take_members(golden.params["target_critic"], jnp.asarray(data["target/members"])),
+        golden.batch.next_observation, jnp.asarray(data["select/action"])[:, None],
+    )  # fmt: skip
+    np.testing.assert_allclose(winners.min(axis=0), data["target/next_q"], **VALUE)
+    assert metrics["edit/picked"] == np.mean(data["select/index"] >= golden.config.num_base_samples)
+
+
+def test_critic(golden):
+    data, batch, params = golden.data, golden.batch, golden.params
+    critic = Critic(golden.config.hidden, golden.config.num_qs)
+    q = critic.apply(params["critic"], batch.observation, jnp.asarray(batch.action))
+    np.testing.assert_allclose(q, data["critic/q"], **VALUE)
+    target = jnp.asarray(data["target/td_target"])
+
+    def loss(p):
+        return common.critic_loss(critic.apply(p, batch.observation, jnp.asarray(batch.action)), target)
+
+    same_tree(jax.grad(loss)(params["critic"]), tree(data, "critic", "critic/grad"), **LOSS)
+    optimizer = optax.flatten(optax.adam(3e-4))
+    model, target_params, metrics = common.update_critic(
+        critic, optimizer, golden.config.tau, common.Model.create(params["critic"], optimizer),
+        params["target_critic"], batch, target,
+    )  # fmt: skip
+    np.testing.assert_allclose(metrics["critic/loss"], data["critic/loss"], **LOSS)
+    same_tree(model.params, tree(data, "critic", "critic/params_after"), **LOSS)
+    same_tree(target_params, tree(data, "critic", "critic/target_params_after"), **LOSS)
+
+
+def test_edit_loss(golden):
+    data, params = golden.data, golden.params
+    eps = jnp.asarray(data["edit_loss/eps"])[:, None]
+    (loss, metrics), grads = jax.value_and_grad(golden.algorithm.parts["edit_loss"], has_aux=True)(
+        params["edit"], params["critic"], golden.temperature, golden.batch, eps
+    )
+    np.testing.assert_allclose(loss, data["edit_loss/loss"], **LOSS)
+    np.testing.assert_allclose(metrics["edit/entropy"], data["edit_loss/entropy"], **LOSS)
+    same_tree(grads, tree(data, "edit", "edit_loss/grad"), **LOSS)
+
+
+def test_temperature(golden):
+    data = golden.data
+    goal = gaussian.target_entropy("released", golden.spec.action_dim)
+    assert goal == data["target_entropy"]
+    entropy = jnp.asarray(data["edit_loss/entropy"])
+    loss, grad = jax.value_and_grad(gaussian.temperature_loss)(jnp.asarray(data["params/log_temp"]), entropy, goal)
+    np.testing.assert_allclose(loss, data["temperature/loss"], **LOSS)
+    np.testing.assert_allclose(grad, data["temperature/grad_log_temp"], **LOSS)
+
+
+def test_base_loss(golden):
+    data, batch = golden.data, golden.batch
+
+    def loss(params):
+        def predict(x, time):
+            condition = golden.denoiser.apply(params, time, method="embed")
+            return golden.denoiser.apply(params, batch.observation, x, condition)
+
+        noise = jnp.asarray(data["base_loss/noise"])[:, None]
+        time = jnp.asarray(data["base_loss/time"])
+        return ddpm_loss(predict, golden.schedule, jnp.asarray(batch.action), time, noise, jnp.asarray(batch.valid))
+
+    value, grads = jax.value_and_grad(loss)(golden.params["base"])
+    np.testing.assert_allclose(value, data["base_loss/loss"], **LOSS)
+    same_tree(grads, tree(data, "base", "base_loss/grad"), **LOSS)
