@@ -22,7 +22,9 @@ class CorruptCheckpointError(ValueError):
     """A checkpoint whose files are missing, truncated or altered."""
 
 
-def save(folder: Path, step: int, parts: Mapping[str, Mapping[str, np.ndarray]], record: dict[str, Any], keep: int) -> Path:
+def save(
+    folder: Path, step: int, parts: Mapping[str, Mapping[str, np.ndarray]], record: dict[str, Any], keep: int
+) -> Path:
     """Writes `folder/checkpoint-<step>` and removes all but the newest `keep`.
 
     Every part becomes one safetensors file. All files are written and synced under a temporary name, then the

@@ -57,7 +57,9 @@ class Learner:
         names = [jax.tree_util.keystr(path) for path, _ in leaves]
         different = sorted(set(names) ^ set(arrays))
         if different:
-            raise ValueError(f"saved state and configuration disagree about {different[0]} (and {len(different) - 1} more).")
+            raise ValueError(
+                f"saved state and configuration disagree about {different[0]} (and {len(different) - 1} more)."
+            )
         for name, (_, leaf) in zip(names, leaves, strict=True):
             if arrays[name].shape != leaf.shape:
                 raise ValueError(f"saved {name} has shape {arrays[name].shape}, the configuration needs {leaf.shape}.")

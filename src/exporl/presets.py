@@ -78,7 +78,12 @@ _SMALL_BASE: Preset = {
     "base.time_dim": (64, SIZE),
     "train.offline_steps": (4_000, SIZE),
 }
-_TINY_BASE: Preset = {**_SMALL_BASE, "base.width": (64, SIZE), "base.num_blocks": (2, SIZE), "base.time_dim": (32, SIZE)}
+_TINY_BASE: Preset = {
+    **_SMALL_BASE,
+    "base.width": (64, SIZE),
+    "base.num_blocks": (2, SIZE),
+    "base.time_dim": (32, SIZE),
+}
 _SMALL_EXPO: Preset = {
     "algo.num_base_samples": (4, SIZE),
     "algo.num_edit_samples": (4, SIZE),

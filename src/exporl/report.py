@@ -1,2 +1,284 @@
-"""report placeholder"""
-def write_report(runs, path): pass
+"""Runs -> one self-contained HTML page: learning curve over the base policy, table, diagnostics, configuration."""
+
+import dataclasses
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exporl.checkpoint import write_text
+from exporl.metrics import read_lines
+from exporl.stats import paired_difference, wilson
+from exporl.train import CONFIG, EVAL, METRICS, load_config
+
+COLORS = {"expo": "#2563eb", "base": "#d97706", "rlpd": "#6b7280", "bc": "#059669"}
+DIAGNOSTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Critic loss", ("critic/loss",)),
+    ("Q over the minibatch", ("critic/q_min", "critic/q_mean", "critic/q_max")),
+    ("Q of prior and online rows", ("critic/q_prior", "critic/q_online")),
+    ("Disagreement of the critics", ("critic/q_spread",)),
+    ("TD target", ("critic/target_min", "critic/target_mean", "critic/target_max")),
+    ("Share of choices that are edits", ("edit/picked",)),
+    ("Q advantage of the best edit", ("edit/advantage",)),
+    ("Edit magnitude", ("edit/magnitude",)),
+    ("Share of saturated edit dimensions", ("edit/saturated",)),
+    ("Temperature", ("edit/temperature", "policy/temperature")),
+    ("Entropy (nats)", ("edit/entropy", "edit/target_entropy", "edit/max_entropy", "policy/entropy")),
+    ("Imitation loss of the base", ("base/loss",)),
+    ("Success of the last 20 training episodes", ("rollout/success_rate",)),
+    ("Environment steps per second", ("time/env_steps_per_s",)),
+)
+SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    x: list[float]
+    y: list[float]
+    color: str
+    low: list[float] | None = None
+    high: list[float] | None = None
+    thin: bool = False
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    width: int,
+    height: int,
+    y_range: tuple[float, float] | None = None,
+    percent: bool = False,
+) -> str:
+    """An SVG line chart with axes, bands and a tooltip per point."""
+    series = [s for s in series if s.x]
+    left, right, top, bottom = 46, 12, 10, 26
+    low, high = y_range or _limits([v for s in series for v in s.y])
+    end = max((x for s in series for x in s.x), default=1) or 1
+    px = lambda x: left + (width - left - right) * x / end  # noqa: E731
+    py = lambda y: top + (height - top - bottom) * (1 - (y - low) / (high - low))  # noqa: E731
+    show = (lambda v: f"{100 * v:.0f}%") if percent else _short
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img">']
+    for i in range(5):
+        value = low + (high - low) * i / 4
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{py(value):.1f}" y2="{py(value):.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{py(value) + 4:.1f}" text-anchor="end">{show(value)}</text>')
+        if i % 2 == 0:
+            anchor = ("start", "", "middle", "", "end")[i]
+            parts.append(
+                f'<text x="{px(end * i / 4):.1f}" y="{height - 8}" text-anchor="{anchor}">{_short(end * i / 4)}</text>'
+            )
+    for s in series:
+        points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.y, strict=True))
+        if s.low is not None and s.high is not None:
+            upper = [f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.high, strict=True)]
+            lower = [f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.low, strict=True)]
+            parts.append(f'<polygon points="{" ".join(upper + lower[::-1])}" fill="{s.color}" opacity=".13"/>')
+        style = 'stroke-width="1" opacity=".45"' if s.thin else 'stroke-width="2.2"'
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{s.color}" {style}/>')
+        if not s.thin:
+            for x, y in zip(s.x, s.y, strict=True):
+                label = f"{html.escape(s.name)}: {show(y)} at {_short(x)}"
+                circle = (
+                    f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if len(s.x) < 40 else 1.2}" fill="{s.color}">'
+                )
+                parts.append(f"{circle}<title>{label}</title></circle>")
+    return "".join(parts) + "</svg>"
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = 0.06 * (high - low) or max(abs(high), 1e-6) * 0.1
+    return low - margin, high + margin
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value / 1000:.3g}k"
+    return f"{value:.3g}"
+
+
+def _rate(successes: Sequence[bool]) -> str:
+    low, high = wilson(sum(successes), len(successes))
+    return f"{100 * sum(successes) / len(successes):.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+    """What a report needs of one run."""
+
+    name: str
+    algorithm: str
+    task: str
+    seed: int
+    config: dict[str, Any]
+    evals: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+
+
+def read_run(run_dir: Path) -> RunData:
+    """Reads a run's files.
+
+    Raises:
+        ValueError: not a run directory.
+    """
+    config = load_config(run_dir)
+    raw = json.loads((Path(run_dir) / CONFIG).read_text())
+    return RunData(
+        Path(run_dir).name, config.algorithm, config.task, config.seed, raw,
+        read_lines(Path(run_dir) / EVAL), read_lines(Path(run_dir) / METRICS),
+    )  # fmt: skip
+
+
+def dip(run: RunData) -> tuple[int, float, float, float] | None:
+    """Where the policy fell furthest below the base policy as it was before training.
+
+    Returns:
+        (env steps, difference policy - base, low, high) at the worst evaluation after step 0, paired on the same
+        starts with a 95% interval; None without a base policy or without later evaluations.
+    """
+    if len(run.evals) < 2 or "base" not in run.evals[0]:
+        return None
+    start = run.evals[0]["base"]["success"]
+    worst = min(run.evals[1:], key=lambda line: line["policy"]["success_rate"])
+    return (worst["env_steps"], *paired_difference(worst["policy"]["success"], start))
+
+
+def _curves(runs: Sequence[RunData]) -> list[Series]:
+    """Per algorithm the pooled success over seeds with a 95% interval, thin lines per seed, and the base alone."""
+    series = []
+    for algorithm in dict.fromkeys(run.algorithm for run in runs):
+        group = [run for run in runs if run.algorithm == algorithm and run.evals]
+        for who, label in (("policy", algorithm), ("base", "base")):
+            members = [run for run in group if who in run.evals[0]]
+            if not members or (who == "base" and algorithm == "bc"):
+                continue
+            steps = sorted(set.intersection(*({line["env_steps"] for line in run.evals} for run in members)))
+            pooled = {
+                s: [
+                    ok for run in members for line in run.evals if line["env_steps"] == s for ok in line[who]["success"]
+                ]
+                for s in steps
+            }
+            bands = [wilson(sum(pooled[s]), len(pooled[s])) for s in steps]
+            name = label.upper() if who == "policy" else f"base alone ({algorithm} run)"
+            color = COLORS.get(label, "#7c3aed")
+            series.append(
+                Series(name, [float(s) for s in steps], [sum(pooled[s]) / len(pooled[s]) for s in steps], color,
+                       [b[0] for b in bands], [b[1] for b in bands])
+            )  # fmt: skip
+            if len(members) > 1:
+                series += [
+                    Series(f"{name} seed {run.seed}", [float(line["env_steps"]) for line in run.evals],
+                           [line[who]["success_rate"] for line in run.evals], color, thin=True)
+                    for run in members
+                ]  # fmt: skip
+    return series
+
+
+def _legend(series: Sequence[Series]) -> str:
+    items = [f'<span><i style="background:{s.color}"></i>{html.escape(s.name)}</span>' for s in series if not s.thin]
+    return f'<p class="legend">{"".join(items)}</p>'
+
+
+def _table(runs: Sequence[RunData]) -> str:
+    head = "<tr><th>run<th>algorithm<th>seed<th>steps<th>base before<th>base after<th>policy after<th>training</tr>"
+    rows = []
+    for run in runs:
+        if not run.evals:
+            continue
+        first, last = run.evals[0], run.evals[-1]
+        base = [_rate(line["base"]["success"]) if "base" in line else "-" for line in (first, last)]
+        cells = [html.escape(run.name), run.algorithm, run.seed, f"{last['env_steps']:,}", *base]
+        cells += [f"<b>{_rate(last['policy']['success'])}</b>", f"{last['time/train_s']:.0f} s"]
+        rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>")
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _findings(runs: Sequence[RunData]) -> str:
+    sentences = []
+    for run in runs:
+        if not run.evals or "base" not in run.evals[0] or run.algorithm == "bc":
+            continue
+        last, start = run.evals[-1], run.evals[0]["base"]["success"]
+        gain, low, high = paired_difference(last["policy"]["success"], start)
+        sentences.append(
+            f"<b>{run.algorithm.upper()}, seed {run.seed}</b>: {100 * gain:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}] "
+            f"over its base policy after {last['env_steps']:,} environment steps (same {len(start)} starts)."
+        )
+        found = dip(run)
+        if found is not None:
+            step, drop, drop_low, drop_high = found
+            verdict = (
+                f"The lowest evaluation, at step {step:,}, was {100 * drop:+.0f} points [{100 * drop_low:+.0f}, "
+                f"{100 * drop_high:+.0f}] against the base before training"
+            )
+            sentences.append(verdict + (": it never fell below the base." if drop >= 0 else ": a dip below the base."))
+    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
+
+
+def _diagnostics(run: RunData) -> str:
+    lines, charts = [line for line in run.metrics if line.get("phase") == "online"], []
+    for title, names in DIAGNOSTICS:
+        series = [
+            Series(name, [float(line["env_steps"]) for line in lines if name in line],
+                   [line[name] for line in lines if name in line], SHADES[i % len(SHADES)])
+            for i, name in enumerate(n for n in names if any(n in line for line in lines))
+        ]  # fmt: skip
+        if series:
+            chart = line_chart(series, width=340, height=190)
+            charts.append(f"<figure><figcaption>{title}</figcaption>{chart}{_legend(series)}</figure>")
+    return f'<div class="grid-of-charts">{"".join(charts)}</div>'
+
+
+STYLE = """
+:root{color-scheme:light dark;--fg:#111827;--bg:#fff;--muted:#6b7280;--line:#e5e7eb}
+@media(prefers-color-scheme:dark){:root{--fg:#e5e7eb;--bg:#111418;--muted:#9ca3af;--line:#2b3138}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}.muted{color:var(--muted)}
+svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--muted)}.grid{stroke:var(--line)}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{text-align:left;padding:.35rem .6rem;
+border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--muted)}.legend span{margin-right:1.2rem;font-size:13px}
+.legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
+.grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
+figure{margin:0}figcaption{font-weight:600;font-size:13px}pre{overflow:auto;font-size:12px}
+"""
+
+
+def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
+    """Writes one HTML page about one or more runs; it loads nothing from anywhere.
+
+    Raises:
+        ValueError: no runs, not a run directory, or no evaluation in any of them yet.
+    """
+    runs = [read_run(Path(run_dir)) for run_dir in run_dirs]
+    if not any(run.evals for run in runs):
+        raise ValueError("nothing to report yet: none of the runs has an evaluation.")
+    curves = _curves(runs)
+    tasks = ", ".join(dict.fromkeys(run.task for run in runs))
+    body = [
+        f"<h1>{html.escape(tasks)}</h1><p class='muted'>exporl {runs[0].config['versions'].get('exporl', '')}. Success "
+        "over environment steps; brackets and bands are 95% Wilson intervals over evaluation episodes, differences are "
+        "paired on the same starts with a 95% bootstrap interval.</p>",
+        _findings(runs),
+        "<h2>Learning curve</h2>",
+        line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
+        _legend(curves),
+        "<h2>Results</h2>",
+        _table(runs),
+    ]
+    for run in runs:
+        body.append(f"<h2>Diagnostics: {html.escape(run.name)}</h2>{_diagnostics(run)}")
+    for run in runs:
+        text = html.escape(json.dumps(run.config, indent=1))
+        body.append(f"<details><summary>Configuration of {html.escape(run.name)}</summary><pre>{text}</pre></details>")
+    page = (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{html.escape(tasks)}</title><style>{STYLE}</style><body>{''.join(body)}</body></html>"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+    return path

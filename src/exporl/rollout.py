@@ -161,7 +161,9 @@ class Rollout:
             self.queue.chunks[env] = arrays[f"queue/{env}"]
             self._observations[env] = observation
             self._returns[env], self._succeeded[env] = arrays["returns"][env], arrays["succeeded"][env]
-            if any(not np.array_equal(value, arrays[f"observation/{env}/{name}"]) for name, value in observation.items()):
+            if any(
+                not np.array_equal(value, arrays[f"observation/{env}/{name}"]) for name, value in observation.items()
+            ):
                 lost.append(env)
                 self._start_next_episode(env)
         return lost

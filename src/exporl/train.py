@@ -171,7 +171,9 @@ class Trainer(Session):
         train, name, data = self.config.train, self.config.algorithm, self.config.data
         for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
             if getattr(train, option) and phase not in self.algorithm.phases:
-                raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
+                raise ValueError(
+                    f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0."
+                )
         needs_data = train.offline_steps or train.critic_pretrain_steps or data.prior_ratio > 0
         if needs_data and not self.episodes:
             raise ValueError(
@@ -341,7 +343,9 @@ class Trainer(Session):
         for problem in problems:
             self.progress.say(f"skipped a damaged checkpoint: {problem}")
         if record["data"] != fingerprint(self.episodes):
-            raise ValueError("the prior data is not what this run was started with. Restore the file, or start a new run.")
+            raise ValueError(
+                "the prior data is not what this run was started with. Restore the file, or start a new run."
+            )
         self.learner.load(parts["learner"], record["updates"])
         self.online_replay.load(parts["replay"])
         for env in self.rollout.load(parts["rollout"], record["rollout"]):
@@ -376,7 +380,9 @@ class Trainer(Session):
                 signal.signal(number, handler)
 
 
-def train(config: RunConfig[Any], run_dir: Path, progress: Progress | None = None, *, resume: bool = False) -> dict[str, Any]:
+def train(
+    config: RunConfig[Any], run_dir: Path, progress: Progress | None = None, *, resume: bool = False
+) -> dict[str, Any]:
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
     Args:
@@ -410,7 +416,9 @@ def train(config: RunConfig[Any], run_dir: Path, progress: Progress | None = Non
         run_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.write_text(existing, json.dumps(to_json(config) | {"versions": versions()}, indent=1))
     except OSError as error:
-        raise ValueError(f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir.") from error
+        raise ValueError(
+            f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir."
+        ) from error
     try:
         trainer = Trainer(config, run_dir, progress or Silent(), resume)
     except (ValueError, OSError):
@@ -461,7 +469,9 @@ def summarize(run_dir: Path) -> dict[str, Any]:
     """Final and initial evaluation of a run, from its files."""
     config, lines = load_config(run_dir), read_lines(Path(run_dir) / EVAL)
     summary: dict[str, Any] = {"algorithm": config.algorithm, "task": config.task, "seed": config.seed}
-    speeds = [line["time/env_steps_per_s"] for line in read_lines(Path(run_dir) / METRICS) if "time/env_steps_per_s" in line]
+    speeds = [
+        line["time/env_steps_per_s"] for line in read_lines(Path(run_dir) / METRICS) if "time/env_steps_per_s" in line
+    ]
     summary["env_steps_per_s"] = float(np.median(speeds)) if speeds else None
     for name, line in (("before", lines[0]), ("after", lines[-1])) if lines else ():
         summary[name] = {"env_steps": line["env_steps"]}
@@ -501,5 +511,3 @@ def _crossed(before: int, after: int, every: int) -> bool:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-

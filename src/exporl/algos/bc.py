@@ -4,7 +4,6 @@ import dataclasses
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 from exporl.algos import common
@@ -44,9 +43,8 @@ def bc(config: BcConfig, spec: Spec, base: BasePolicy) -> Algorithm:
             model, average, metrics = common.pretrain_base(base, state.base, batches, successes_only, key)
         else:
             last = common.last_minibatch(batches)
-            weight = last.success if successes_only else jnp.ones_like(last.success)
             model, average, metrics = common.update_base(
-                base, config.base_tau, state.base, state.base_ema, last, weight, key
+                base, config.base_tau, state.base, state.base_ema, last, successes_only, key
             )
         return BcState(model, average), metrics
 

@@ -17,8 +17,7 @@ from exporl.ops.gaussian import temperature_loss
 from exporl.ops.selection import per_candidate
 from exporl.ops.td import critic_loss
 from exporl.policies.base import BasePolicy
-from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Phase
-
+from exporl.types import Batch, KeyArray, Metrics, Observation, Params, Phase
 
 ALL_PHASES: frozenset[Phase] = frozenset({"pretrain", "critic_pretrain", "online"})
 
@@ -122,9 +121,10 @@ def update_critic(
 
 
 def update_base(
-    base: BasePolicy, tau: float, model: Model, average: Params, batch: Batch, weight: AnyArray, key: KeyArray
+    base: BasePolicy, tau: float, model: Model, average: Params, batch: Batch, successes_only: bool, key: KeyArray
 ) -> tuple[Model, Params, Metrics]:
-    """One imitation step of the base policy on the rows with weight, then one Polyak step of its running average."""
+    """One imitation step of the base policy, on all rows or successful episodes; one Polyak step of its average."""
+    weight = batch.success if successes_only else jnp.ones_like(batch.success)
     (_, metrics), grads = jax.value_and_grad(base.loss, has_aux=True)(model.params, batch, weight, key)
     model = model.apply_gradients(grads, base.optimizer)
     return model, ema(model.params, average, tau), metrics
@@ -137,8 +137,7 @@ def pretrain_base(
 
     def step(model: Model, inputs: tuple[Batch, KeyArray]):
         batch, step_key = inputs
-        weight = batch.success if successes_only else jnp.ones_like(batch.success)
-        model, _, metrics = update_base(base, 1.0, model, model.params, batch, weight, step_key)
+        model, _, metrics = update_base(base, 1.0, model, model.params, batch, successes_only, step_key)
         return model, metrics
 
     keys = jax.random.split(key, batches.reward.shape[0])

@@ -1,8 +1,7 @@
 """EXPO: stable reinforcement learning with expressive policies (Dong et al., arXiv 2507.07986).
 
-A base policy, trained by imitation alone, proposes n actions; an edit policy moves each of them a bounded way towards
-higher value; the on-the-fly policy takes the candidate with the highest value, to act and to bootstrap. No value
-gradient passes through the base policy's denoising chain.
+A base policy, trained by imitation alone, proposes n actions; an edit policy moves each a bounded way towards higher
+value; the on-the-fly policy takes the best candidate, to act and to bootstrap. No value gradient enters the base policy.
 """
 
 import dataclasses
@@ -72,8 +71,10 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
     common.check_options(config)
     num_dims, n = spec.chunk_length * spec.action_dim, config.num_base_samples
     softness = config.softness if config.selection == "soft" else None
+    successes_only = config.base_data == "successes"
     entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims, config.edit_scale)
     entropy_limit = gaussian.max_entropy(num_dims, config.edit_scale)
+    limits = {"edit/target_entropy": jnp.float32(entropy_goal), "edit/max_entropy": jnp.float32(entropy_limit)}
     critic = Critic(config.hidden, config.num_qs)
     edit = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim, config.edit_dropout)
     critic_optimizer = optax.flatten(optax.adam(config.critic_learning_rate))
@@ -82,15 +83,12 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
 
     def init(key) -> ExpoState:
         base_key, edit_key, critic_key = jax.random.split(key, 3)
-        base_params, critic_params = base.init(base_key), critic.init(critic_key, *spec.example())
-        return ExpoState(
-            base=Model.create(base_params, base.optimizer),
-            base_ema=common.fresh(base_params),
-            edit=Model.create(edit.init(edit_key, *spec.example()), edit_optimizer),
-            critic=Model.create(critic_params, critic_optimizer),
-            target_critic=common.fresh(critic_params),
-            log_temperature=Model.create(jnp.log(jnp.float32(config.initial_temperature)), temperature_optimizer),
-        )
+        base_model = Model.create(base.init(base_key), base.optimizer)
+        edit_model = Model.create(edit.init(edit_key, *spec.example()), edit_optimizer)
+        critic_model = Model.create(critic.init(critic_key, *spec.example()), critic_optimizer)
+        log_temperature = Model.create(jnp.log(jnp.float32(config.initial_temperature)), temperature_optimizer)
+        base_ema, target_critic = common.fresh((base_model.params, critic_model.params))
+        return ExpoState(base_model, base_ema, edit_model, critic_model, target_critic, log_temperature)
 
     def edited(params, observation, action, eps, dropout_key=None):
         """action + edit_scale * e, e ~ edit policy: the action, the unit edit e and its log density before scaling."""
@@ -137,16 +135,12 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         return (config.entropy_scale * temperature * log_prob - q).mean(), metrics
 
     def update_critic(state: ExpoState, batch: Batch, actions, key):
-        candidate_key, member_key, value_key, choice_key = jax.random.split(key, 4)
-        if actions is None:
-            actions = candidates(state.base.params, state.edit.params, batch.next_observation, candidate_key)
-        members = random_members(member_key, config.num_qs, config.num_min_qs)
-        value_members = random_members(value_key, config.num_qs, config.num_min_qs)
-        temperature = jnp.exp(state.log_temperature.params)
-        target_params = state.target_critic
-        target, metrics = bootstrap(target_params, temperature, batch, actions, members, value_members, choice_key)
+        member_key, value_key, choice_key = jax.random.split(key, 3)
+        members, value_members = (random_members(k, config.num_qs, config.num_min_qs) for k in (member_key, value_key))
+        old, temperature = state.target_critic, jnp.exp(state.log_temperature.params)
+        target, metrics = bootstrap(old, temperature, batch, actions, members, value_members, choice_key)
         model, target_params, critic_metrics = common.update_critic(
-            critic, critic_optimizer, config.tau, state.critic, target_params, batch, target
+            critic, critic_optimizer, config.tau, state.critic, old, batch, target
         )
         return state.replace(critic=model, target_critic=target_params), metrics | critic_metrics
 
@@ -158,7 +152,6 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         )
         model, entropy = state.edit.apply_gradients(grads, edit_optimizer), metrics["edit/entropy"]
         alpha = common.update_temperature(state.log_temperature, temperature_optimizer, entropy, entropy_goal)
-        limits = {"edit/target_entropy": jnp.float32(entropy_goal), "edit/max_entropy": jnp.float32(entropy_limit)}
         metrics |= {"edit/loss": loss, "edit/temperature": temperature} | limits
         return state.replace(edit=model, log_temperature=alpha), metrics
 
@@ -166,25 +159,28 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         """u critic steps, then one step of the base policy (when online) and of the edits; "pretrain": u base steps."""
         critic_key, base_key, edit_key = jax.random.split(key, 3)
         if phase == "pretrain":
-            only_successes = config.base_data == "successes"
-            model, average, metrics = common.pretrain_base(base, state.base, batches, only_successes, base_key)
+            model, average, metrics = common.pretrain_base(base, state.base, batches, successes_only, base_key)
             return state.replace(base=model, base_ema=average), metrics
-        keys, actions = jax.random.split(critic_key, batches.reward.shape[0]), None
-        if config.hoist_sampling:  # the base and edit policies stand still during the critic steps
-            draw = lambda obs, k: candidates(state.base.params, state.edit.params, obs, jax.random.split(k, 4)[0])  # noqa: E731
-            actions = jax.vmap(draw)(batches.next_observation, keys)
-        state, metrics = jax.lax.scan(lambda s, x: update_critic(s, *x), state, (batches, actions, keys))
+
+        def draw(batch: Batch, key):  # the base and edit policies stand still during the critic steps
+            return candidates(state.base.params, state.edit.params, batch.next_observation, key)
+
+        draw_keys, keys = jax.random.split(critic_key, (2, batches.reward.shape[0]))
+        if config.hoist_sampling:
+            xs, step = (batches, jax.vmap(draw)(batches, draw_keys), keys), lambda s, x: update_critic(s, *x)
+        else:
+            xs, step = (batches, draw_keys, keys), lambda s, x: update_critic(s, x[0], draw(x[0], x[1]), x[2])
+        new_state, metrics = jax.lax.scan(step, state, xs)
         metrics, last = common.reduce_metrics(metrics), common.last_minibatch(batches)
         if phase == "online":
-            weight = last.success if config.base_data == "successes" else jnp.ones_like(last.success)
             model, average, base_metrics = common.update_base(
-                base, config.base_tau, state.base, state.base_ema, last, weight, base_key
+                base, config.base_tau, state.base, state.base_ema, last, successes_only, base_key
             )
-            state, metrics = state.replace(base=model, base_ema=average), metrics | base_metrics
+            new_state, metrics = new_state.replace(base=model, base_ema=average), metrics | base_metrics
         if config.num_edit_samples:
-            state, edit_metrics = update_edit(state, last, edit_key)
+            new_state, edit_metrics = update_edit(new_state, last, edit_key)
             metrics |= edit_metrics
-        return state, metrics
+        return new_state, metrics
 
     def acting(state: ExpoState) -> Params:
         base_params = state.base_ema if config.acting_base == "ema" else state.base.params

@@ -67,7 +67,9 @@ def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "da
 
 def _same_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        raise ValueError(f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for the task?")
+        raise ValueError(
+            f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for the task?"
+        )
 
 
 def _finite(what: str, array: np.ndarray) -> None:

@@ -1,0 +1,274 @@
+"""The command line: parses and dispatches, no logic of its own."""
+
+import argparse
+import dataclasses
+import difflib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
+
+  exporl demo                      imitation, then EXPO and RLPD on a robot task, and a report: start here
+  exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train expo --help` lists every option
+  exporl train --resume RUN        go on where a run stopped, bit for bit
+  exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
+  exporl report RUN [RUN ...]      one HTML page about one or more runs
+  exporl tasks                     the tasks: dimensions, horizon, data, what to install
+  exporl presets [ALGO [PRESET]]   named option sets, every number with its source
+"""
+FAILED, STOPPED = 2, 130
+INTERVAL_S = 10.0
+
+
+class Drawn:
+    """Progress with ETA: a bar on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=console,
+        )  # fmt: skip
+        self._task, self._name, self._note, self._done, self._first, self._total = None, "", "", 0, 0, 1
+        self._began = self._printed = time.perf_counter()
+        if console.is_terminal:
+            self._bar.start()
+
+    def phase(self, name: str, total: int, done: int) -> None:
+        """A phase begins."""
+        self._name, self._total, self._done, self._first, self._note = name, total, done, done, ""
+        self._began = self._printed = time.perf_counter()
+        if self._task is not None:
+            self._bar.update(self._task, visible=False)
+        self._task = self._bar.add_task(name, total=total, completed=done, note="")
+
+    def advance(self, steps: int, note: str) -> None:
+        """Some steps are done."""
+        self._note, self._done = note or self._note, self._done + steps
+        assert self._task is not None
+        self._bar.update(self._task, advance=steps, note=self._note)
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._printed > INTERVAL_S:
+            self._printed = now
+            left = (now - self._began) / max(self._done - self._first, 1) * (self._total - self._done)
+            share = f"{self._done}/{self._total}"
+            self._console.print(f"{self._name} {share}, about {left:.0f} s left, {self._note}", highlight=False)
+
+    def say(self, message: str) -> None:
+        """One line above the bar."""
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        self._bar.stop()
+
+
+def _split(args: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", dest=name.replace("-", "_"))
+    return parser.parse_known_args(list(args))
+
+
+def train_command(args: list[str]) -> int:
+    """`exporl train ALGO --task TASK [options]` and `exporl train --resume RUN [options]`."""
+    from exporl.algos import ALGORITHMS, closest
+    from exporl.config import RunConfig
+    from exporl.presets import preset_config
+    from exporl.train import load_config
+
+    known, rest = _split(args, "run-dir", "resume", "preset", "task")
+    algorithm = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if known.resume is not None:
+        config = load_config(Path(known.resume))
+        if algorithm not in (None, config.algorithm):
+            raise ValueError(f"{known.resume} was started with {config.algorithm}, not {algorithm}.")
+        run_dir = Path(known.resume)
+        changes = {"task": known.task, "preset": known.preset}
+        config = dataclasses.replace(config, **{name: value for name, value in changes.items() if value is not None})
+    else:
+        if algorithm is None:
+            raise ValueError(f"name an algorithm first: exporl train {'|'.join(ALGORITHMS)} --task TASK [options]")
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"unknown algorithm {algorithm!r}. {closest(algorithm, ALGORITHMS)}")
+        helping = "--help" in rest or "-h" in rest
+        if known.task is None and not helping:
+            raise ValueError("name a task: --task family/name (`exporl tasks` lists them)")
+        config = preset_config(algorithm, known.preset or "small", known.task or "family/name")
+    algo_class = type(config.algo)
+    description = (
+        f"Train with {config.algorithm.upper()}. Shown defaults are those of the preset {config.preset!r}; choose "
+        "another with --preset. Two more options: --run-dir DIR (default: runs/<algo>-<task>-s<seed>) and --resume RUN."
+    )
+    config = tyro.cli(
+        RunConfig[algo_class],
+        default=config,
+        args=rest,
+        prog=f"exporl train {config.algorithm}",
+        description=description,
+    )
+    if known.resume is None:
+        name = f"{config.algorithm}-{config.task.replace('/', '-')}-s{config.seed}"
+        run_dir = Path(known.run_dir or Path("runs") / name)
+    return _train(config, run_dir, resume=known.resume is not None)
+
+
+def _train(config: Any, run_dir: Path, *, resume: bool) -> int:
+    from exporl.train import Interrupted, train
+
+    console = Console(stderr=True)
+    progress = Drawn(console)
+    try:
+        summary = train(config, run_dir, progress, resume=resume)
+    except Interrupted as stopped:
+        progress.close()
+        console.print(f"{stopped}. Go on with: exporl train --resume {run_dir}", highlight=False, soft_wrap=True)
+        return STOPPED
+    finally:
+        progress.close()
+    if "after" in summary:
+        for when in ("before", "after"):
+            record = summary[when]
+            rates = ", ".join(f"{who} {100 * record[who]:.0f}%" for who in ("base", "policy") if who in record)
+            print(f"{when}: {rates} at {record['env_steps']} environment steps")
+    print(f"report: {run_dir / 'report.html'}")
+    return 0
+
+
+def eval_command(args: list[str]) -> int:
+    """`exporl eval RUN [--episodes N] [--seed S]`."""
+    parser = argparse.ArgumentParser(prog="exporl eval", description="Evaluate a run's policy and base policy, paired.")
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--episodes", type=int, default=100, help="episodes (default 100)")
+    parser.add_argument("--seed", type=int, default=2_000_003, help="seed of the starts; training evaluates on others")
+    options = parser.parse_args(args)
+    if options.episodes < 1 or options.seed < 0:
+        raise ValueError(f"need --episodes >= 1 and --seed >= 0, got {options.episodes} and {options.seed}.")
+    from exporl.metrics import append_line
+    from exporl.stats import paired_difference, wilson
+    from exporl.train import load_run
+
+    run = load_run(options.run)
+    record: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed, "updates": run.learner.updates}
+    for who in ("policy", "base") if run.algorithm.act_base is not None else ("policy",):
+        result = run.evaluate(base=who == "base", episodes=options.episodes, seed=options.seed)
+        low, high = wilson(sum(result.success), options.episodes)
+        print(f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, {100 * high:.0f}], "
+              f"mean length {sum(result.lengths) / options.episodes:.0f} steps")  # fmt: skip
+        record[who] = result.to_json()
+    if "base" in record:
+        mean, low, high = paired_difference(record["policy"]["success"], record["base"]["success"])
+        print(
+            f"policy - base: {100 * mean:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}], same {options.episodes} starts"
+        )
+    append_line(options.run / "evaluations.jsonl", record)
+    return 0
+
+
+def report_command(args: list[str]) -> int:
+    """`exporl report RUN [RUN ...] [--output FILE]`."""
+    parser = argparse.ArgumentParser(prog="exporl report", description="One HTML page about one or more runs.")
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories")
+    parser.add_argument("--output", type=Path, help="file to write (default: report.html in the first run)")
+    options = parser.parse_args(args)
+    from exporl.report import write_report
+
+    print(write_report(options.runs, options.output or options.runs[0] / "report.html"))
+    return 0
+
+
+def tasks_command(args: list[str]) -> int:
+    """`exporl tasks`."""
+    argparse.ArgumentParser(prog="exporl tasks", description="List the tasks.").parse_args(args)
+    from importlib.util import find_spec
+
+    from exporl.envs.task import list_tasks
+
+    table = Table("family", "what", "needs", "tasks")
+    for family, record in dict((name.split("/")[0], family) for name, family in list_tasks()).items():
+        missing = record.module is not None and find_spec(record.module) is None
+        needs = "-" if record.extra is None else f"exporl\\[{record.extra}]" + (" (not installed)" if missing else "")
+        table.add_row(family, record.summary, needs, " ".join(f"{family}/{name}" for name in record.names))
+    Console().print(table)
+    return 0
+
+
+def presets_command(args: list[str]) -> int:
+    """`exporl presets [ALGO [PRESET]]`."""
+    parser = argparse.ArgumentParser(prog="exporl presets", description="List presets, or one with its sources.")
+    parser.add_argument("algorithm", nargs="?")
+    parser.add_argument("preset", nargs="?")
+    options = parser.parse_args(args)
+    from exporl.presets import PRESETS, preset_config
+
+    if options.preset is None:
+        if options.algorithm is not None and options.algorithm not in {algo for algo, _ in PRESETS}:
+            preset_config(options.algorithm, "", "")
+        for algo, name in PRESETS:
+            if options.algorithm in (None, algo):
+                print(f"{algo} {name}")
+        return 0
+    preset_config(options.algorithm, options.preset, "")
+    table = Table("option", "value", "source")
+    for option, (value, source) in PRESETS[options.algorithm, options.preset].items():
+        table.add_row(option, str(value), source)
+    Console().print(table)
+    return 0
+
+
+def demo_command(args: list[str]) -> int:
+    """`exporl demo [--dir DIR] [--seed S]`."""
+    from exporl import demo
+
+    parser = argparse.ArgumentParser(prog="exporl demo", description=demo.__doc__)
+    parser.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where everything goes (default runs/demo)")
+    parser.add_argument("--seed", type=int, default=0, help="training seed (default 0)")
+    parser.add_argument("--task", default=demo.TASK, help=f"a Meta-World task (default {demo.TASK})")
+    parser.add_argument("--steps", type=int, default=demo.STEPS, help=f"environment steps (default {demo.STEPS})")
+    options = parser.parse_args(args)
+    return demo.demo(options.dir, seed=options.seed, task=options.task, steps=options.steps, run=_train)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": demo_command,
+    "train": train_command,
+    "eval": eval_command,
+    "report": report_command,
+    "tasks": tasks_command,
+    "presets": presets_command,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 for success, 2 for a mistake in the request, 130 when stopped by a signal."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if args[0] not in COMMANDS:
+        match = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        print(
+            f"error: unknown command {args[0]!r}." + (f" Did you mean {match[0]!r}?" if match else ""), file=sys.stderr
+        )
+        print(HELP, file=sys.stderr)
+        return FAILED
+    try:
+        return COMMANDS[args[0]](args[1:])
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint is intact", file=sys.stderr)
+        return STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
