@@ -1,5 +1,6 @@
 """Every test runs with the key-reuse checker on and with silent rank promotion forbidden."""
 
+import tempfile
 from pathlib import Path
 
 import jax
@@ -7,6 +8,12 @@ import pytest
 
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Many tests build the same small algorithm again: compile each program once per session.
+_CACHE = tempfile.TemporaryDirectory(prefix="exporl-test-cache-")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_addoption(parser):

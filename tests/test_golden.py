@@ -71,7 +71,9 @@ def same_tree(got, expected, **tolerance):
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True):
         scale = np.abs(y).max()
-        np.testing.assert_allclose(x, y, rtol=tolerance["rtol"], atol=tolerance["rtol"] * scale + 1e-7, err_msg=str(path))
+        np.testing.assert_allclose(
+            x, y, rtol=tolerance["rtol"], atol=tolerance["rtol"] * scale + 1e-7, err_msg=str(path)
+        )
 
 
 @pytest.fixture(scope="module")

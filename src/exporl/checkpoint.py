@@ -46,7 +46,7 @@ def save(
             content = save_tensors({key: np.asarray(value, order="C") for key, value in arrays.items()})
             digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
             _write(temporary / f"{name}.safetensors", content)
-        manifest = {"step": step, "sha256": digests, "record": record}
+        manifest = json.loads(json.dumps({"step": step, "sha256": digests, "record": record}))  # as `load` will see it
         body = json.dumps(manifest, sort_keys=True)
         _write(temporary / MANIFEST, json.dumps({**manifest, "self": _digest(body)}).encode())
         target = folder / f"{PREFIX}{step:09d}"
@@ -56,7 +56,8 @@ def save(
         _sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in [*sorted(folder.glob(f"{PREFIX}*"))[:-keep], *folder.glob(".old-*"), *folder.glob(".tmp-*")]:
+    others = sorted(path for path in folder.glob(f"{PREFIX}*") if path != target)  # later ones may be damaged
+    for old in [*others[: max(len(others) + 1 - keep, 0)], *folder.glob(".old-*"), *folder.glob(".tmp-*")]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -70,7 +71,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         claimed = manifest.pop("self")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpointError(f"{path.name}: the manifest cannot be read ({error}).") from error
     if _digest(json.dumps(manifest, sort_keys=True)) != claimed:
         raise CorruptCheckpointError(f"{path.name}: {MANIFEST} was altered (its SHA-256 differs).")
@@ -96,7 +97,8 @@ def load_newest(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[st
         CorruptCheckpointError: there are checkpoints, and none is intact.
     """
     problems = []
-    for path in sorted(folder.glob(f"{PREFIX}*"), reverse=True):
+    replaced = folder.glob(".old-*")  # left by a kill while a checkpoint of the same step was being replaced
+    for path in [*sorted(folder.glob(f"{PREFIX}*"), reverse=True), *replaced]:
         try:
             parts, record = load(path)
         except CorruptCheckpointError as error:

@@ -166,9 +166,8 @@ def eval_command(args: list[str]) -> int:
         record[who] = result.to_json()
     if "base" in record:
         mean, low, high = paired_difference(record["policy"]["success"], record["base"]["success"])
-        print(
-            f"policy - base: {100 * mean:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}], same {options.episodes} starts"
-        )
+        interval = f"[{100 * low:+.0f}, {100 * high:+.0f}]"
+        print(f"policy - base: {100 * mean:+.0f} points {interval}, same {options.episodes} starts")
     append_line(options.run / "evaluations.jsonl", record)
     return 0
 

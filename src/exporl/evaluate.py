@@ -79,7 +79,8 @@ def evaluate(
             success[episode] |= bool(info.get("success", False))
             if terminated or truncated:
                 queue.clear(slot)
-                current[slot] = waiting.pop(0) if waiting else None
-                if current[slot] is not None:
-                    observations[slot] = envs[slot].reset(seed=env_seed(seed, current[slot]))[0]
+                following = waiting.pop(0) if waiting else None
+                current[slot] = following
+                if following is not None:
+                    observations[slot] = envs[slot].reset(seed=env_seed(seed, following))[0]
     return EvalResult(success, returns, lengths)

@@ -1,7 +1,6 @@
 """Metrics: kept on the device until an interval ends, then written as one JSON line."""
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,23 @@ class MetricsWriter:
 
         `_min` and `_max` metrics keep their extremes over the interval, others are averaged; NaN (nothing to average,
         such as the Q of online rows before there are any) is left out.
+
+        Raises:
+            FloatingPointError: a metric is infinite; nothing is written then.
         """
         line = dict(fields)
         fetched = jax.device_get(self._pending)
         self._pending = []
         for name in sorted({name for metrics in fetched for name in metrics}):
             values = np.array([metrics[name] for metrics in fetched if name in metrics], np.float64)
-            values = values[np.isfinite(values)]
-            if len(values):
-                reduce = np.min if name.endswith("_min") else np.max if name.endswith("_max") else np.mean
-                line[name] = float(reduce(values))
-            elif any(not math.isnan(float(metrics[name])) for metrics in fetched if name in metrics):
+            values = values[~np.isnan(values)]
+            if np.isinf(values).any():
                 raise FloatingPointError(
                     f"{name} is infinite: training diverged. Lower the learning rates; the last checkpoint is intact."
                 )
+            if len(values):
+                reduce = np.min if name.endswith("_min") else np.max if name.endswith("_max") else np.mean
+                line[name] = float(reduce(values))
         append_line(self.path, line)
         return line
 

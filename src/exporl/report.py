@@ -206,8 +206,9 @@ def _findings(runs: Sequence[RunData]) -> str:
         last, start = run.evals[-1], run.evals[0]["base"]["success"]
         gain, low, high = paired_difference(last["policy"]["success"], start)
         sentences.append(
-            f"<b>{run.algorithm.upper()}, seed {run.seed}</b>: {100 * gain:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}] "
-            f"over its base policy after {last['env_steps']:,} environment steps (same {len(start)} starts)."
+            f"<b>{run.algorithm.upper()}, seed {run.seed}</b>: {100 * gain:+.0f} points [{100 * low:+.0f}, "
+            f"{100 * high:+.0f}] over its base policy after {last['env_steps']:,} environment steps "
+            f"(same {len(start)} starts)."
         )
         found = dip(run)
         if found is not None:
@@ -237,11 +238,13 @@ def _diagnostics(run: RunData) -> str:
 STYLE = """
 :root{color-scheme:light dark;--fg:#111827;--bg:#fff;--muted:#6b7280;--line:#e5e7eb}
 @media(prefers-color-scheme:dark){:root{--fg:#e5e7eb;--bg:#111418;--muted:#9ca3af;--line:#2b3138}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1080px;margin:2rem auto;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1080px;
+margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}.muted{color:var(--muted)}
 svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--muted)}.grid{stroke:var(--line)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{text-align:left;padding:.35rem .6rem;
-border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--muted)}.legend span{margin-right:1.2rem;font-size:13px}
+border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--muted)}
+.legend span{margin-right:1.2rem;font-size:13px}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
 figure{margin:0}figcaption{font-weight:600;font-size:13px}pre{overflow:auto;font-size:12px}

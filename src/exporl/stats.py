@@ -23,7 +23,9 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], resamples: int = 10_000) -> tuple[float, float, float]:
+def paired_difference(
+    a: Sequence[float] | Sequence[bool], b: Sequence[float] | Sequence[bool], resamples: int = 10_000
+) -> tuple[float, float, float]:
     """Mean of a - b over paired episodes, with its 95% percentile bootstrap interval (fixed seed).
 
     Raises:

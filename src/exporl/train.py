@@ -9,7 +9,7 @@ import threading
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ class Interrupted(Exception):
     """Training was asked to stop; a checkpoint was written first."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What the loop reports to; the command line draws it."""
 
@@ -153,6 +154,12 @@ class Trainer(Session):
         self.online_replay = Replay(
             self.spec, rows, num_streams=config.num_envs, bootstrap_timeouts=config.data.bootstrap_timeouts
         )
+        sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
+        if self.prior is not None:
+            ratio = config.data.prior_ratio
+            sources = [(self.prior, ratio), (self.online_replay, 1 - ratio)]
+        self.mixture = Mixture(sources)
+        self.mixture.counts(config.train.batch_size)  # refuses impossible shares before anything is learnt
         self.rollout = Rollout(
             [self.make_env() for _ in range(config.num_envs)], self.algorithm.act, act_base=self.algorithm.act_base,
             reward=self.task.reward, chunk_length=config.chunk_length, action_dim=self.spec.action_dim,
@@ -231,11 +238,7 @@ class Trainer(Session):
     def online(self) -> None:
         """Acting and learning: one environment step, its updates, then log, evaluate, save where due."""
         train, log, rollout = self.config.train, self.config.log, self.rollout
-        sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
-        if self.prior is not None:
-            ratio = self.config.data.prior_ratio
-            sources = [(self.prior, ratio), (self.online_replay, 1 - ratio)]
-        mixture = Mixture(sources)
+        mixture = self.mixture
         self.progress.phase(self.config.algorithm, train.online_steps, rollout.env_steps)
         self.metrics.speed(rollout.env_steps)
         self._evaluate_if_due()

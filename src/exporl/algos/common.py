@@ -17,7 +17,7 @@ from exporl.ops.gaussian import temperature_loss
 from exporl.ops.selection import per_candidate
 from exporl.ops.td import critic_loss
 from exporl.policies.base import BasePolicy
-from exporl.types import Batch, KeyArray, Metrics, Observation, Params, Phase
+from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Phase
 
 ALL_PHASES: frozenset[Phase] = frozenset({"pretrain", "critic_pretrain", "online"})
 
@@ -71,7 +71,7 @@ def ema(new: Params, target: Params, tau: float) -> Params:
     return optax.incremental_update(new, target, tau)
 
 
-def weighted_mean(x: Float[Array, " b"], weight: Float[Array, " b"]) -> Float[Array, ""]:
+def weighted_mean(x: Float[Array, " b"], weight: Float[AnyArray, " b"]) -> Float[Array, ""]:
     """Mean over the rows with weight, NaN where there are none (skipped when metrics are averaged)."""
     return (x * weight).sum() / jnp.where(weight.sum() > 0, weight.sum(), math.nan)
 
@@ -84,12 +84,12 @@ def min_q(
     members: Int[Array, " m"],
 ) -> Float[Array, "b n"]:
     """Minimum over some members of a critic ensemble, for every candidate. Only these members are evaluated."""
-    critic = Critic(hidden, members.shape[0])
+    critic: Any = Critic(hidden, members.shape[0])
     return critic.apply(take_members(params, members), per_candidate(observation), action).min(axis=0)
 
 
 def update_critic(
-    critic: Critic,
+    critic: Any,
     optimizer: optax.GradientTransformation,
     tau: float,
     model: Model,
@@ -158,7 +158,7 @@ def reduce_metric(name: str, values: Any) -> Any:
     return reduce(values)
 
 
-def reduce_metrics(metrics: Metrics) -> Metrics:
+def reduce_metrics(metrics: dict[str, Float[Array, " u"]]) -> Metrics:
     """`reduce_metric` for every entry [u] of a scanned update."""
     return {name: reduce_metric(name, values) for name, values in metrics.items()}
 

@@ -1,11 +1,11 @@
 """EXPO: stable reinforcement learning with expressive policies (Dong et al., arXiv 2507.07986).
 
 A base policy, trained by imitation alone, proposes n actions; an edit policy moves each a bounded way towards higher
-value; the on-the-fly policy takes the best candidate, to act and to bootstrap. No value gradient enters the base policy.
+value; the on-the-fly policy takes the best candidate, to act and to bootstrap. No value gradient enters the base.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -75,8 +75,8 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
     entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims, config.edit_scale)
     entropy_limit = gaussian.max_entropy(num_dims, config.edit_scale)
     limits = {"edit/target_entropy": jnp.float32(entropy_goal), "edit/max_entropy": jnp.float32(entropy_limit)}
-    critic = Critic(config.hidden, config.num_qs)
-    edit = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim, config.edit_dropout)
+    critic: Any = Critic(config.hidden, config.num_qs)
+    edit: Any = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim, config.edit_dropout)
     critic_optimizer = optax.flatten(optax.adam(config.critic_learning_rate))
     edit_optimizer = optax.flatten(optax.adam(learning_rate(config.edit_learning_rate, config.decay_steps)))
     temperature_optimizer = optax.adam(config.temperature_learning_rate)
@@ -142,7 +142,7 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         model, target_params, critic_metrics = common.update_critic(
             critic, critic_optimizer, config.tau, state.critic, old, batch, target
         )
-        return state.replace(critic=model, target_critic=target_params), metrics | critic_metrics
+        return dataclasses.replace(state, critic=model, target_critic=target_params), metrics | critic_metrics
 
     def update_edit(state: ExpoState, batch: Batch, key):
         eps_key, dropout_key = jax.random.split(key)
@@ -153,14 +153,14 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         model, entropy = state.edit.apply_gradients(grads, edit_optimizer), metrics["edit/entropy"]
         alpha = common.update_temperature(state.log_temperature, temperature_optimizer, entropy, entropy_goal)
         metrics |= {"edit/loss": loss, "edit/temperature": temperature} | limits
-        return state.replace(edit=model, log_temperature=alpha), metrics
+        return dataclasses.replace(state, edit=model, log_temperature=alpha), metrics
 
     def update(state: ExpoState, batches: Batch, key, *, phase="online"):
         """u critic steps, then one step of the base policy (when online) and of the edits; "pretrain": u base steps."""
         critic_key, base_key, edit_key = jax.random.split(key, 3)
         if phase == "pretrain":
             model, average, metrics = common.pretrain_base(base, state.base, batches, successes_only, base_key)
-            return state.replace(base=model, base_ema=average), metrics
+            return dataclasses.replace(state, base=model, base_ema=average), metrics
 
         def draw(batch: Batch, key):  # the base and edit policies stand still during the critic steps
             return candidates(state.base.params, state.edit.params, batch.next_observation, key)
@@ -176,7 +176,7 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
             model, average, base_metrics = common.update_base(
                 base, config.base_tau, state.base, state.base_ema, last, successes_only, base_key
             )
-            new_state, metrics = new_state.replace(base=model, base_ema=average), metrics | base_metrics
+            new_state, metrics = dataclasses.replace(new_state, base=model, base_ema=average), metrics | base_metrics
         if config.num_edit_samples:
             new_state, edit_metrics = update_edit(new_state, last, edit_key)
             metrics |= edit_metrics

@@ -5,7 +5,7 @@ that shows what the base policy brings.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +53,8 @@ def rlpd(config: RlpdConfig, spec: Spec, base: None = None) -> Algorithm:
     common.check_options(config)
     num_dims = spec.chunk_length * spec.action_dim
     entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims)
-    critic = Critic(config.hidden, config.num_qs)
-    policy = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim)
+    critic: Any = Critic(config.hidden, config.num_qs)
+    policy: Any = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim)
     critic_optimizer = optax.flatten(optax.adam(config.critic_learning_rate))
     policy_optimizer = optax.flatten(optax.adam(config.policy_learning_rate))
     temperature_optimizer = optax.adam(config.temperature_learning_rate)
@@ -73,7 +73,7 @@ def rlpd(config: RlpdConfig, spec: Spec, base: None = None) -> Algorithm:
 
     def sample(params, observation, eps):
         """An action chunk [b, h, a] of the policy and its log density [b]."""
-        return gaussian.tanh_sample(*policy.apply(params, observation), eps)
+        return gaussian.tanh_sample(*policy.apply(params, observation), eps=eps)
 
     def bootstrap(target_critic, policy_params, temperature, batch, eps, members):
         """TD target [b] at the policy's own next action, valued by a subset of the target critics."""
@@ -100,7 +100,7 @@ def rlpd(config: RlpdConfig, spec: Spec, base: None = None) -> Algorithm:
         model, target_critic, metrics = common.update_critic(
             critic, critic_optimizer, config.tau, state.critic, state.target_critic, batch, target
         )
-        return state.replace(critic=model, target_critic=target_critic), metrics
+        return dataclasses.replace(state, critic=model, target_critic=target_critic), metrics
 
     def update_policy(state: RlpdState, batch: Batch, key):
         eps, temperature = jax.random.normal(key, batch.action.shape), jnp.exp(state.log_temperature.params)
@@ -111,7 +111,7 @@ def rlpd(config: RlpdConfig, spec: Spec, base: None = None) -> Algorithm:
         alpha = common.update_temperature(state.log_temperature, temperature_optimizer, entropy, entropy_goal)
         limits = {"policy/target_entropy": jnp.float32(entropy_goal)}
         metrics |= {"policy/loss": loss, "policy/temperature": temperature} | limits
-        return state.replace(policy=model, log_temperature=alpha), metrics
+        return dataclasses.replace(state, policy=model, log_temperature=alpha), metrics
 
     def update(state: RlpdState, batches: Batch, key, *, phase="online"):
         """u critic steps, then one step of the policy and its temperature on the last minibatch."""

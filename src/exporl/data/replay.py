@@ -8,6 +8,9 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.types import Batch, Spec, Step
 
+_LARGEST = np.float64(np.finfo(np.float32).max)
+"""Beyond it, what is finite in the environment would be stored as infinity."""
+
 
 class Replay:
     """Whole steps, one ring per stream (environment or robot), with every observation stored once.
@@ -86,7 +89,7 @@ class Replay:
             ValueError: wrong shape, NaN or infinity, or an action outside [-1, 1]; nothing is stored then.
         """
         self._check(step)
-        row = self._head[stream]
+        row = int(self._head[stream])
         after = (row + 1) % self.capacity
         self._clear(stream, row)
         self._clear(stream, after)
@@ -110,7 +113,7 @@ class Replay:
     def cut(self, stream: int = 0) -> None:
         """Ends the stream's open episode as truncated: what follows belongs to another episode."""
         if self._run[stream]:
-            last = (self._head[stream] - 1) % self.capacity
+            last = int(self._head[stream] - 1) % self.capacity
             self._truncated[stream, last] = True
             self._end_episode(stream, last)
 
@@ -132,7 +135,7 @@ class Replay:
             raise ValueError(f"action has shape {action.shape}, the task needs ({self.spec.action_dim},).")
         if not np.isfinite(action).all() or np.abs(action).max() > 1:
             raise ValueError(f"action {action} is not finite or outside [-1, 1]. Clip it where it is made.")
-        if not np.isfinite(step.reward):
+        if not abs(step.reward) <= _LARGEST:
             raise ValueError(f"reward is {step.reward}. Check the environment's reward.")
         for which, observation in (("observation", step.observation), ("next_observation", step.next_observation)):
             for name, shape, _ in self.spec.observation:
@@ -141,8 +144,10 @@ class Replay:
                 value = np.asarray(observation[name])
                 if value.shape != shape:
                     raise ValueError(f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}.")
-                if value.dtype.kind == "f" and not np.isfinite(value).all():
-                    raise ValueError(f"{which}[{name!r}] holds NaN or infinity. Check the environment's sensors.")
+                if value.dtype.kind == "f" and not (np.abs(value) <= _LARGEST).all():
+                    raise ValueError(
+                        f"{which}[{name!r}] holds NaN or infinity (as float32). Check the environment's sensors."
+                    )
 
     def sample(self, rng: np.random.Generator, batch_size: int, *, discount: float) -> Batch:
         """`batch_size` chunks, uniformly over the rows that can start one (with replacement).
@@ -213,6 +218,11 @@ class Replay:
                 raise ValueError(f"saved replay {name!r} has shape {saved.shape}, this buffer needs {fits}.")
             if array.ndim > 1 and saved.shape[1] > self.capacity:
                 raise ValueError(f"saved replay holds {saved.shape[1]} rows, the capacity is {self.capacity}.")
+        if ((state["size"] < self.capacity) & (state["head"] < state["size"] - 1)).any():
+            raise ValueError(
+                f"saved replay is a full ring of {np.max(state['size'])} rows, the capacity is {self.capacity}. "
+                "Once rows were overwritten the capacity must stay as it was."
+            )
         for name, array in arrays.items():
             array[...] = 0
             array[(slice(None), slice(state[name].shape[1])) if array.ndim > 1 else ...] = state[name]

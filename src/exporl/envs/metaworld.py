@@ -71,7 +71,7 @@ NAMES = tuple(
 SPEC = Spec((("state", (39,), "float32"),), action_dim=4)
 
 
-class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class MetaWorldEnv(gymnasium.Env[Any, np.ndarray]):
     """One Meta-World task with its goal visible: reward 1 at success, where the episode ends, else 0.
 
     Observation {"state": [39]}: hand, gripper and objects now and one step ago, goal (metres, quaternions).

@@ -20,7 +20,7 @@ SPEC = Spec((("state", (2,), "float32"),), action_dim=1)
 NAMES = ("bandit", "delay", "terminal", "timeout")
 
 
-class Probe(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class Probe(gymnasium.Env[Any, np.ndarray]):
     """One of the probes. Observation {"state": [2]}: (step, first action) for `delay`, zeros otherwise; action [1]."""
 
     def __init__(self, name: str):

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
@@ -57,7 +58,17 @@ def learning_rate(start: float, decay_steps: int) -> optax.ScalarOrSchedule:
     return optax.cosine_decay_schedule(start, decay_steps) if decay_steps else start
 
 
-def build(config: BaseConfig) -> tuple[Denoiser, optax.GradientTransformation]:
+class Network(NamedTuple):
+    """The denoising network of a base policy as pure functions."""
+
+    init: Callable[[KeyArray], Params]
+    embed: Callable[[Params, Array], Array]
+    """(params, time [..., 1]) -> time embedding [..., c]."""
+    predict: Callable[[Params, Observation, Array, Array], Array]
+    """(params, observation, noisy action [..., h, a], time embedding) -> noise or velocity [..., h, a]."""
+
+
+def build(config: BaseConfig, spec: Spec) -> tuple[Network, optax.GradientTransformation]:
     """Network and optimiser that both kinds share.
 
     Raises:
@@ -69,7 +80,16 @@ def build(config: BaseConfig) -> tuple[Denoiser, optax.GradientTransformation]:
     if config.time_dim % 2:
         raise ValueError(f"base.time_dim must be even (sines and cosines), got {config.time_dim}.")
     schedule = learning_rate(config.learning_rate, config.decay_steps)
-    network = Denoiser(config.width, config.num_blocks, time_dim=config.time_dim)
+    module: Any = Denoiser(config.width, config.num_blocks, time_dim=config.time_dim)
+
+    def init(key: KeyArray) -> Params:
+        observation, action = spec.example()
+        return module.init(key, observation, action, jnp.ones((1, 1)), method=lambda m, o, x, t: m(o, x, m.embed(t)))
+
+    def embed(params: Params, time: Array) -> Array:
+        return module.apply(params, time, method="embed")
+
+    network = Network(init, embed, module.apply)
     return network, optax.flatten(optax.adamw(schedule, weight_decay=config.weight_decay))
 
 

@@ -14,31 +14,24 @@ def diffusion(config: BaseConfig, spec: Spec) -> BasePolicy:
     Raises:
         ValueError: a size in the configuration is not positive.
     """
-    net, optimizer = build(config)
+    net, optimizer = build(config, spec)
     schedule = vp_schedule(config.num_steps)
-
-    def init(key):
-        observation, action = spec.example()
-        return net.init(key, observation, action, jnp.ones((1, 1)), method=lambda m, o, x, t: m(o, x, m.embed(t)))
-
-    def embed(params, time):
-        return net.apply(params, time, method="embed")
 
     def loss(params, batch, weight, key):
         noise_key, time_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, batch.action.shape)
         time = jax.random.randint(time_key, batch.action.shape[:1], 0, config.num_steps)
         value = ddpm_loss(
-            lambda x, t: net.apply(params, batch.observation, x, embed(params, t)),
+            lambda x, t: net.predict(params, batch.observation, x, net.embed(params, t)),
             schedule, batch.action, time, noise, batch.valid * weight[:, None],
         )  # fmt: skip
         return value, {"base/loss": value}
 
     def decode(params, observation, noise):
-        conditions = embed(params, jnp.arange(config.num_steps, dtype=jnp.float32)[:, None])
+        conditions = net.embed(params, jnp.arange(config.num_steps, dtype=jnp.float32)[:, None])
         lead = (1,) * (noise.ndim - 3)
         return ddpm_sample(
-            lambda x, c: net.apply(params, observation, x, c.reshape(*lead, -1)), conditions, schedule, noise
+            lambda x, c: net.predict(params, observation, x, c.reshape(*lead, -1)), conditions, schedule, noise
         )
 
-    return BasePolicy(init, loss, decode, (config.num_steps, spec.chunk_length, spec.action_dim), optimizer)
+    return BasePolicy(net.init, loss, decode, (config.num_steps, spec.chunk_length, spec.action_dim), optimizer)

@@ -17,24 +17,17 @@ def flow(config: BaseConfig, spec: Spec) -> BasePolicy:
     Raises:
         ValueError: a size in the configuration is not positive.
     """
-    net, optimizer = build(config)
-
-    def init(key):
-        observation, action = spec.example()
-        return net.init(key, observation, action, jnp.ones((1, 1)), method=lambda m, o, x, t: m(o, x, m.embed(t)))
-
-    def velocity(params, observation, x, condition):
-        return net.apply(params, observation, x, condition)
+    net, optimizer = build(config, spec)
 
     def embed(params, time):
-        return net.apply(params, TIME_SCALE * time, method="embed")
+        return net.embed(params, TIME_SCALE * time)
 
     def loss(params, batch, weight, key):
         noise_key, time_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, batch.action.shape)
         time = jax.random.uniform(time_key, batch.action.shape[:1])
         value = flow_loss(
-            lambda x, t: velocity(params, batch.observation, x, embed(params, t)),
+            lambda x, t: net.predict(params, batch.observation, x, embed(params, t)),
             batch.action, time, noise, batch.valid * weight[:, None],
         )  # fmt: skip
         return value, {"base/loss": value}
@@ -42,6 +35,6 @@ def flow(config: BaseConfig, spec: Spec) -> BasePolicy:
     def decode(params, observation, noise):
         conditions = embed(params, jnp.arange(config.num_steps)[:, None] / config.num_steps)
         lead = (1,) * (noise.ndim - 2)
-        return euler_sample(lambda x, c: velocity(params, observation, x, c.reshape(*lead, -1)), conditions, noise)
+        return euler_sample(lambda x, c: net.predict(params, observation, x, c.reshape(*lead, -1)), conditions, noise)
 
-    return BasePolicy(init, loss, decode, (spec.chunk_length, spec.action_dim), optimizer)
+    return BasePolicy(net.init, loss, decode, (spec.chunk_length, spec.action_dim), optimizer)

@@ -7,8 +7,7 @@ Observations with several entries are stored as `observations/<name>` and `next_
 """
 
 import os
-import tempfile
-import zipfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,15 +33,15 @@ def save_npz(path: Path, episodes: Sequence[Episode]) -> None:
         arrays[f"observations{suffix}"] = np.concatenate([e.observations[name][:-1] for e in episodes])
         arrays[f"next_observations{suffix}"] = np.concatenate([e.observations[name][1:] for e in episodes])
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
@@ -56,9 +55,9 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
     if not path.is_file():
         raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            data = {name: np.atleast_1d(archive[name]) for name in archive.files}
+    except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
         raise ValueError(f"{path} is not a readable .npz archive ({error}). Copy or collect it again.") from error
     missing = [name for name in _NEEDED if name not in data]
     if missing:
@@ -68,7 +67,7 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
     }  # fmt: skip
     if not names:
         raise ValueError(f"{path} lacks observations; it has {', '.join(sorted(data))}.")
-    steps, ends = len(data["actions"]), data["episode_ends"].astype(np.int64)
+    steps, ends = len(data["actions"]), data["episode_ends"].reshape(-1).astype(np.float64)
     per_step = ["rewards", "terminals", *(["successes"] if "successes" in data else [])]
     for suffix in names.values():
         per_step += [f"observations{suffix}", f"next_observations{suffix}"]
@@ -77,8 +76,11 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
             raise ValueError(f"{path} lacks {name}; it has {', '.join(sorted(data))}.")
         if len(data[name]) != steps:
             raise ValueError(f"{path}: {name} has {len(data[name])} rows, actions have {steps}. They must agree.")
-    if len(ends) == 0 or ends[-1] != steps or (np.diff(ends, prepend=0) <= 0).any():
+    if len(ends) == 0 or ends[-1] != steps or (ends % 1 != 0).any() or (np.diff(ends, prepend=0) <= 0).any():
         raise ValueError(f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}.")
+    ends = ends.astype(np.int64)
+    if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
+        raise ValueError(f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must agree.")
     episodes = []
     for index, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
         if limit is not None and index >= limit:
