@@ -19,7 +19,9 @@ from exporl import checkpoint
 from exporl.config import override
 from exporl.metrics import read_lines
 from exporl.presets import preset_config
-from exporl.train import CHECKPOINTS, Interrupted, Silent, Trainer, load_config, load_run, train
+from exporl.runs import CHECKPOINTS, load_config
+from exporl.session import Silent, load_run
+from exporl.train import Interrupted, Trainer, train
 
 TINY = {
     "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16),
@@ -122,7 +124,9 @@ def test_killed_run_goes_on_exactly(tmp_path):
     script = f"""
         import os, signal
         from pathlib import Path
-        from exporl.train import Silent, train, load_config
+        from exporl.runs import load_config
+        from exporl.session import Silent
+        from exporl.train import train
         class Kill(Silent):
             steps = 0
             def advance(self, steps, note):

@@ -1,1 +1,64 @@
-"""exporl: EXPO made real."""
+"""exporl: stable reinforcement learning with expressive policies (EXPO, arXiv 2507.07986), exact and fast."""
+
+from exporl.algos import ALGORITHMS, Algorithm, make_algorithm
+from exporl.algos.bc import BcConfig, bc
+from exporl.algos.expo import ExpoConfig, expo
+from exporl.algos.rlpd import RlpdConfig, rlpd
+from exporl.config import DataConfig, EvalConfig, LogConfig, RunConfig, TrainConfig, override
+from exporl.data.episodes import Episode, Normalizer, validate_episodes
+from exporl.data.formats import load_npz, save_npz
+from exporl.data.mixture import Mixture
+from exporl.data.replay import Replay
+from exporl.envs import Task, list_tasks, make_task
+from exporl.evaluate import EvalResult, evaluate
+from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
+from exporl.presets import PRESETS, preset_config
+from exporl.report import write_report
+from exporl.runs import load_config
+from exporl.session import load_run
+from exporl.train import train
+from exporl.types import Batch, Spec, Step
+
+__all__ = [
+    "ALGORITHMS",
+    "PRESETS",
+    "Algorithm",
+    "BaseConfig",
+    "BasePolicy",
+    "Batch",
+    "BcConfig",
+    "DataConfig",
+    "Episode",
+    "EvalConfig",
+    "EvalResult",
+    "ExpoConfig",
+    "LogConfig",
+    "Mixture",
+    "Normalizer",
+    "Replay",
+    "RlpdConfig",
+    "RunConfig",
+    "Spec",
+    "Step",
+    "Task",
+    "TrainConfig",
+    "bc",
+    "diffusion",
+    "evaluate",
+    "expo",
+    "flow",
+    "list_tasks",
+    "load_config",
+    "load_npz",
+    "load_run",
+    "make_algorithm",
+    "make_base",
+    "make_task",
+    "override",
+    "preset_config",
+    "rlpd",
+    "save_npz",
+    "train",
+    "validate_episodes",
+    "write_report",
+]

@@ -83,7 +83,7 @@ def train_command(args: list[str]) -> int:
     from exporl.algos import ALGORITHMS, closest
     from exporl.config import RunConfig
     from exporl.presets import preset_config
-    from exporl.train import load_config
+    from exporl.runs import load_config
 
     known, rest = _split(args, "run-dir", "resume", "preset", "task")
     algorithm = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -153,8 +153,8 @@ def eval_command(args: list[str]) -> int:
     if options.episodes < 1 or options.seed < 0:
         raise ValueError(f"need --episodes >= 1 and --seed >= 0, got {options.episodes} and {options.seed}.")
     from exporl.metrics import append_line
+    from exporl.session import load_run
     from exporl.stats import paired_difference, wilson
-    from exporl.train import load_run
 
     run = load_run(options.run)
     record: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed, "updates": run.learner.updates}

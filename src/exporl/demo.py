@@ -13,8 +13,8 @@ from exporl.envs.task import make_task
 from exporl.metrics import read_lines
 from exporl.presets import preset_config
 from exporl.report import dip, read_run, write_report
+from exporl.runs import CONFIG, DEMONSTRATIONS, EVAL
 from exporl.stats import paired_difference, wilson
-from exporl.train import CONFIG, DEMONSTRATIONS, EVAL
 
 TASK = "metaworld/peg-insert-side-v3"
 STEPS = 5_000

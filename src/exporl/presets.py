@@ -101,7 +101,8 @@ _DEMO_RUN: Preset = {
     "log.save_every": (1_000, OURS),
     "chunk_length": (4, OURS),
     "train.update_every": (2, OURS),
-    "train.utd_ratio": (2, OURS),
+    "train.utd_ratio": (3, OURS),
+    "data.demo_noise": (0.4, OURS),
 }
 
 
@@ -129,7 +130,7 @@ def _build() -> dict[tuple[str, str], Preset]:
     sizes = {
         "small": (_SMALL_RUN, _SMALL_BASE, {}),
         "tiny": (_TINY_RUN, _TINY_BASE, {}),
-        "demo": (_SMALL_RUN, _SMALL_BASE, _DEMO_RUN),
+        "demo": (_SMALL_RUN, _TINY_BASE, _DEMO_RUN),
     }
     for size, (run, base, extra) in sizes.items():
         presets["expo", size] = run | base | _SMALL_EXPO | extra

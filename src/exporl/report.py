@@ -9,8 +9,8 @@ from typing import Any
 
 from exporl.checkpoint import write_text
 from exporl.metrics import read_lines
+from exporl.runs import CONFIG, EVAL, METRICS, load_config
 from exporl.stats import paired_difference, wilson
-from exporl.train import CONFIG, EVAL, METRICS, load_config
 
 COLORS = {"expo": "#2563eb", "base": "#d97706", "rlpd": "#6b7280", "bc": "#059669"}
 DIAGNOSTICS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -2,144 +2,35 @@
 
 import contextlib
 import json
-import platform
 import signal
-import subprocess
 import threading
 import time
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
 
 from exporl import checkpoint
-from exporl.algos import Algorithm, make_algorithm
-from exporl.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
-from exporl.data.episodes import Episode, Normalizer, fingerprint, validate_episodes
-from exporl.data.formats import load_npz, save_npz
+from exporl.config import RunConfig, check, to_json
+from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
-from exporl.envs.task import Task, make_task
-from exporl.envs.wrappers import NormalizedObservation
-from exporl.evaluate import EvalResult, evaluate
-from exporl.learner import SAMPLE, Learner, run_rng
-from exporl.metrics import MetricsWriter, append_line, read_lines
-from exporl.policies import make_base
+from exporl.envs.task import make_task
+from exporl.learner import SAMPLE, run_rng
+from exporl.metrics import MetricsWriter, append_line
+from exporl.report import write_report
 from exporl.rollout import Rollout
-from exporl.types import Batch, Phase, Spec
+from exporl.runs import CHECKPOINTS, CONFIG, EVAL, METRICS, check_same, load_config, summarize, versions
+from exporl.session import Progress, Session, Silent
+from exporl.types import Batch, Phase
 
-DEMONSTRATIONS, STATISTICS, CONFIG = "demonstrations.npz", "statistics.json", "config.json"
-METRICS, EVAL, CHECKPOINTS = "metrics.jsonl", "eval.jsonl", "checkpoints"
 PRETRAIN_SCAN = 100
 """Imitation steps per compiled call."""
 
 
 class Interrupted(Exception):
     """Training was asked to stop; a checkpoint was written first."""
-
-
-@runtime_checkable
-class Progress(Protocol):
-    """What the loop reports to; the command line draws it."""
-
-    def phase(self, name: str, total: int, done: int) -> None:
-        """A phase of `total` steps begins, `done` of them already made."""
-
-    def advance(self, steps: int, note: str) -> None:
-        """`steps` more are done; `note` says how it goes."""
-
-    def say(self, message: str) -> None:
-        """One line worth reading."""
-
-
-class Silent:
-    """A `Progress` that shows nothing."""
-
-    def phase(self, name: str, total: int, done: int) -> None:
-        """Ignored."""
-
-    def advance(self, steps: int, note: str) -> None:
-        """Ignored."""
-
-    def say(self, message: str) -> None:
-        """Ignored."""
-
-
-class Session:
-    """All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
-
-    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress):
-        check(config)
-        self.config, self.run_dir, self.progress = config, run_dir, progress
-        self.task: Task = make_task(config.task, config.reward)
-        self.episodes = self._prior_episodes()
-        self.normalizer = self._statistics()
-        self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
-        needs_base = config.algorithm != "rlpd"
-        base = make_base(config.base, self.spec) if needs_base else None
-        self.algorithm: Algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base)
-        self.learner = Learner(self.algorithm, config.seed)
-        self._eval_envs: list[Any] = []
-
-    def _prior_episodes(self) -> list[Episode]:
-        data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
-        source = str(data.path or stored)
-        if data.path is not None:
-            episodes = load_npz(Path(data.path), data.demos or None)
-        elif data.demos == 0:
-            return []
-        elif stored.is_file():
-            episodes = load_npz(stored)
-        elif self.task.collect is None:
-            raise ValueError(f"task {self.task.name!r} has no scripted expert: give data.path, a file of episodes.")
-        else:
-            self.progress.say(f"collecting {data.demos} demonstrations ({self.task.source}, noise {data.demo_noise:g})")
-            episodes = self.task.collect(data.demos, data.demo_noise, data.demo_seed)
-            save_npz(stored, episodes)
-        validate_episodes(episodes, self.task.spec, source)
-        return episodes
-
-    def _statistics(self) -> Normalizer | None:
-        if not (self.task.normalize and self.episodes):
-            return None
-        stored = self.run_dir / STATISTICS
-        if stored.is_file():
-            return Normalizer.from_json(json.loads(stored.read_text()))
-        normalizer = Normalizer.fit(self.episodes)
-        checkpoint.write_text(stored, json.dumps(normalizer.to_json()))
-        return normalizer
-
-    def prior_replay(self) -> Replay | None:
-        """The demonstrations as a replay, normalised and in the learning reward; None without any."""
-        if not self.episodes:
-            return None
-        episodes = self.episodes
-        if self.normalizer is not None:
-            episodes = [
-                Episode(self.normalizer(e.observations), e.actions, e.rewards, e.successes, e.terminated)
-                for e in episodes
-            ]
-        return Replay.from_episodes(self.spec, episodes, self.task.reward)
-
-    def make_env(self) -> Any:
-        """A new environment, normalised like the data."""
-        env = self.task.make_env()
-        return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
-
-    def evaluate(self, *, base: bool = False, episodes: int | None = None, seed: int | None = None) -> EvalResult:
-        """Evaluates the policy, or the base policy alone, on the evaluation environments."""
-        options = self.config.eval
-        if not self._eval_envs:
-            self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
-        act = self.algorithm.act_base if base else self.algorithm.act_eval
-        if act is None:
-            raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
-        return evaluate(
-            self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
-            seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
-        )  # fmt: skip
 
 
 class Trainer(Session):
@@ -410,7 +301,7 @@ def train(
                 f"{run_dir} already holds a run. Continue it with `exporl train --resume {run_dir}`, or choose another "
                 "--run-dir."
             )
-        _check_same(load_config(run_dir), config)
+        check_same(load_config(run_dir), config)
     elif resume:
         raise ValueError(f"{run_dir} holds no run to resume: it has no {CONFIG}.")
     check(config)
@@ -431,81 +322,8 @@ def train(
     trainer.run()
     summary = summarize(run_dir) | {"train_s": trainer.train_s, "first_update_s": trainer.first_update_s}
     checkpoint.write_text(run_dir / "summary.json", json.dumps(summary, indent=1))
-    from exporl.report import write_report  # reports read runs: imported late, they sit above this file
-
     write_report([run_dir], run_dir / "report.html")
     return summary
-
-
-def load_config(run_dir: Path) -> RunConfig[Any]:
-    """The configuration of a run.
-
-    Raises:
-        ValueError: not a run directory, or its config.json is damaged; names the option.
-    """
-    path = Path(run_dir) / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{run_dir} is not a run directory: it has no {CONFIG}.")
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}).") from error
-    return from_json({name: value for name, value in data.items() if name != "versions"})
-
-
-def load_run(run_dir: Path, progress: Progress | None = None) -> Session:
-    """A finished or interrupted run, ready to evaluate or act.
-
-    Raises:
-        ValueError: not a run directory, or no intact checkpoint.
-    """
-    session = Session(load_config(run_dir), Path(run_dir), progress or Silent())
-    found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
-    if found is None:
-        raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")
-    parts, record, _ = found
-    session.learner.load(parts["learner"], record["updates"])
-    return session
-
-
-def summarize(run_dir: Path) -> dict[str, Any]:
-    """Final and initial evaluation of a run, from its files."""
-    config, lines = load_config(run_dir), read_lines(Path(run_dir) / EVAL)
-    summary: dict[str, Any] = {"algorithm": config.algorithm, "task": config.task, "seed": config.seed}
-    speeds = [
-        line["time/env_steps_per_s"] for line in read_lines(Path(run_dir) / METRICS) if "time/env_steps_per_s" in line
-    ]
-    summary["env_steps_per_s"] = float(np.median(speeds)) if speeds else None
-    for name, line in (("before", lines[0]), ("after", lines[-1])) if lines else ():
-        summary[name] = {"env_steps": line["env_steps"]}
-        summary[name] |= {who: line[who]["success_rate"] for who in ("policy", "base") if who in line}
-    return summary
-
-
-def versions() -> dict[str, str]:
-    """Versions of what matters for reproducing a run, and the git commit of the working directory if there is one."""
-    result = {"python": platform.python_version(), "backend": jax.default_backend()}
-    for package in ("exporl", "jax", "flax", "optax", "numpy", "gymnasium", "metaworld", "mujoco"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            result[package] = metadata.version(package)
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-        if found.returncode == 0:
-            result["git"] = found.stdout.strip()
-    return result
-
-
-def _check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:
-    changed = {n: v for n, v in differences(old, new).items() if not n.startswith(RESUMABLE)}
-    if type(old.algo) is not type(new.algo):
-        raise ValueError(f"the run was started with {old.algorithm}, not {new.algorithm}. Start a new run for it.")
-    if changed:
-        name, (before, after) = next(iter(changed.items()))
-        raise ValueError(
-            f"a run goes on as it was started: {name} was {before!r}, now {after!r}. Leave it out, or start a new run. "
-            "Only train.online_steps, eval.* and log.* may change."
-        )
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

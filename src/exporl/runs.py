@@ -1,0 +1,79 @@
+"""A run directory: its files, its configuration, its summary."""
+
+import contextlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from exporl.config import RESUMABLE, RunConfig, differences, from_json
+from exporl.metrics import read_lines
+
+DEMONSTRATIONS, STATISTICS, CONFIG = "demonstrations.npz", "statistics.json", "config.json"
+METRICS, EVAL, CHECKPOINTS = "metrics.jsonl", "eval.jsonl", "checkpoints"
+
+
+def load_config(run_dir: Path) -> RunConfig[Any]:
+    """The configuration of a run.
+
+    Raises:
+        ValueError: not a run directory, or its config.json is damaged; names the option.
+    """
+    path = Path(run_dir) / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{run_dir} is not a run directory: it has no {CONFIG}.")
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+    return from_json({name: value for name, value in data.items() if name != "versions"})
+
+
+def summarize(run_dir: Path) -> dict[str, Any]:
+    """Final and initial evaluation of a run, from its files."""
+    config, lines = load_config(run_dir), read_lines(Path(run_dir) / EVAL)
+    summary: dict[str, Any] = {"algorithm": config.algorithm, "task": config.task, "seed": config.seed}
+    speeds = [
+        line["time/env_steps_per_s"] for line in read_lines(Path(run_dir) / METRICS) if "time/env_steps_per_s" in line
+    ]
+    summary["env_steps_per_s"] = float(np.median(speeds)) if speeds else None
+    for name, line in (("before", lines[0]), ("after", lines[-1])) if lines else ():
+        summary[name] = {"env_steps": line["env_steps"]}
+        summary[name] |= {who: line[who]["success_rate"] for who in ("policy", "base") if who in line}
+    return summary
+
+
+def versions() -> dict[str, str]:
+    """Versions of what matters for reproducing a run, and the git commit of the working directory if there is one."""
+    result = {"python": platform.python_version(), "backend": jax.default_backend()}
+    for package in ("exporl", "jax", "flax", "optax", "numpy", "gymnasium", "metaworld", "mujoco"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            result[package] = metadata.version(package)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        if found.returncode == 0:
+            result["git"] = found.stdout.strip()
+    return result
+
+
+def check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:
+    """Whether a run may be resumed with a configuration.
+
+    Raises:
+        ValueError: an option that shapes learning differs; names it with both values.
+    """
+    changed = {n: v for n, v in differences(old, new).items() if not n.startswith(RESUMABLE)}
+    if type(old.algo) is not type(new.algo):
+        raise ValueError(f"the run was started with {old.algorithm}, not {new.algorithm}. Start a new run for it.")
+    if changed:
+        name, (before, after) = next(iter(changed.items()))
+        raise ValueError(
+            f"a run goes on as it was started: {name} was {before!r}, now {after!r}. Leave it out, or start a new run. "
+            "Only train.online_steps, eval.* and log.* may change."
+        )

@@ -1,0 +1,136 @@
+"""All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from exporl import checkpoint
+from exporl.algos import Algorithm, make_algorithm
+from exporl.config import RunConfig, check
+from exporl.data.episodes import Episode, Normalizer, validate_episodes
+from exporl.data.formats import load_npz, save_npz
+from exporl.data.replay import Replay
+from exporl.envs.task import Task, make_task
+from exporl.envs.wrappers import NormalizedObservation
+from exporl.evaluate import EvalResult, evaluate
+from exporl.learner import Learner
+from exporl.policies import make_base
+from exporl.runs import CHECKPOINTS, DEMONSTRATIONS, STATISTICS, load_config
+from exporl.types import Spec
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """What the loop reports to; the command line draws it."""
+
+    def phase(self, name: str, total: int, done: int) -> None:
+        """A phase of `total` steps begins, `done` of them already made."""
+
+    def advance(self, steps: int, note: str) -> None:
+        """`steps` more are done; `note` says how it goes."""
+
+    def say(self, message: str) -> None:
+        """One line worth reading."""
+
+
+class Silent:
+    """A `Progress` that shows nothing."""
+
+    def phase(self, name: str, total: int, done: int) -> None:
+        """Ignored."""
+
+    def advance(self, steps: int, note: str) -> None:
+        """Ignored."""
+
+    def say(self, message: str) -> None:
+        """Ignored."""
+
+
+class Session:
+    """Task, data, statistics, algorithm and learner of one run."""
+
+    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress):
+        check(config)
+        self.config, self.run_dir, self.progress = config, run_dir, progress
+        self.task: Task = make_task(config.task, config.reward)
+        self.episodes = self._prior_episodes()
+        self.normalizer = self._statistics()
+        self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
+        needs_base = config.algorithm != "rlpd"
+        base = make_base(config.base, self.spec) if needs_base else None
+        self.algorithm: Algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base)
+        self.learner = Learner(self.algorithm, config.seed)
+        self._eval_envs: list[Any] = []
+
+    def _prior_episodes(self) -> list[Episode]:
+        data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
+        source = str(data.path or stored)
+        if data.path is not None:
+            episodes = load_npz(Path(data.path), data.demos or None)
+        elif data.demos == 0:
+            return []
+        elif stored.is_file():
+            episodes = load_npz(stored)
+        elif self.task.collect is None:
+            raise ValueError(f"task {self.task.name!r} has no scripted expert: give data.path, a file of episodes.")
+        else:
+            self.progress.say(f"collecting {data.demos} demonstrations ({self.task.source}, noise {data.demo_noise:g})")
+            episodes = self.task.collect(data.demos, data.demo_noise, data.demo_seed)
+            save_npz(stored, episodes)
+        validate_episodes(episodes, self.task.spec, source)
+        return episodes
+
+    def _statistics(self) -> Normalizer | None:
+        if not (self.task.normalize and self.episodes):
+            return None
+        stored = self.run_dir / STATISTICS
+        if stored.is_file():
+            return Normalizer.from_json(json.loads(stored.read_text()))
+        normalizer = Normalizer.fit(self.episodes)
+        checkpoint.write_text(stored, json.dumps(normalizer.to_json()))
+        return normalizer
+
+    def prior_replay(self) -> Replay | None:
+        """The demonstrations as a replay, normalised and in the learning reward; None without any."""
+        if not self.episodes:
+            return None
+        episodes = self.episodes
+        if self.normalizer is not None:
+            episodes = [
+                Episode(self.normalizer(e.observations), e.actions, e.rewards, e.successes, e.terminated)
+                for e in episodes
+            ]
+        return Replay.from_episodes(self.spec, episodes, self.task.reward)
+
+    def make_env(self) -> Any:
+        """A new environment, normalised like the data."""
+        env = self.task.make_env()
+        return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
+
+    def evaluate(self, *, base: bool = False, episodes: int | None = None, seed: int | None = None) -> EvalResult:
+        """Evaluates the policy, or the base policy alone, on the evaluation environments."""
+        options = self.config.eval
+        if not self._eval_envs:
+            self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
+        act = self.algorithm.act_base if base else self.algorithm.act_eval
+        if act is None:
+            raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
+        return evaluate(
+            self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
+            seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
+        )  # fmt: skip
+
+
+def load_run(run_dir: Path, progress: Progress | None = None) -> Session:
+    """A finished or interrupted run, ready to evaluate or act.
+
+    Raises:
+        ValueError: not a run directory, or no intact checkpoint.
+    """
+    session = Session(load_config(run_dir), Path(run_dir), progress or Silent())
+    found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
+    if found is None:
+        raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")
+    parts, record, _ = found
+    session.learner.load(parts["learner"], record["updates"])
+    return session
