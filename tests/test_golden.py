@@ -18,8 +18,8 @@ from exporl.nets.critic import Critic
 from exporl.nets.denoiser import Denoiser
 from exporl.nets.gaussian import TanhGaussian
 from exporl.ops import gaussian
-from exporl.ops.generative import ddpm_loss, vp_schedule
 from exporl.ops.ensemble import take_members
+from exporl.ops.generative import ddpm_loss, vp_schedule
 from exporl.policies import BaseConfig, diffusion
 from exporl.types import Batch, Spec
 

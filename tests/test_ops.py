@@ -14,10 +14,9 @@ from exporl.ops.generative import ddpm_loss, ddpm_sample, euler_sample, flow_los
 from exporl.ops.selection import per_candidate, select, take_candidate
 from exporl.ops.td import critic_loss, td_target
 
-
-jit_select = jax.jit(select, static_argnames="softness")
-jit_tanh_sample = jax.jit(tanh_sample)
-jit_imitation_error = jax.jit(imitation_error)
+choose = jax.jit(select, static_argnames="softness")
+squash = jax.jit(tanh_sample)
+weigh = jax.jit(imitation_error)
 
 
 def f32(*values):
@@ -25,7 +24,7 @@ def f32(*values):
 
 
 def normals(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def test_td_target():
@@ -34,8 +33,7 @@ def test_td_target():
 
 
 def test_critic_loss():
-    q = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    target = f32(1.0, 4.0)
+    q, target = f32([1.0, 2.0], [3.0, 4.0], [5.0, 6.0]), f32(1.0, 4.0)
     loss, grad = jax.jit(jax.value_and_grad(critic_loss))(q, target)
     np.testing.assert_allclose(loss, (0 + 4 + 4 + 0 + 16 + 4) / 6, rtol=1e-6)
     np.testing.assert_allclose(grad, np.array([[0, -2], [2, 0], [4, 2]]) * 2 / 6, rtol=1e-6)
@@ -44,109 +42,103 @@ def test_critic_loss():
 def test_random_members():
     draw = jax.jit(jax.vmap(lambda key: random_members(key, 5, 2)))
     members = np.asarray(draw(jax.random.split(jax.random.key(0), 2000)))
-    assert members.min() == 0 and members.max() == 4
     assert (members[:, 0] != members[:, 1]).all()
     subsets, counts = np.unique(np.sort(members, axis=1), axis=0, return_counts=True)
     assert [tuple(s) for s in subsets] == list(itertools.combinations(range(5), 2))
     # 200 expected per subset with a standard deviation of 13
     assert counts.min() > 140 and counts.max() < 260
-    assert sorted(np.asarray(random_members(jax.random.key(1), 3, 3))) == [0, 1, 2]
 
 
 def test_take_members():
     params = {"a": jnp.arange(12.0).reshape(4, 3), "b": jnp.arange(4)}
-    taken = take_members(params, jnp.array([2, 0]))
+    taken = jax.jit(take_members)(params, jnp.array([2, 0]))
     np.testing.assert_array_equal(taken["a"], [[6, 7, 8], [0, 1, 2]])
     np.testing.assert_array_equal(taken["b"], [2, 0])
 
 
 def test_spread():
-    q = jnp.asarray([[1.0, 5.0], [3.0, 5.0], [1.0, 5.0], [3.0, 5.0]])
+    q = f32([1.0, 5.0], [3.0, 5.0], [1.0, 5.0], [3.0, 5.0])
     np.testing.assert_allclose(jax.jit(spread)(q), (1.0 + 0.0) / 2)
 
 
 def test_select_argmax():
-    q = jnp.asarray([[0.0, 2.0, 1.0], [3.0, -1.0, 2.0], [-3.0, -2.0, -1.0]])
-    index, log_prob = jit_select(q, jax.random.key(0))
+    q = f32([0.0, 2.0, 1.0], [3.0, -1.0, 2.0], [-3.0, -2.0, -1.0])
+    index, log_prob = choose(q, jax.random.key(0))
     np.testing.assert_array_equal(index, [1, 0, 2])
     np.testing.assert_array_equal(log_prob, 0)
 
 
 def test_select_soft():
-    q, softness, draws = np.array([0.0, 1.0, -0.5], np.float32), 2.0, 4000
+    q, softness, draws = np.array([0.0, 1.0, -0.5]), 2.0, 4000
     probabilities = np.exp(softness * q) / np.exp(softness * q).sum()
-    index, log_prob = jit_select(jnp.asarray(np.tile(q, (draws, 1))), jax.random.key(0), softness)
-    np.testing.assert_allclose(log_prob, np.log(probabilities)[np.asarray(index)], rtol=1e-5)
-    frequencies = np.bincount(np.asarray(index), minlength=3) / draws
+    many = np.tile(q.astype(np.float32), (draws, 1))
+    index, log_prob = (np.asarray(x) for x in choose(jnp.asarray(many), jax.random.key(0), softness=softness))
+    np.testing.assert_allclose(log_prob, np.log(probabilities)[index], rtol=1e-5)
+    frequencies = np.bincount(index, minlength=3) / draws
     standard_error = np.sqrt(probabilities * (1 - probabilities) / draws)
     assert (np.abs(frequencies - probabilities) < 4.5 * standard_error).all()
-
-
-def test_select_soft_is_invariant_to_shifts_and_turns_into_argmax():
-    q = np.asarray(normals(0, 50, 4))
-    index, log_prob = jit_select(q, jax.random.key(1), 1.5)
-    shifted_index, shifted_log_prob = jit_select(q + 100, jax.random.key(1), 1.5)
+    shifted_index, shifted_log_prob = choose(jnp.asarray(many + 100), jax.random.key(0), softness=softness)
     np.testing.assert_array_equal(index, shifted_index)
     np.testing.assert_allclose(log_prob, shifted_log_prob, atol=1e-4)
-    assert (index != q.argmax(axis=1)).any()
-    hard_index, hard_log_prob = jit_select(q, jax.random.key(1), 1e6)
-    np.testing.assert_array_equal(hard_index, q.argmax(axis=1))
-    np.testing.assert_allclose(hard_log_prob, 0, atol=1e-6)
+
+
+def test_select_soft_turns_into_argmax():
+    q = normals(0, 50, 4)
+    index, log_prob = choose(jnp.asarray(q), jax.random.key(1), softness=1e6)
+    np.testing.assert_array_equal(index, q.argmax(axis=1))
+    np.testing.assert_allclose(log_prob, 0, atol=1e-6)
 
 
 def test_take_candidate():
-    candidates = jnp.arange(2 * 3 * 2 * 2, dtype=jnp.float32).reshape(2, 3, 2, 2)
-    got = take_candidate(candidates, jnp.array([2, 0]))
+    candidates = np.arange(2 * 3 * 2 * 2, dtype=np.float32).reshape(2, 3, 2, 2)
+    got = jax.jit(take_candidate)(candidates, jnp.array([2, 0]))
     np.testing.assert_array_equal(got, [[[8, 9], [10, 11]], [[12, 13], [14, 15]]])
 
 
 def test_per_candidate():
-    got = per_candidate({"state": jnp.ones((4, 3)), "image": jnp.ones((4, 8, 8, 3))})
+    got = per_candidate({"state": np.ones((4, 3), np.float32), "image": np.ones((4, 8, 8, 3), np.uint8)})
     assert {name: x.shape for name, x in got.items()} == {"state": (4, 1, 3), "image": (4, 1, 8, 8, 3)}
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.3, -0.5), (-1.0, 0.3)])
 def test_tanh_sample_density(mean, log_std):
-    eps = np.linspace(-7, 7, 20001).astype(np.float32)[:, None, None]
-    full = np.ones_like(eps)
-    action, log_prob = tanh_sample(jnp.asarray(mean * full), jnp.asarray(log_std * full), jnp.asarray(eps))
-    action, density = np.asarray(action, np.float64)[:, 0, 0], np.exp(np.asarray(log_prob, np.float64))
-    exact = np.tanh(mean + np.exp(log_std) * eps[:, 0, 0].astype(np.float64))
-    np.testing.assert_allclose(action, exact, atol=1e-6)
+    eps = np.linspace(-7, 7, 20001).astype(np.float32)
+    parts = [np.full_like(eps, mean), np.full_like(eps, log_std), eps]
+    action, log_prob = (np.asarray(x, np.float64) for x in squash(*(jnp.asarray(x[:, None, None]) for x in parts)))
+    eps = eps.astype(np.float64)
+    exact, density = np.tanh(mean + np.exp(log_std) * eps), np.exp(log_prob)
+    np.testing.assert_allclose(action[:, 0, 0], exact, atol=1e-6)
     np.testing.assert_allclose(np.trapezoid(density, exact), 1.0, atol=1e-3)
-    normal = np.exp(-0.5 * eps[:, 0, 0].astype(np.float64) ** 2) / math.sqrt(2 * math.pi)
-    numerical = normal / np.gradient(exact, eps[:, 0, 0].astype(np.float64))
+    numerical = np.exp(-0.5 * eps**2) / math.sqrt(2 * math.pi) / np.gradient(exact, eps)
     inside = np.abs(exact) < 0.99
     np.testing.assert_allclose(density[inside], numerical[inside], rtol=2e-3)
 
 
 def test_tanh_sample_sums_over_the_chunk():
-    mean, log_std, eps = (normals(i, 5, 3, 2)) for i in range(3))
-    action, log_prob = tanh_sample(mean, log_std, eps)
+    parts = [normals(i, 5, 3, 2) for i in range(3)]
+    action, log_prob = squash(*(jnp.asarray(x) for x in parts))
+    alone, log_alone = squash(*(jnp.asarray(x.reshape(30, 1, 1)) for x in parts))
     assert action.shape == (5, 3, 2) and log_prob.shape == (5,)
-    alone = np.zeros(5)
-    for h, a in itertools.product(range(3), range(2)):
-        at = np.s_[:, h : h + 1, a : a + 1]
-        one, log_one = tanh_sample(mean[at], log_std[at], eps[at])
-        np.testing.assert_array_equal(one, action[at])
-        alone += np.asarray(log_one)
-    np.testing.assert_allclose(log_prob, alone, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(action).ravel(), np.asarray(alone).ravel(), rtol=1e-6)
+    np.testing.assert_allclose(log_prob, np.asarray(log_alone).reshape(5, 6).sum(axis=1), rtol=1e-5, atol=1e-5)
 
 
 def test_tanh_sample_is_finite_when_saturated():
-    mean = f32(50.0, -50.0, 0.0)[:, None, None]
-    log_std = f32(2.0, 2.0, -20.0)[:, None, None]
-    eps = f32(3.0, -3.0, 1.0)[:, None, None]
+    mean, log_std, eps = (
+        f32(*values)[:, None, None] for values in ((50.0, -50.0, 0.0), (2.0, 2.0, -20.0), (3.0, -3.0, 1.0))
+    )
 
+    @jax.jit
     def total(mean, log_std):
-        return tanh_sample(mean, log_std, eps)[1].sum()
+        action, log_prob = tanh_sample(mean, log_std, eps)
+        return log_prob.sum(), (action, log_prob)
 
-    action, log_prob = tanh_sample(mean, log_std, eps)
+    grads, (action, log_prob) = jax.grad(total, argnums=(0, 1), has_aux=True)(mean, log_std)
     np.testing.assert_allclose(action[:, 0, 0], [1, -1, 0], atol=1e-6)
     # far in the tail log(1 - tanh(x)^2) = 2 (log 2 - |x|)
     expected = -0.5 * 9 - 2 - 0.5 * math.log(2 * math.pi) - 2 * (math.log(2) - (50 + 3 * math.exp(2)))
     np.testing.assert_allclose(log_prob[:2], expected, rtol=1e-5)
-    for grad in jax.grad(total, argnums=(0, 1))(mean, log_std):
+    for grad in grads:
         assert np.isfinite(grad).all()
 
 
@@ -160,11 +152,11 @@ def entropy_of_tanh_gaussian(mean, sigma):
 
 
 def test_max_tanh_entropy():
-    sigmas = np.linspace(0.5, 1.5, 1001)
+    sigmas = np.linspace(0.7, 1.1, 401)
     entropies = np.array([entropy_of_tanh_gaussian(0.0, sigma) for sigma in sigmas])
     np.testing.assert_allclose(entropies.max(), MAX_TANH_ENTROPY, atol=1e-6)
     np.testing.assert_allclose(sigmas[entropies.argmax()], 0.874, atol=0.001)
-    for mean, sigma in itertools.product((-1.0, -0.2, 0.1, 0.5), (0.6, 0.8, 0.87, 1.0, 1.3)):
+    for mean, sigma in itertools.product((-1.0, -0.2, 0.0, 0.1, 0.5), (0.3, 0.6, 0.8, 1.0, 1.3, 3.0)):
         assert entropy_of_tanh_gaussian(mean, sigma) < MAX_TANH_ENTROPY - 1e-5
 
 
@@ -188,11 +180,11 @@ def test_released_target_entropy_is_out_of_reach_of_small_edits(scale, out_of_re
 
 @pytest.mark.parametrize("entropy", [-1.0, -3.0])
 def test_temperature_loss(entropy):
-    value, grad = jax.value_and_grad(temperature_loss)(jnp.float32(math.log(0.5)), jnp.float32(entropy), -2.0)
-    np.testing.assert_allclose(value, 0.5 * (entropy + 2), rtol=1e-6)
-    np.testing.assert_allclose(grad, 0.5 * (entropy + 2), rtol=1e-6)
+    loss = jax.jit(jax.value_and_grad(lambda log_temperature, h: temperature_loss(log_temperature, h, -2.0)))
+    value, grad = loss(jnp.float32(math.log(0.5)), jnp.float32(entropy))
+    np.testing.assert_allclose([value, grad], 0.5 * (entropy + 2), rtol=1e-6)
     # descent lowers the temperature exactly where there is more entropy than wanted
-    assert (-grad < 0) == (entropy > -2)
+    assert (-float(grad) < 0) == (entropy > -2)
 
 
 @pytest.mark.parametrize("num_steps", [1, 5, 10, 100])
@@ -216,82 +208,86 @@ def test_vp_schedule_first_and_last_step():
 
 
 def test_imitation_error():
-    error = jnp.asarray([[[1.0, 2.0], [3.0, 0.0]], [[0.0, 1.0], [5.0, 5.0]]])
-    np.testing.assert_allclose(imitation_error(error, jnp.ones((2, 2))), (5 + 9 + 1 + 50) / 4)
-    np.testing.assert_allclose(imitation_error(error, jnp.asarray([[1.0, 1.0], [1.0, 0.0]])), (5 + 9 + 1) / 3)
-    np.testing.assert_allclose(imitation_error(error, jnp.asarray([[3.0, 0.0], [1.0, 0.0]])), (15 + 1) / 4)
-    assert imitation_error(error, jnp.zeros((2, 2))) == 0
-
-
-def recorder(answer):
-    """A network that remembers its inputs and always answers the same."""
-    calls = []
-
-    def network(x, condition):
-        calls.append((np.asarray(x), np.asarray(condition)))
-        return jnp.full(x.shape, answer)
-
-    return network, calls
+    error = f32([[1.0, 2.0], [3.0, 0.0]], [[0.0, 1.0], [5.0, 5.0]])
+    np.testing.assert_allclose(weigh(error, f32([1.0, 1.0], [1.0, 1.0])), (5 + 9 + 1 + 50) / 4)
+    np.testing.assert_allclose(weigh(error, f32([1.0, 1.0], [1.0, 0.0])), (5 + 9 + 1) / 3)
+    np.testing.assert_allclose(weigh(error, f32([3.0, 0.0], [1.0, 0.0])), (15 + 1) / 4)
+    assert weigh(error, f32([0.0, 0.0], [0.0, 0.0])) == 0
 
 
 def test_ddpm_loss():
-    schedule = vp_schedule(3)
+    schedule, seen = vp_schedule(3), []
+
+    @jax.jit
+    def loss(action, time, noise, weight):
+        def network(x, t):
+            seen.append((x, t))
+            return jnp.full(x.shape, 0.5)
+
+        return ddpm_loss(network, schedule, action, time, noise, weight), seen.pop()
+
     action, noise = f32(0.5, -0.25)[:, None, None], f32(2.0, 1.0)[:, None, None]
-    network, calls = recorder(0.5)
-    loss = ddpm_loss(network, schedule, action, jnp.array([0, 2]), noise, jnp.ones((2, 1)))
-    np.testing.assert_allclose(loss, (1.5**2 + 0.5**2) / 2, rtol=1e-6)
-    [(x, time)] = calls
+    value, (x, time) = loss(action, jnp.array([0, 2]), noise, f32([1.0], [1.0]))
+    np.testing.assert_allclose(value, (1.5**2 + 0.5**2) / 2, rtol=1e-6)
     signal = np.exp([-0.1 / 3 - 9.9 / 18, -5.05])
     expected = np.sqrt(signal) * [0.5, -0.25] + np.sqrt(1 - signal) * [2.0, 1.0]
     np.testing.assert_allclose(x[:, 0, 0], expected, rtol=1e-4)
     np.testing.assert_array_equal(time, [[0], [2]])
-    masked = ddpm_loss(network, schedule, action, jnp.array([0, 2]), noise, f32(0.0, 1.0)[:, None])
+    masked, _ = loss(action, jnp.array([0, 2]), noise, f32([0.0], [1.0]))
     np.testing.assert_allclose(masked, 0.25, rtol=1e-6)
 
 
 def test_flow_loss():
+    seen = []
+
+    @jax.jit
+    def loss(action, time, noise, weight):
+        def network(x, t):
+            seen.append((x, t))
+            return jnp.full(x.shape, -0.5)
+
+        return flow_loss(network, action, time, noise, weight), seen.pop()
+
     action, noise = f32(0.5, -0.25)[:, None, None], f32(2.0, 1.0)[:, None, None]
-    network, calls = recorder(-0.5)
-    loss = flow_loss(network, action, f32(0.25, 1.0), noise, jnp.ones((2, 1)))
+    value, (x, time) = loss(action, f32(0.25, 1.0), noise, f32([1.0], [1.0]))
     # the velocities to predict are -1.5 and -1.25
-    np.testing.assert_allclose(loss, (1.0**2 + 0.75**2) / 2, rtol=1e-6)
-    [(x, time)] = calls
+    np.testing.assert_allclose(value, (1.0**2 + 0.75**2) / 2, rtol=1e-6)
     np.testing.assert_allclose(x[:, 0, 0], [0.75 * 2 + 0.25 * 0.5, -0.25], rtol=1e-6)
     np.testing.assert_array_equal(time, [[0.25], [1.0]])
-    masked = flow_loss(network, action, f32(0.25, 1.0), noise, f32(2.0, 0.0)[:, None])
+    masked, _ = loss(action, f32(0.25, 1.0), noise, f32([2.0], [0.0]))
     np.testing.assert_allclose(masked, 1.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 10])
+@pytest.mark.parametrize("num_steps", [1, 10])
 def test_ddpm_sample_recovers_a_point_mass(num_steps):
-    schedule, point = vp_schedule(num_steps), np.array([[0.3, -0.7]], np.float32)
+    schedule, point = vp_schedule(num_steps), np.array([[[0.3, -0.7]]], np.float32)
 
     def predict_noise(x, signal):
-        return (x - jnp.sqrt(signal[0]) * point[None]) / jnp.sqrt(1 - signal[0])
+        return (x - jnp.sqrt(signal[0]) * point) / jnp.sqrt(1 - signal[0])
 
-    noise = normals(0, 6, num_steps, 1, 2))
-    got = ddpm_sample(predict_noise, jnp.asarray(schedule.alpha_hats)[:, None], schedule, noise)
+    sample = jax.jit(
+        lambda noise: ddpm_sample(predict_noise, jnp.asarray(schedule.alpha_hats)[:, None], schedule, noise)
+    )
+    got = sample(normals(0, 6, num_steps, 1, 2))
     np.testing.assert_allclose(got, np.broadcast_to(point, (6, 1, 2)), atol=2e-6)
 
 
 def test_ddpm_sample_by_hand():
     betas, alphas, alpha_hats = schedule = vp_schedule(3)
-    conditions = f32(0.05, -0.1, 0.2)[:, None]
     noise = normals(3, 1, 3, 1, 1) * 0.3
-
     x = noise[0, 0, 0, 0]
     for t, condition, z in ((2, 0.2, noise[0, 1, 0, 0]), (1, -0.1, noise[0, 2, 0, 0]), (0, 0.05, 0.0)):
         x = (x - betas[t] / np.sqrt(1 - alpha_hats[t]) * (condition + 0.5 * x)) / np.sqrt(alphas[t])
         x = np.clip(x + np.sqrt(betas[t]) * z, -1, 1)
-    got = ddpm_sample(lambda x, c: c[0] + 0.5 * x, conditions, schedule, jnp.asarray(noise))
+    conditions = f32([0.05], [-0.1], [0.2])
+    got = jax.jit(lambda noise: ddpm_sample(lambda x, c: c[0] + 0.5 * x, conditions, schedule, noise))(noise)
     np.testing.assert_allclose(got[0, 0, 0], x, rtol=1e-5)
 
 
 def test_ddpm_sample_clips_after_every_step():
-    schedule = vp_schedule(2)
-    betas, alphas, alpha_hats = schedule
-    start = jnp.full((1, 2, 1, 1), 100.0)
-    got = ddpm_sample(lambda x, c: jnp.zeros_like(x) + c[0], f32(0.8, 0.0)[:, None], schedule, start)
+    betas, alphas, alpha_hats = schedule = vp_schedule(2)
+    conditions, start = f32([0.8], [0.0]), np.full((1, 2, 1, 1), 100, np.float32)
+    got = jax.jit(lambda noise: ddpm_sample(lambda x, c: 0 * x + c[0], conditions, schedule, noise))(start)
     # step 1 sends 100 far above 1; only its clipped value reaches step 0
     expected = (1 - betas[0] / np.sqrt(1 - alpha_hats[0]) * 0.8) / np.sqrt(alphas[0])
     assert 0 < expected < 1
@@ -299,37 +295,34 @@ def test_ddpm_sample_clips_after_every_step():
 
 
 def test_euler_sample():
-    noise = normals(0, 4, 2, 3) * 0.2)
-    constant = euler_sample(lambda x, c: jnp.full(x.shape, 0.3), jnp.zeros((7, 1)), noise)
+    @jax.jit
+    def sample(noise):
+        constant = euler_sample(lambda x, c: jnp.full(x.shape, 0.3), jnp.zeros((7, 1)), noise)
+        in_order = euler_sample(lambda x, c: x * c[0], f32([2.0], [-1.0]), noise)
+        straight = euler_sample(lambda x, c: (0.4 - x) / (1 - c[0]), f32([0.0], [0.25], [0.5], [0.75]), noise)
+        return constant, in_order, straight, euler_sample(lambda x, c: x - 5, jnp.zeros((2, 1)), noise)
+
+    noise = np.clip(normals(0, 4, 2, 3) * 0.2, -0.5, 0.5)
+    constant, in_order, straight, clipped = sample(noise)
     np.testing.assert_allclose(constant, noise + 0.3, atol=1e-6)
-    in_order = euler_sample(lambda x, c: x * c[0], f32(2.0, -1.0)[:, None], noise)
     np.testing.assert_allclose(in_order, noise * (1 + 2 / 2) * (1 - 1 / 2), atol=1e-6)
-    clipped = euler_sample(lambda x, c: jnp.full(x.shape, -5.0), jnp.zeros((2, 1)), noise)
+    np.testing.assert_allclose(straight, np.full(noise.shape, 0.4), atol=1e-6)
     np.testing.assert_array_equal(clipped, -1)
 
 
-def test_euler_sample_of_a_straight_path_needs_one_step():
-    noise, point = normals(1, 5, 1, 2)), 0.4
-    times = jnp.arange(4)[:, None] / 4
-    got = euler_sample(lambda x, t: (point - x) / (1 - t[0]), times, noise)
-    np.testing.assert_allclose(got, np.full((5, 1, 2), point), atol=1e-6)
-
-
 def test_jitted_equals_unjitted():
-    schedule = vp_schedule(4)
-    network = lambda x, c: jnp.sin(x) * (1 + c.sum())  # noqa: E731
-    weight = jnp.asarray([[1.0], [0.0], [0.5]])
+    schedule, weight = vp_schedule(4), f32([1.0], [0.0], [0.5])
+
+    def network(x, condition):
+        return jnp.sin(x) * (1 + condition.sum())
 
     def everything(q, action, noise, key):
-        select_key, member_key = jax.random.split(key)
         return (
-            select(q, select_key, 0.7),
-            random_members(member_key, 10, 2),
+            select(q, key, 0.7),
             tanh_sample(action, noise[:, 0], noise[:, 1]),
             ddpm_loss(network, schedule, action, jnp.array([0, 1, 3]), noise[:, 0], weight),
-            flow_loss(network, action, f32(0.1, 0.5, 0.9), noise[:, 0], weight),
             ddpm_sample(network, jnp.asarray(schedule.alpha_hats)[:, None], schedule, noise),
-            euler_sample(network, f32(0.0, 0.5)[:, None], noise[:, 0]),
+            euler_sample(network, f32([0.0], [0.5]), noise[:, 0]),
         )
 
     inputs = [jnp.asarray(x) for x in (normals(0, 6, 4), normals(1, 3, 1, 2), normals(2, 3, 4, 1, 2))]

@@ -157,8 +157,6 @@ def check(config: RunConfig[Any]) -> None:
         raise ValueError(
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got {config.execute_length}."
         )
-    if config.algorithm == "rlpd" and config.train.critic_warmup_steps:
-        raise ValueError("rlpd has no base policy that could act during train.critic_warmup_steps; set it to 0.")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -56,8 +56,7 @@ class Session:
         self.episodes = self._prior_episodes()
         self.normalizer = self._statistics()
         self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
-        needs_base = config.algorithm != "rlpd"
-        base = make_base(config.base, self.spec) if needs_base else None
+        base = make_base(config.base, self.spec)
         self.algorithm: Algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base)
         self.learner = Learner(self.algorithm, config.seed)
         self._eval_envs: list[Any] = []

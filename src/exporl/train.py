@@ -72,6 +72,11 @@ class Trainer(Session):
                 raise ValueError(
                     f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0."
                 )
+        if train.critic_warmup_steps and self.algorithm.act_base is None:
+            raise ValueError(
+                f"{name} has no base policy that could act during train.critic_warmup_steps="
+                f"{train.critic_warmup_steps}; set it to 0."
+            )
         needs_data = train.offline_steps or train.critic_pretrain_steps or data.prior_ratio > 0
         if needs_data and not self.episodes:
             raise ValueError(

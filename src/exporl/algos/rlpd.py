@@ -19,6 +19,7 @@ from exporl.nets.gaussian import TanhGaussian
 from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
 from exporl.ops.td import td_target
+from exporl.policies.base import BasePolicy
 from exporl.types import Batch, Params, Spec
 
 
@@ -48,8 +49,8 @@ class RlpdState:
     log_temperature: Model
 
 
-def rlpd(config: RlpdConfig, spec: Spec, base: None = None) -> Algorithm:
-    """The algorithm for one task; it has no base policy. Raises ValueError where options contradict each other."""
+def rlpd(config: RlpdConfig, spec: Spec, base: BasePolicy | None = None) -> Algorithm:
+    """The algorithm for one task; a base policy is not used. Raises ValueError where options contradict each other."""
     common.check_options(config)
     num_dims = spec.chunk_length * spec.action_dim
     entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims)

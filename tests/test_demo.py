@@ -1,0 +1,36 @@
+"""The demo, small: every step, not repeated when finished, its table from its files."""
+
+import pytest
+
+from exporl import presets
+from exporl.cli import main
+
+TINY = {
+    "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16), "chunk_length": 2,
+    "algo.num_base_samples": 2, "algo.num_edit_samples": 2, "train.batch_size": 8, "train.offline_steps": 10,
+    "train.critic_warmup_steps": 10, "train.update_after": 10, "eval.every": 20, "eval.episodes": 2, "eval.num_envs": 2,
+    "data.demos": 2,
+}  # fmt: skip
+
+
+def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("metaworld")
+    for name in ("expo", "rlpd"):
+        small = {
+            k: (v, "test")
+            for k, v in TINY.items()
+            if name == "expo" or not k.startswith(("base.", "algo.num", "train.off"))
+        }
+        if name == "rlpd":
+            small["train.critic_warmup_steps"] = (0, "test")
+        monkeypatch.setitem(presets.PRESETS, (name, "demo"), presets.PRESETS[name, "demo"] | small)
+    args = ["demo", "--dir", str(tmp_path), "--task", "metaworld/reach-v3", "--steps", "24"]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert "collecting 2 demonstrations" in out and "EXPO - RLPD" in out and "base policy before" in out
+    assert (tmp_path / "report.html").is_file()
+    before = (tmp_path / "expo-s0" / "eval.jsonl").stat().st_mtime_ns
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert out.count("already finished") == 2 and "collecting" not in out
+    assert (tmp_path / "expo-s0" / "eval.jsonl").stat().st_mtime_ns == before
