@@ -30,20 +30,16 @@ def test_metrics_that_only_some_updates_have(tmp_path):
     assert line == {"a": 2.0, "b": 7.0}
 
 
-def test_nan_is_left_out(tmp_path):
-    nan = math.nan
-    updates = [
-        {"some": nan, "low_min": nan, "top_max": nan, "never": nan},
-        {"some": 4.0, "low_min": 2.0, "top_max": 3.0},
-    ]
-    assert write(tmp_path / "m.jsonl", *updates) == {"some": 4.0, "low_min": 2.0, "top_max": 3.0}
+def test_metrics_over_some_rows_skip_intervals_without_any(tmp_path):
+    updates = [{"q_online": math.nan, "q_prior": math.nan}, {"q_online": 4.0, "q_prior": math.nan}]
+    assert write(tmp_path / "m.jsonl", *updates) == {"q_online": 4.0}
     assert "NaN" not in (tmp_path / "m.jsonl").read_text()
 
 
-@pytest.mark.parametrize("values", [[math.inf], [-math.inf], [1.0, math.inf, 2.0], [math.nan, math.inf]])
+@pytest.mark.parametrize("values", [[math.inf], [-math.inf], [1.0, math.inf, 2.0], [math.nan], [1.0, math.nan]])
 @pytest.mark.parametrize("name", ["critic/loss", "critic/q_min", "critic/q_max"])
-def test_infinity_raises_and_writes_nothing(tmp_path, name, values):
-    with pytest.raises(FloatingPointError, match=f"{name} is infinite: training diverged"):
+def test_divergence_raises_and_writes_nothing(tmp_path, name, values):
+    with pytest.raises(FloatingPointError, match=f"{name} is NaN or infinite: training diverged"):
         write(tmp_path / "m.jsonl", *({name: value} for value in values))
     assert read_lines(tmp_path / "m.jsonl") == []
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from exporl.types import Metrics
+from exporl.types import PARTIAL, Metrics
 
 
 class MetricsWriter:
@@ -26,21 +26,23 @@ class MetricsWriter:
     def flush(self, **fields: Any) -> dict[str, Any]:
         """Writes one line: the given fields and the pending metrics, reduced; the only host synchronisation.
 
-        `_min` and `_max` metrics keep their extremes over the interval, others are averaged; NaN (nothing to average,
-        such as the Q of online rows before there are any) is left out.
+        `_min` and `_max` metrics keep their extremes over the interval, others are averaged. `types.PARTIAL` metrics
+        skip NaN: there was nothing to average, such as the Q of online rows before there are any.
 
         Raises:
-            FloatingPointError: a metric is infinite; nothing is written then.
+            FloatingPointError: a metric is infinite or NaN; nothing is written then.
         """
         line = dict(fields)
         fetched = jax.device_get(self._pending)
         self._pending = []
         for name in sorted({name for metrics in fetched for name in metrics}):
             values = np.array([metrics[name] for metrics in fetched if name in metrics], np.float64)
-            values = values[~np.isnan(values)]
-            if np.isinf(values).any():
+            if name.endswith(PARTIAL):
+                values = values[~np.isnan(values)]
+            if not np.isfinite(values).all():
                 raise FloatingPointError(
-                    f"{name} is infinite: training diverged. Lower the learning rates; the last checkpoint is intact."
+                    f"{name} is NaN or infinite: training diverged. Lower the learning rates; the last checkpoint is "
+                    "intact."
                 )
             if len(values):
                 reduce = np.min if name.endswith("_min") else np.max if name.endswith("_max") else np.mean

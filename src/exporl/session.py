@@ -99,7 +99,9 @@ class Session:
                 Episode(self.normalizer(e.observations), e.actions, e.rewards, e.successes, e.terminated)
                 for e in episodes
             ]
-        return Replay.from_episodes(self.spec, episodes, self.task.reward)
+        return Replay.from_episodes(
+            self.spec, episodes, self.task.reward, bootstrap_timeouts=self.config.data.bootstrap_timeouts
+        )
 
     def make_env(self) -> Any:
         """A new environment, normalised like the data."""

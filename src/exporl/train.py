@@ -37,6 +37,7 @@ class Trainer(Session):
     """A run in progress: `pretrain`, `pretrain_critic`, `online`; every random draw follows from (seed, counter)."""
 
     def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress, resume: bool):
+        self._started = time.perf_counter()
         super().__init__(config, run_dir, progress)
         self._check_phases()
         self.metrics = MetricsWriter(run_dir / METRICS)
@@ -60,7 +61,6 @@ class Trainer(Session):
         self.last_eval = -1
         self.train_s = 0.0
         self.first_update_s: float | None = None
-        self._started = time.perf_counter()
         self._stop = threading.Event()
         if resume:
             self._restore()
@@ -237,6 +237,8 @@ class Trainer(Session):
         found = checkpoint.load_newest(self.run_dir / CHECKPOINTS)
         if found is None:
             self.progress.say("no checkpoint yet: starting from the beginning")
+            for name in (METRICS, EVAL):  # lines of what is about to be made again
+                (self.run_dir / name).unlink(missing_ok=True)
             return
         parts, record, problems = found
         for problem in problems:

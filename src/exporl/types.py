@@ -23,6 +23,8 @@ Metrics = dict[str, Float[Array, ""]]
 Observation = Mapping[str, AnyArray]
 """Flat dictionary: low-dimensional entries float32 [..., o], images uint8 [..., H, W, C]."""
 KeyArray = Key[Array, ""]
+PARTIAL = ("_prior", "_online")
+"""Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere is a fault."""
 Phase = Literal["pretrain", "critic_pretrain", "online"]
 """What one update call learns: the base by imitation; the critic (and edits) on prior data; everything."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from exporl.ops.gaussian import temperature_loss
 from exporl.ops.selection import per_candidate
 from exporl.ops.td import critic_loss
 from exporl.policies.base import BasePolicy
-from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Phase
+from exporl.types import PARTIAL, AnyArray, Batch, KeyArray, Metrics, Observation, Params, Phase
 
 ALL_PHASES: frozenset[Phase] = frozenset({"pretrain", "critic_pretrain", "online"})
 
@@ -152,15 +153,18 @@ def update_temperature(
     return model.apply_gradients(jax.grad(temperature_loss)(model.params, entropy, goal), optimizer)
 
 
-def reduce_metric(name: str, values: Any) -> Any:
-    """One number from a metric's values over updates: minimum of `_min`, maximum of `_max`, mean of the rest."""
-    reduce = jnp.nanmin if name.endswith("_min") else jnp.nanmax if name.endswith("_max") else jnp.nanmean
-    return reduce(values)
-
-
 def reduce_metrics(metrics: dict[str, Float[Array, " u"]]) -> Metrics:
-    """`reduce_metric` for every entry [u] of a scanned update."""
-    return {name: reduce_metric(name, values) for name, values in metrics.items()}
+    """Scalars from the metrics [u] of a scanned update: minimum of `_min`, maximum of `_max`, mean of the rest.
+
+    Only `types.PARTIAL` metrics skip NaN.
+    """
+
+    def reduce(name: str, values: Array) -> Array:
+        if name.endswith(PARTIAL):
+            return jnp.nanmean(values)
+        return values.min() if name.endswith("_min") else values.max() if name.endswith("_max") else values.mean()
+
+    return {name: reduce(name, values) for name, values in metrics.items()}
 
 
 def last_minibatch(batches: Batch) -> Batch:
@@ -174,12 +178,19 @@ def check_options(config: Any) -> None:
     Raises:
         ValueError: naming the option, its value and the values that are possible.
     """
-    options = dataclasses.asdict(config)
+    options: dict[str, Any] = dataclasses.asdict(config)
+    hints = typing.get_type_hints(type(config))
     for name, value in options.items():
+        parts = (hints[name], *typing.get_args(hints[name]))
+        choices = [c for part in parts if typing.get_origin(part) is typing.Literal for c in typing.get_args(part)]
+        if choices and isinstance(value, str) and value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
         if name.endswith("learning_rate") and not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}.")
         if name in ("tau", "base_tau") and not 0 < value <= 1:
             raise ValueError(f"{name} must be in (0, 1], got {value}.")
+        if name == "edit_dropout" and not 0 <= value < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {value}.")
         if name == "initial_temperature" and not value > 0:
             raise ValueError(f"{name} must be positive, got {value}.")
         if name == "hidden" and (not value or min(value) < 1):

@@ -54,10 +54,18 @@ class Replay:
         self._succeeded = np.zeros(num_streams, bool)
 
     @classmethod
-    def from_episodes(cls, spec: Spec, episodes: Iterable[Episode], reward: Callable[[float], float]) -> "Replay":
+    def from_episodes(
+        cls,
+        spec: Spec,
+        episodes: Iterable[Episode],
+        reward: Callable[[float], float],
+        *,
+        bootstrap_timeouts: bool = True,
+    ) -> "Replay":
         """Prior data in one stream, with rewards turned into the learning convention."""
         episodes = list(episodes)
-        replay = cls(spec, max(sum(len(e) + 1 for e in episodes) + 1, spec.chunk_length + 2), prior=True)
+        capacity = max(sum(len(e) + 1 for e in episodes) + 1, spec.chunk_length + 2)
+        replay = cls(spec, capacity, prior=True, bootstrap_timeouts=bootstrap_timeouts)
         for episode in episodes:
             replay.add_episode(episode, reward)
         return replay

@@ -1,0 +1,390 @@
+"""EXPO: what each option and phase does to the state, and the update against independent computations."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from batches import distance, quick_compilation, random_batch, same, to_device, to_host  # noqa: F401
+
+from exporl.algos import make_algorithm
+from exporl.algos.expo import ExpoConfig, expo
+from exporl.nets.critic import Critic
+from exporl.ops.ensemble import random_members, take_members
+from exporl.ops.selection import per_candidate, select, take_candidate
+from exporl.policies import BaseConfig, make_base
+from exporl.policies.base import propose
+from exporl.report import DIAGNOSTICS
+from exporl.types import Spec
+
+SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
+BASE = BaseConfig(kind="flow", num_steps=2, width=16, num_blocks=1, time_dim=8, learning_rate=1e-3, decay_steps=0)
+HIDDEN = (16,)
+CONFIG = ExpoConfig(
+    num_base_samples=3, num_edit_samples=2, edit_scale=0.05, num_qs=4, num_min_qs=2, hidden=HIDDEN, tau=0.1,
+    base_tau=0.2, critic_learning_rate=1e-3, edit_learning_rate=1e-3, temperature_learning_rate=1e-2, decay_steps=0,
+)  # fmt: skip
+MODELS = ("base", "base_ema", "edit", "critic", "target_critic", "log_temperature")
+BATCHES = random_batch(SPEC, 2, 8)
+
+
+@functools.cache
+def algorithm(**changes):
+    return expo(dataclasses.replace(CONFIG, **changes), SPEC, make_base(BASE, SPEC))
+
+
+@pytest.fixture(scope="module")
+def initial():
+    """The state of every algorithm here at step 0; `start` makes one to donate."""
+    state = to_host(jax.jit(algorithm().init)(jax.random.key(0)))
+    # At step 0 copies equal their originals: an average that lags behind tells them apart.
+    return dataclasses.replace(
+        state,
+        base_ema=jax.tree.map(lambda x: (0.9 * x).astype(x.dtype), state.base.params),
+        target_critic=jax.tree.map(lambda x: (0.8 * x).astype(x.dtype), state.critic.params),
+    )
+
+
+def run(initial, batches=BATCHES, key=1, phase="online", **changes):
+    """One update from the initial state: (state, metrics) in host memory."""
+    return to_host(algorithm(**changes).update(to_device(initial), batches, jax.random.key(key), phase=phase))
+
+
+@pytest.fixture(scope="module")
+def updated(initial):
+    return {phase: run(initial, phase=phase) for phase in ("pretrain", "critic_pretrain", "online")}
+
+
+@functools.cache
+def jitted(name, **changes):
+    return jax.jit(algorithm(**changes).parts[name])
+
+
+every_critic = jax.jit(Critic(HIDDEN, CONFIG.num_qs).apply)
+
+
+def row(batches, i):
+    return jax.tree.map(lambda x: jnp.asarray(x[i]), batches)
+
+
+@jax.jit
+def best_of_n_act(params, observation, key):
+    """The best of n base samples, in the order in which EXPO draws."""
+    candidate_key, member_key, choice_key = jax.random.split(key, 3)
+    propose_key, _ = jax.random.split(candidate_key)
+    base, members = make_base(BASE, SPEC), random_members(member_key, CONFIG.num_qs, CONFIG.num_min_qs)
+    actions = propose(base, params["base"], observation, CONFIG.num_base_samples, propose_key, SPEC)
+    critics = take_members(params["critic"], members)
+    q = Critic(HIDDEN, CONFIG.num_min_qs).apply(critics, per_candidate(observation), actions).min(axis=0)
+    index, _ = select(q, choice_key)
+    return take_candidate(actions, index)
+
+
+@jax.jit
+def best_of_n_target(base_params, target_critic, batch, key):
+    """The TD target of the first critic step with the best of n base samples, in the order in which EXPO draws."""
+    critic_key, _, _ = jax.random.split(key, 3)
+    draw_keys, keys = jax.random.split(critic_key, (2, 1))
+    propose_key, _ = jax.random.split(draw_keys[0])
+    member_key, value_key, choice_key = jax.random.split(keys[0], 3)
+    base, observation = make_base(BASE, SPEC), per_candidate(batch.next_observation)
+    actions = propose(base, base_params, batch.next_observation, CONFIG.num_base_samples, propose_key, SPEC)
+
+    def least(key, actions):
+        members = random_members(key, CONFIG.num_qs, CONFIG.num_min_qs)
+        critics = take_members(target_critic, members)
+        return Critic(HIDDEN, CONFIG.num_min_qs).apply(critics, observation, actions).min(axis=0)
+
+    index, _ = select(least(member_key, actions), choice_key)
+    value = least(value_key, take_candidate(actions, index)[:, None])[:, 0]
+    return batch.reward + batch.discount * value
+
+
+def test_without_edits_it_acts_as_best_of_n(initial):
+    best_of_n = algorithm(num_edit_samples=0)
+    params, observation = best_of_n.acting(initial), row(BATCHES, 0).observation
+    for seed in range(3):
+        expected = best_of_n_act(params, observation, jax.random.key(seed))
+        np.testing.assert_array_equal(best_of_n.act(params, observation, jax.random.key(seed)), expected)
+
+
+def test_without_edits_it_learns_as_best_of_n(initial):
+    # the smallest and the largest of two targets are the targets
+    for seed in range(3):
+        two = random_batch(SPEC, 1, 2, seed=seed)
+        state, metrics = run(initial, batches=two, key=seed, num_edit_samples=0)
+        expected = best_of_n_target(initial.base.params, initial.target_critic, row(two, 0), jax.random.key(seed))
+        np.testing.assert_array_equal(
+            [metrics["critic/target_min"], metrics["critic/target_max"]], np.sort(np.asarray(expected))
+        )
+        assert same(state.edit, initial.edit) and same(state.log_temperature, initial.log_temperature)
+        assert metrics["edit/picked"] == 0 and "edit/advantage" not in metrics and "edit/loss" not in metrics
+
+
+def test_hoisted_sampling_gives_the_same_state(initial, updated):
+    state, metrics = run(initial, hoist_sampling=True)
+    assert distance(state, updated["online"][0]) < 1e-5
+    assert distance(metrics, updated["online"][1]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("phase", "moved"),
+    [
+        ("pretrain", {"base", "base_ema"}),
+        ("critic_pretrain", {"edit", "critic", "target_critic", "log_temperature"}),
+        ("online", set(MODELS)),
+    ],
+)
+def test_phases(initial, updated, phase, moved):
+    state, metrics = updated[phase]
+    assert phase in algorithm().phases
+    assert {name for name in MODELS if not same(getattr(state, name), getattr(initial, name))} == moved
+    assert same(state.base_ema, state.base.params) == (phase == "pretrain")
+    assert ("base/loss" in metrics) == (phase != "critic_pretrain")
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "critic_pretrain", "online"])
+def test_the_state_keeps_its_structure(initial, phase):
+    start = to_device(initial)
+    shapes = jax.tree.map(lambda x: x.aval, start)
+    end, _ = algorithm().update(start, BATCHES, jax.random.key(1), phase=phase)
+    assert jax.tree.map(lambda x: x.aval, end) == shapes
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "critic_pretrain", "online"])
+def test_the_key_decides_everything(initial, updated, phase):
+    assert same(run(initial, phase=phase), updated[phase])
+    other, _ = run(initial, phase=phase, key=2)
+    name = "base" if phase == "pretrain" else "critic"
+    assert not same(getattr(other, name), getattr(updated[phase][0], name))
+
+
+def test_states_can_be_donated():
+    state = jax.jit(algorithm().init)(jax.random.key(0))
+    for phase in ("pretrain", "online", "critic_pretrain"):
+        leaves = jax.tree.leaves(state)
+        assert len({leaf.unsafe_buffer_pointer() for leaf in leaves if leaf.size}) == len(leaves)
+        state, _ = algorithm().update(state, BATCHES, jax.random.key(1), phase=phase)
+        assert phase != "online" or all(leaf.is_deleted() for leaf in leaves)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_the_averages_follow_slowly(initial):
+    state, _ = run(initial, batches=random_batch(SPEC, 1, 2), num_edit_samples=0)
+    expected = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic)
+    assert distance(state.target_critic, expected) < 1e-6
+    expected = jax.tree.map(lambda new, old: 0.2 * new + 0.8 * old, state.base.params, initial.base_ema)
+    assert distance(state.base_ema, expected) < 1e-6
+    assert distance(state.target_critic, initial.target_critic) > 1e-4
+    assert distance(state.base_ema, initial.base_ema) > 1e-4
+
+
+@pytest.mark.parametrize(("soft", "entropy"), [(True, True), (True, False), (False, False)])
+def test_bootstrap(initial, soft, entropy):
+    """One subset of the target critics chooses, the other values; soft choices may pay for their log probability."""
+    softness, temperature, members, value_members = 3.0, 0.7, np.array([1, 3]), np.array([0, 2])
+    options = {"selection": "soft", "softness": softness, "backup_entropy": entropy} if soft else {}
+    batch = row(random_batch(SPEC, 1, 64), 0)
+    candidates = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (64, 5, 2, 2)).astype(np.float32))
+    target, metrics = jitted("bootstrap", **options)(
+        initial.target_critic, jnp.float32(temperature), batch, candidates, jnp.asarray(members),
+        jnp.asarray(value_members), jax.random.key(0),
+    )  # fmt: skip
+    observation = {"state": batch.next_observation["state"][:, None]}
+    q, rows = np.asarray(every_critic(initial.target_critic, observation, candidates)), np.arange(64)
+    ranked = q[members].min(axis=0)
+    log_probs = softness * ranked - np.log(np.exp(softness * ranked).sum(axis=1, keepdims=True))
+    drawn = np.asarray(jax.random.categorical(jax.random.key(0), jnp.asarray(log_probs)))
+    index = drawn if soft else ranked.argmax(axis=1)
+    assert (drawn != ranked.argmax(axis=1)).any()
+    value = q[value_members].min(axis=0)[rows, index] - entropy * temperature * log_probs[rows, index]
+    np.testing.assert_allclose(target, batch.reward + batch.discount * value, atol=1e-5)
+    np.testing.assert_allclose(metrics["edit/picked"], (index >= 3).mean(), atol=1e-6)
+    advantage = (ranked[:, 3:].max(axis=1) - ranked[:, :3].max(axis=1)).mean()
+    np.testing.assert_allclose(metrics["edit/advantage"], advantage, atol=1e-5)
+
+
+def test_clip_edits(initial):
+    state = np.zeros((64, 3), np.float32)
+    action = np.random.default_rng(0).uniform(-1, 1, (64, 2, 2)).astype(np.float32)
+    eps = np.random.default_rng(1).standard_normal((64, 2, 2)).astype(np.float32)
+    arguments = (initial.edit.params, {"state": state}, jnp.asarray(action), jnp.asarray(eps))
+    free, unit, log_prob = (np.asarray(x) for x in jitted("edited", edit_scale=0.7, clip_edits=False)(*arguments))
+    clipped, same_unit, same_log_prob = jitted("edited", edit_scale=0.7)(*arguments)
+    np.testing.assert_allclose(free, action + 0.7 * unit, atol=1e-6)
+    assert np.abs(free).max() > 1 and np.abs(unit).max() <= 1
+    np.testing.assert_allclose(clipped, np.clip(free, -1, 1), atol=1e-6)
+    assert np.abs(clipped).max() <= 1
+    np.testing.assert_allclose(same_unit, unit, atol=1e-6)
+    np.testing.assert_allclose(same_log_prob, log_prob, rtol=1e-5)
+
+
+def test_candidates_are_base_samples_then_their_edits(initial):
+    observation = row(BATCHES, 0).observation
+    actions = np.asarray(
+        jitted("candidates")(initial.base.params, initial.edit.params, observation, jax.random.key(0))
+    )
+    assert actions.shape == (8, 5, 2, 2)
+    edits = np.abs(actions[:, 3:] - actions[:, :2])
+    assert 0 < edits.max() <= CONFIG.edit_scale + 1e-6 and np.abs(actions).max() <= 1
+    assert np.abs(actions[:, 3] - actions[:, 1]).max() > CONFIG.edit_scale
+
+
+def edit_for(initial, updates, **changes):
+    """Temperature and entropy over a number of updates."""
+    state, history = to_device(initial), []
+    for i in range(updates):
+        state, metrics = algorithm(**changes).update(state, BATCHES, jax.random.key(i), phase="online")
+        history.append({name: metrics[f"edit/{name}"] for name in ("temperature", "entropy", "target_entropy")})
+    return {name: np.array([float(h[name]) for h in history]) for name in history[0]}
+
+
+def test_an_attainable_entropy_target_lowers_the_temperature(initial):
+    history = edit_for(initial, 200)
+    assert history["temperature"][0] == 1 and history["temperature"][-1] < 0.5
+    np.testing.assert_allclose(history["target_entropy"], -0.5 * 4 + 4 * np.log(0.05), rtol=1e-6)
+
+
+OTHER = {"base_data": "successes", "acting_base": "live", "edit_dropout": 0.5, "target_entropy": "released"}
+"""One algorithm for the tests of several options, because compiling is what takes the time."""
+
+
+def test_the_released_entropy_target_drives_the_temperature_up(initial):
+    history = edit_for(initial, 200, **OTHER)
+    assert (np.diff(history["temperature"]) > 0).all() and history["temperature"][-1] > 2
+    assert (history["target_entropy"] == -2).all() and (history["entropy"] < -2).all()
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "online"])
+def test_base_data(initial, phase):
+    failures = (BATCHES.success == 0)[..., None, None]
+    changed = {
+        "failures": dataclasses.replace(BATCHES, action=np.where(failures, -BATCHES.action, BATCHES.action)),
+        "successes": dataclasses.replace(BATCHES, action=np.where(failures, BATCHES.action, -BATCHES.action)),
+    }
+    state, _ = run(initial, phase=phase, **OTHER)
+    for rows, batches in changed.items():
+        assert same(run(initial, batches=batches, phase=phase, **OTHER)[0].base, state.base) == (rows == "failures")
+        assert not same(run(initial, batches=batches, phase=phase)[0].base, run(initial, phase=phase)[0].base)
+
+
+def test_acting_base(initial):
+    assert same(algorithm().acting(initial)["base"], initial.base_ema)
+    assert same(algorithm(**OTHER).acting(initial)["base"], initial.base.params)
+    for params in (algorithm().acting(initial), algorithm(**OTHER).acting(initial)):
+        assert same(params["edit"], initial.edit.params) and same(params["critic"], initial.target_critic)
+
+
+def test_edit_dropout_is_for_training_only(initial, updated):
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+    for function in ("act", "act_eval"):
+        actions = [
+            np.asarray(getattr(algorithm(**changes), function)(params, observation, jax.random.key(0)))
+            for changes in ({}, OTHER)
+        ]
+        np.testing.assert_allclose(*actions, atol=1e-6)
+    state, _ = run(initial, **OTHER)
+    assert distance(state.critic, updated["online"][0].critic) < 1e-5
+    assert distance(state.edit.params, updated["online"][0].edit.params) > 1e-4
+
+
+def test_act_base_ignores_edits_and_critics(initial):
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+    act_base = algorithm().act_base
+    action = np.asarray(act_base(params, observation, jax.random.key(0)))
+    assert action.shape == (8, 2, 2) and np.abs(action).max() <= 1
+    nothing = params | jax.tree.map(np.zeros_like, {"edit": params["edit"], "critic": params["critic"]})
+    np.testing.assert_array_equal(action, act_base(nothing, observation, jax.random.key(0)))
+    assert not np.array_equal(action, act_base(params, observation, jax.random.key(1)))
+    other = params | jax.tree.map(np.zeros_like, {"base": params["base"]})
+    assert not np.array_equal(action, act_base(other, observation, jax.random.key(0)))
+
+
+def test_smallest_sizes():
+    """One observation, one candidate, one critic, one action dimension; a chunk of three keeps its axis."""
+    spec = Spec((("state", (1,), "float32"),), action_dim=1, chunk_length=3)
+    config = dataclasses.replace(CONFIG, num_base_samples=1, num_edit_samples=1, num_qs=1, num_min_qs=1)
+    tiny = expo(config, spec, make_base(dataclasses.replace(BASE, kind="diffusion"), spec))
+    shapes = jax.eval_shape(tiny.init, jax.random.key(0))
+    start = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 0.01, x.dtype)), shapes)
+    state, metrics = tiny.update(start, random_batch(spec, 1, 1), jax.random.key(1), phase="online")
+    # the only row is online data
+    assert {name for name, value in metrics.items() if not np.isfinite(value)} == {"critic/q_prior"}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    action = np.asarray(tiny.act(tiny.acting(state), {"state": jnp.ones((1, 1))}, jax.random.key(2)))
+    assert action.shape == (1, 3, 1) and np.abs(action).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "chunk_length", "action_dim"), [("flow", 1, 7), ("diffusion", 3, 2)])
+def test_shapes(kind, chunk_length, action_dim):
+    spec = Spec((("goal", (2,), "float32"), ("state", (3,), "float32")), action_dim, chunk_length)
+    some = expo(CONFIG, spec, make_base(dataclasses.replace(BASE, kind=kind), spec))
+    state, key, batches = jax.eval_shape(some.init, jax.random.key(0)), jax.random.key(0), random_batch(spec, 2, 5)
+    for phase in some.phases:
+        after, metrics = jax.eval_shape(functools.partial(some.update, phase=phase), state, batches, key)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        assert all(metric.shape == () for metric in metrics.values())
+    for act in (some.act, some.act_eval, some.act_base):
+        action = jax.eval_shape(act, some.acting(state), row(batches, 0).observation, key)
+        assert action.shape == (5, chunk_length, action_dim)
+
+
+def test_the_report_finds_its_metrics(updated):
+    elsewhere = ("rollout/", "time/", "policy/")
+    names = {name for _, group in DIAGNOSTICS for name in group if not name.startswith(elsewhere)}
+    assert names <= set(updated["online"][1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_min_qs": 0}, r"num_min_qs must be between 1 and num_qs=4, got 0"),
+        ({"num_min_qs": 5}, r"num_min_qs must be between 1 and num_qs=4, got 5"),
+        ({"num_edit_samples": 4}, r"num_edit_samples must be between 0 and num_base_samples=3 .*, got 4: every edit"),
+        ({"num_edit_samples": -1}, r"num_edit_samples must be between 0 .*, got -1"),
+        ({"num_base_samples": 0, "num_edit_samples": 0}, r"num_base_samples=0 \(at least 1\)"),
+        ({"edit_scale": 0.0}, r"edit_scale must be in \(0, 2\], got 0.0; for no edits set num_edit_samples=0"),
+        ({"edit_scale": 2.5}, r"edit_scale must be in \(0, 2\], got 2.5"),
+        ({"backup_entropy": True}, r"backup_entropy needs selection='soft'"),
+        ({"edit_dropout": 1.0}, r"edit_dropout must be in \[0, 1\), got 1.0"),
+        ({"tau": 0.0}, r"tau must be in \(0, 1\], got 0.0"),
+        ({"base_tau": 1.5}, r"base_tau must be in \(0, 1\], got 1.5"),
+        ({"initial_temperature": 0.0}, r"initial_temperature must be positive, got 0.0"),
+        ({"hidden": ()}, r"hidden must list at least one positive layer size, got \(\)"),
+        ({"hidden": (16, 0)}, r"hidden must list at least one positive layer size, got \(16, 0\)"),
+        ({"critic_learning_rate": -1e-3}, r"critic_learning_rate must not be negative, got -0.001"),
+        ({"edit_learning_rate": float("nan")}, r"edit_learning_rate must not be negative, got nan"),
+        ({"temperature_learning_rate": -1.0}, r"temperature_learning_rate must not be negative, got -1.0"),
+    ],
+)
+def test_impossible_options(changes, message):
+    with pytest.raises(ValueError, match=message):
+        algorithm(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("selection", "argmax, soft"),
+        ("base_data", "all, successes"),
+        ("acting_base", "ema, live"),
+        ("target_entropy", "attainable, released"),
+    ],
+)
+def test_misspelt_choices(name, choices):
+    config = dataclasses.replace(CONFIG)
+    object.__setattr__(config, name, "best")
+    with pytest.raises(ValueError, match=rf"{name} must be one of {choices}; got 'best'"):
+        expo(config, SPEC, make_base(BASE, SPEC))
+
+
+def test_make_algorithm():
+    base = make_base(BASE, SPEC)
+    assert make_algorithm("expo", CONFIG, SPEC, base).phases == {"pretrain", "critic_pretrain", "online"}
+    with pytest.raises(ValueError, match="unknown algorithm 'exppo'. Did you mean 'expo'"):
+        make_algorithm("exppo", CONFIG, SPEC, base)
+    with pytest.raises(ValueError, match="rlpd needs a RlpdConfig, got a ExpoConfig"):
+        make_algorithm("rlpd", CONFIG, SPEC, None)
