@@ -1,19 +1,10 @@
-"""What several test files need: minibatches, states that survive donation, comparison to the bit, quick compilation."""
+"""What several test files need: minibatches, states that survive donation, comparison to the bit."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from exporl.types import Batch, Spec
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """In a module that imports it programs are hardly optimised: compiling them takes far longer than running them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def random_batch(spec: Spec, *lead: int, seed: int = 0, discount: float = 0.9) -> Batch:

@@ -9,7 +9,8 @@ import pytest
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Many tests build the same small algorithm again: compile each program once per session.
+# Compiling these small programs takes far longer than running them: hardly optimise them, and compile each only once.
+jax.config.update("jax_disable_most_optimizations", True)
 _CACHE = tempfile.TemporaryDirectory(prefix="exporl-test-cache-")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

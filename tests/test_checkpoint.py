@@ -70,7 +70,7 @@ def test_a_record_comes_back_as_json_has_it(tmp_path):
     assert checkpoint.load(path)[1] == {"step": 1, "pair": [1, 2], "counts": {"2": "two", "10": "ten"}}
 
 
-@pytest.mark.parametrize("keep", [1, 2, 3, 9])
+@pytest.mark.parametrize("keep", [1, 2, 3, 6, 9])
 def test_the_newest_are_kept(tmp_path, keep):
     steps = [5, 90, 100, 1_000, 20_000]
     for step in steps:

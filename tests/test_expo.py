@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import distance, quick_compilation, random_batch, same, to_device, to_host  # noqa: F401
+from batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos import make_algorithm
 from exporl.algos.expo import ExpoConfig, expo
@@ -207,6 +207,45 @@ def test_bootstrap(initial, soft, entropy):
     np.testing.assert_allclose(metrics["edit/advantage"], advantage, atol=1e-5)
 
 
+def test_edit_loss(initial):
+    """Edits of the batch's own actions, the mean over all critics, and the density of the scaled edit."""
+    parts, batch = algorithm(entropy_scale=0.25).parts, row(BATCHES, 0)
+    eps = jnp.asarray(np.random.default_rng(0).standard_normal((8, 2, 2)).astype(np.float32))
+
+    @jax.jit
+    def both(state):
+        loss = parts["edit_loss"](state.edit.params, state.critic.params, jnp.float32(0.6), batch, eps)
+        return loss, parts["edited"](state.edit.params, batch.observation, batch.action, eps)
+
+    (loss, metrics), (action, unit, log_prob) = both(initial)
+    q = np.asarray(every_critic(initial.critic.params, batch.observation, action)).mean(axis=0)
+    log_prob = np.asarray(log_prob) - 4 * np.log(CONFIG.edit_scale)
+    np.testing.assert_allclose(loss, (0.25 * 0.6 * log_prob - q).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["edit/entropy"], -log_prob.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["edit/magnitude"], CONFIG.edit_scale * np.abs(unit).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["edit/saturated"], (np.abs(unit) > 0.95).mean(), rtol=1e-5)
+
+
+def test_policies_learn_from_the_last_minibatch(initial, updated):
+    """The base as it was, and the edits as they were under the critics as they are now."""
+    state, metrics = updated["online"]
+    last, base = row(BATCHES, -1), make_base(BASE, SPEC)
+
+    @jax.jit
+    def losses(start, critic_params, key):
+        _, base_key, edit_key = jax.random.split(key, 3)
+        eps_key, _ = jax.random.split(edit_key)
+        eps = jax.random.normal(eps_key, last.action.shape)
+        edit, _ = algorithm().parts["edit_loss"](start.edit.params, critic_params, jnp.float32(1), last, eps)
+        return base.loss(start.base.params, last, jnp.ones(8), base_key)[0], edit
+
+    base_loss, edit_loss = losses(initial, state.critic.params, jax.random.key(1))
+    np.testing.assert_allclose(metrics["base/loss"], base_loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["edit/loss"], edit_loss, rtol=1e-6, atol=1e-6)
+    for other in (initial.critic.params, state.target_critic):
+        assert abs(losses(initial, other, jax.random.key(1))[1] - metrics["edit/loss"]) > 1e-4
+
+
 def test_clip_edits(initial):
     state = np.zeros((64, 3), np.float32)
     action = np.random.default_rng(0).uniform(-1, 1, (64, 2, 2)).astype(np.float32)
@@ -224,9 +263,7 @@ def test_clip_edits(initial):
 
 def test_candidates_are_base_samples_then_their_edits(initial):
     observation = row(BATCHES, 0).observation
-    actions = np.asarray(
-        jitted("candidates")(initial.base.params, initial.edit.params, observation, jax.random.key(0))
-    )
+    actions = np.asarray(jitted("candidates")(initial.base.params, initial.edit.params, observation, jax.random.key(0)))
     assert actions.shape == (8, 5, 2, 2)
     edits = np.abs(actions[:, 3:] - actions[:, :2])
     assert 0 < edits.max() <= CONFIG.edit_scale + 1e-6 and np.abs(actions).max() <= 1
@@ -384,7 +421,7 @@ def test_misspelt_choices(name, choices):
 def test_make_algorithm():
     base = make_base(BASE, SPEC)
     assert make_algorithm("expo", CONFIG, SPEC, base).phases == {"pretrain", "critic_pretrain", "online"}
-    with pytest.raises(ValueError, match="unknown algorithm 'exppo'. Did you mean 'expo'"):
+    with pytest.raises(ValueError, match=r"unknown algorithm 'exppo'\. Did you mean 'expo'"):
         make_algorithm("exppo", CONFIG, SPEC, base)
     with pytest.raises(ValueError, match="rlpd needs a RlpdConfig, got a ExpoConfig"):
         make_algorithm("rlpd", CONFIG, SPEC, None)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import quick_compilation  # noqa: F401
 
 from exporl.algos import BcConfig, ExpoConfig, RlpdConfig, make_algorithm
 from exporl.data.mixture import Mixture
@@ -16,7 +15,7 @@ from exporl.envs.probes import SPEC, collect
 from exporl.nets.critic import Critic
 from exporl.policies import BaseConfig, make_base
 
-DISCOUNT, HIDDEN = 0.9, (32, 32)
+DISCOUNT, HIDDEN = 0.9, (32,)
 CONFIGS = {
     "expo": ExpoConfig(
         num_base_samples=4, num_edit_samples=4, edit_scale=0.3, num_qs=3, hidden=HIDDEN, tau=0.05,
@@ -24,8 +23,8 @@ CONFIGS = {
         initial_temperature=0.02, acting_base="live",
     ),
     "rlpd": RlpdConfig(
-        num_qs=3, hidden=HIDDEN, tau=0.05, critic_learning_rate=3e-3, policy_learning_rate=3e-3,
-        temperature_learning_rate=3e-3, initial_temperature=0.02, target_entropy=-1.5,
+        num_qs=3, hidden=HIDDEN, tau=0.05, critic_learning_rate=3e-3, policy_learning_rate=1e-2,
+        temperature_learning_rate=3e-3, initial_temperature=0.01, target_entropy=-2.5,
     ),
     "bc": BcConfig(),
 }  # fmt: skip
@@ -67,3 +66,76 @@ def value(learnt, state, action):
     """Mean over the critics of Q at one state and action."""
     state, action = jnp.asarray([state], jnp.float32), jnp.asarray([[[action]]], jnp.float32)
     return float(every_critic(learnt.state.critic.params, {"state": state}, action).mean())
+
+
+def bandit_reward(actions):
+    return -np.abs(actions - 0.8).mean()
+
+
+@pytest.fixture(scope="module", params=["flow", "diffusion"])
+def bandit(request):
+    return learn("expo", request.param, replay_of("bandit"), pretrain=30, online=60)
+
+
+def test_expo_beats_its_own_base(bandit):
+    own, base = samples(bandit.algorithm.act, bandit), samples(bandit.algorithm.act_base, bandit)
+    assert bandit_reward(own) > bandit_reward(base) + 0.3
+    assert bandit_reward(own) > -0.35
+    assert np.abs(own).max() <= 1
+
+
+def test_no_value_gradient_enters_the_base(bandit):
+    base = samples(bandit.algorithm.act_base, bandit)
+    assert 0.35 < (base > 0).mean() < 0.75
+    np.testing.assert_allclose(bandit_reward(base), -0.8, atol=0.15)
+
+
+def test_edits_move_towards_the_optimum(bandit):
+    start = jnp.array([-0.5, 0.0, 0.5])[:, None, None]
+    moved, _, _ = jax.jit(bandit.algorithm.parts["edited"])(
+        bandit.state.edit.params, {"state": jnp.zeros((3, 2))}, start, jnp.zeros((3, 1, 1))
+    )
+    assert (np.asarray(moved) - np.asarray(start)).min() > 0.15
+    assert bandit.metrics["edit/advantage"] > 0.03 and bandit.metrics["edit/picked"] > 0.5
+
+
+def test_rlpd_approaches_the_optimum():
+    learnt = learn("rlpd", "flow", replay_of("bandit"), online=150)
+    mode = samples(learnt.algorithm.act_eval, learnt, 1)[0]
+    np.testing.assert_allclose(mode, 0.8, atol=0.15)
+    assert bandit_reward(samples(learnt.algorithm.act, learnt)) > -0.3
+
+
+def test_bc_reproduces_both_modes():
+    replay = replay_of("bandit", noise=0.05)
+    learnt = learn("bc", "flow", replay, pretrain=80)
+    actions = samples(learnt.algorithm.act, learnt, 2000)
+    upper, data = actions > 0, replay.sample(np.random.default_rng(1), 2000, discount=DISCOUNT).action
+    np.testing.assert_allclose(upper.mean(), (data > 0).mean(), atol=0.1)
+    np.testing.assert_allclose([np.median(actions[upper]), np.median(actions[~upper])], [0.5, -0.5], atol=0.1)
+    assert (np.abs(np.abs(actions) - 0.5) < 0.2).mean() > 0.7
+
+
+@pytest.mark.parametrize("name", ["expo", "rlpd"])
+def test_values_reach_back_in_time(name):
+    learnt = learn(name, "flow", replay_of("delay"), online=100)
+    first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
+    second = [value(learnt, (1, action), 0.0) for action in (-0.5, 0.5)]
+    np.testing.assert_allclose(second, [-1, 0], atol=0.15)
+    np.testing.assert_allclose(first, [-DISCOUNT, 0], atol=0.2)
+    np.testing.assert_allclose(first[1] - first[0], DISCOUNT, atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "probe", "bootstrap_timeouts", "expected"),
+    [
+        ("expo", "terminal", True, 1),
+        ("expo", "timeout", True, 10),
+        ("rlpd", "terminal", True, 1),
+        ("rlpd", "timeout", True, 10),
+        ("rlpd", "timeout", False, 1),
+    ],
+)
+def test_values_beyond_the_end(name, probe, bootstrap_timeouts, expected):
+    learnt = learn(name, "flow", replay_of(probe, bootstrap_timeouts=bootstrap_timeouts), online=70)
+    np.testing.assert_allclose([value(learnt, (0, 0), a) for a in (-0.5, 0.5)], expected, rtol=0.05)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import distance, quick_compilation, random_batch, same, to_device, to_host  # noqa: F401
+from batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos import make_algorithm
 from exporl.algos.rlpd import RlpdConfig, rlpd
@@ -118,6 +118,22 @@ def test_policy_loss(initial):
     expected = (0.3 * np.asarray(log_prob) - np.asarray(q).mean(axis=0)).mean()
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["policy/entropy"], -np.asarray(log_prob).mean(), rtol=1e-5)
+
+
+def test_the_policy_learns_from_the_last_minibatch(initial, updated):
+    """The policy as it was, under the critics as they are now."""
+    state, metrics = updated
+    last = row(BATCHES, -1)
+
+    @jax.jit
+    def loss(critic_params, key):
+        _, policy_key = jax.random.split(key)
+        eps = jax.random.normal(policy_key, last.action.shape)
+        return algorithm().parts["policy_loss"](initial.policy.params, critic_params, jnp.float32(1), last, eps)[0]
+
+    np.testing.assert_allclose(metrics["policy/loss"], loss(state.critic.params, jax.random.key(1)), rtol=1e-6)
+    for other in (initial.critic.params, state.target_critic):
+        assert abs(loss(other, jax.random.key(1)) - metrics["policy/loss"]) > 1e-4
 
 
 def test_evaluation_takes_the_mode(initial):

@@ -78,6 +78,13 @@ def test_paired_difference_repeats_and_changes_sign():
     assert paired_difference(b, a) == pytest.approx((-mean, -high, -low), abs=1e-12)
 
 
+def test_the_bootstrap_interval_is_that_of_a_large_sample():
+    a = np.random.default_rng(3).normal(size=2_000)
+    mean, low, high = paired_difference(a.tolist(), [0.0] * len(a), 2_000)
+    half = Z95 * a.std() / math.sqrt(len(a))
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
+
+
 def test_pairing_removes_what_both_share():
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 5, 100)

@@ -190,6 +190,8 @@ def test_metaworld_spaces_and_horizon(metaworld):
     assert len(seen) == task.max_episode_steps + 1 == 201
     assert [s[2:] for s in seen[:-1]] == [(False, False, False)] * 200
     assert seen[-1][1:] == (0.0, False, True, False)
+    play(env, 1, np.zeros((30, 4)))
+    assert len(play(env, 0, np.zeros((250, 4)))) == len(seen)
     env.close()
 
 
@@ -233,6 +235,9 @@ def test_metaworld_demonstrations_are_seeded(metaworld):
     different = [collect(1, 0.3, 2), collect(1, 0.0, 1)]
     assert len({fingerprint(episodes) for episodes in [both[:1], both[1:], *different]}) == 4
     np.testing.assert_array_equal(different[1][0].observations["state"][0], both[0].observations["state"][0])
+    noises = [collect(1, 0.01, seed)[0].actions[0] - collect(1, 0.0, seed)[0].actions[0] for seed in (1, 2)]
+    assert np.abs(noises).max(axis=1).min() > 0
+    assert np.abs(noises[0] - noises[1]).max() > 1e-3
     for e in both:
         assert e.terminated == e.success
         assert len(e) <= ours.HORIZON

@@ -217,7 +217,9 @@ def _findings(runs: Sequence[RunData]) -> str:
                 f"The lowest evaluation, at step {step:,}, was {100 * drop:+.0f} points [{100 * drop_low:+.0f}, "
                 f"{100 * drop_high:+.0f}] against the base before training"
             )
-            sentences.append(verdict + (": it never fell below the base." if drop >= 0 else ": a dip below the base."))
+            sentences.append(
+                verdict + (": no evaluation was below the base." if drop >= 0 else ": a dip below the base.")
+            )
     return "".join(f"<p>{sentence}</p>" for sentence in sentences)
 
 
@@ -244,7 +246,7 @@ h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}.mut
 svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--muted)}.grid{stroke:var(--line)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{text-align:left;padding:.35rem .6rem;
 border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--muted)}
-.legend span{margin-right:1.2rem;font-size:13px}
+.legend span{margin-right:1.2rem;font-size:13px;white-space:nowrap;display:inline-block}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
 figure{margin:0}figcaption{font-weight:600;font-size:13px}pre{overflow:auto;font-size:12px}
@@ -267,7 +269,7 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
         "over environment steps; brackets and bands are 95% Wilson intervals over evaluation episodes, differences are "
         "paired on the same starts with a 95% bootstrap interval.</p>",
         _findings(runs),
-        "<h2>Learning curve</h2>",
+        "<h2>Success over environment steps</h2>",
         line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
         _legend(curves),
         "<h2>Results</h2>",

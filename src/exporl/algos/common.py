@@ -181,10 +181,7 @@ def check_options(config: Any) -> None:
     options: dict[str, Any] = dataclasses.asdict(config)
     hints = typing.get_type_hints(type(config))
     for name, value in options.items():
-        parts = (hints[name], *typing.get_args(hints[name]))
-        choices = [c for part in parts if typing.get_origin(part) is typing.Literal for c in typing.get_args(part)]
-        if choices and isinstance(value, str) and value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
+        _check_choice(name, value, hints[name])
         if name.endswith("learning_rate") and not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}.")
         if name in ("tau", "base_tau") and not 0 < value <= 1:
@@ -210,3 +207,10 @@ def check_options(config: Any) -> None:
             )
         if options["backup_entropy"] and options["selection"] != "soft":
             raise ValueError("backup_entropy needs selection='soft': the best candidate has log probability 0.")
+
+
+def _check_choice(name: str, value: Any, hint: Any) -> None:
+    parts = (hint, *typing.get_args(hint))
+    choices = [c for part in parts if typing.get_origin(part) is typing.Literal for c in typing.get_args(part)]
+    if choices and isinstance(value, str) and value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
