@@ -34,3 +34,5 @@ def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.count("already finished") == 2 and "collecting" not in out
     assert (tmp_path / "expo-s0" / "eval.jsonl").stat().st_mtime_ns == before
+    assert main([*args[:3], "--task", "metaworld/push-v3", *args[5:]]) == 2
+    assert "holds a run on metaworld/reach-v3" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -261,6 +262,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     try:
         return COMMANDS[args[0]](args[1:])
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED

@@ -13,7 +13,7 @@ from exporl.envs.task import make_task
 from exporl.metrics import read_lines
 from exporl.presets import preset_config
 from exporl.report import dip, read_run, write_report
-from exporl.runs import CONFIG, DEMONSTRATIONS, EVAL
+from exporl.runs import CONFIG, EVAL, load_config
 from exporl.stats import paired_difference, wilson
 
 TASK = "metaworld/peg-insert-side-v3"
@@ -33,7 +33,7 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
     Returns:
         0, or the exit status of the run that did not finish.
     """
-    demonstrations = folder / DEMONSTRATIONS
+    demonstrations = folder / f"demonstrations-{task.split('/')[-1]}.npz"
     configs = {name: preset_config(name, "demo", task) for name in ("expo", "rlpd")}
     data = configs["expo"].data
     if not demonstrations.is_file():
@@ -44,14 +44,17 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
         save_npz(demonstrations, collect(data.demos, data.demo_noise, data.demo_seed))
     for name, config in configs.items():
         run_dir = folder / f"{name}-s{seed}"
-        if (run_dir / "summary.json").is_file():
+        started = load_config(run_dir) if (run_dir / CONFIG).is_file() else None
+        if started is not None and started.task != task:
+            raise ValueError(f"{run_dir} holds a run on {started.task}, not on {task}. Choose another --dir.")
+        if started is not None and (run_dir / "summary.json").is_file() and started.train.online_steps >= steps:
             print(f"{name}: already finished in {run_dir}")
             continue
         config = dataclasses.replace(
             override(config, {"data.path": str(demonstrations), "train.online_steps": steps}), seed=seed
         )
         print(f"{name}: {steps} environment steps in {run_dir}")
-        status = run(config, run_dir, resume=(run_dir / CONFIG).is_file())
+        status = run(config, run_dir, resume=started is not None)
         if status:
             return status
     report = write_report([folder / f"{name}-s{seed}" for name in configs], folder / "report.html")
