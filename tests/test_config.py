@@ -263,9 +263,3 @@ def test_execute_length(value):
         check(override(config(), {"chunk_length": 4, "execute_length": value}))
     for allowed in (1, 4, None):
         check(override(config(), {"chunk_length": 4, "execute_length": allowed}))
-
-
-def test_rlpd_has_nobody_to_act_while_the_critic_warms_up():
-    with pytest.raises(ValueError, match=r"rlpd has no base policy .* train.critic_warmup_steps"):
-        check(override(config("rlpd"), {"train.critic_warmup_steps": 1}))
-    check(override(config("expo"), {"train.critic_warmup_steps": 1}))

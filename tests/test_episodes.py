@@ -55,6 +55,10 @@ STATE, ACTIONS, REWARDS = episode().observations["state"], episode().actions, ep
 BAD_EPISODES = {
     "no steps": (episode(0), "no steps"),
     "action dimensions": ({"actions": ACTIONS[:, :1]}, r"actions has shape \(4, 1\), the task needs \(4, 2\)"),
+    "float images": (
+        {"observations": with_entry("image", np.full((5, 2, 2, 3), 0.5))},
+        r"observations\['image'\] is float64, the task needs uint8",
+    ),
     "rewards": ({"rewards": REWARDS[:3]}, r"rewards has shape \(3,\), the task needs \(4,\)"),
     "reward columns": ({"rewards": REWARDS[:, None]}, r"rewards has shape \(4, 1\), the task needs \(4,\)"),
     "successes": ({"successes": np.zeros(5, bool)}, r"successes has shape \(5,\), the task needs \(4,\)"),

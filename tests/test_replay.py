@@ -161,7 +161,7 @@ def agree(replay: Replay, twin: Twin) -> None:
     np.testing.assert_array_equal(batch.prior, 0)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(histories())
 def test_equals_the_twin(history):
     chunk_length, capacity, num_streams, bootstrap_timeouts, events = history
@@ -283,6 +283,14 @@ def test_images_keep_their_dtype():
     numbers = batch.observation["state"][:, 0].astype(int)
     np.testing.assert_array_equal(batch.observation["image"], images[numbers])
     np.testing.assert_array_equal(batch.next_observation["image"], images[numbers + 1])
+
+
+def test_float_images_are_refused():
+    replay = Replay(Spec((("image", (2, 2, 1), "uint8"),), action_dim=1), 6)
+    image = {"image": np.full((2, 2, 1), 0.5)}
+    with pytest.raises(ValueError, match=r"observation\['image'\] is float64, the task needs uint8"):
+        replay.add(Step(image, np.zeros(1), 0.0, False, False, image))
+    assert len(replay) == 0
 
 
 @pytest.mark.parametrize("terminated", [True, False])

@@ -148,7 +148,7 @@ def check(config: RunConfig[Any]) -> None:
     """
     values = flatten(config)
     for name, least in _AT_LEAST.items():
-        if values[name] < least:
+        if not values[name] >= least:  # also refuses NaN
             raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
     for name in ("train.discount", "data.prior_ratio"):
         if not 0 <= values[name] <= 1:

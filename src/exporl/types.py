@@ -8,7 +8,7 @@ Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,22 +84,3 @@ class Batch:
     """[...], 1 where the row comes from prior data, 0 where the agent collected it."""
     success: AnyArray
     """[...], 1 where the row's episode is known to have ended in success."""
-
-
-def leading_axes(observation: Observation, spec: Spec) -> tuple[int, ...]:
-    """The batch axes of an observation, e.g. (b,) or (u, b).
-
-    Raises:
-        ValueError: an entry is missing or does not end in the shape that the spec says.
-    """
-    lead: tuple[int, ...] = ()
-    for name, shape, _ in spec.observation:
-        if name not in observation:
-            raise ValueError(
-                f"observation lacks {name!r}: it has {sorted(observation)}. Add it, or fix the task's spec."
-            )
-        got: Any = np.shape(observation[name])
-        lead = got[: len(got) - len(shape)]
-        if got[len(lead) :] != shape:
-            raise ValueError(f"observation[{name!r}] has shape {got}; expected [..., {', '.join(map(str, shape))}].")
-    return lead

@@ -49,9 +49,12 @@ def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "da
         _same_shape(f"{where}: actions", episode.actions, (steps, spec.action_dim))
         _same_shape(f"{where}: rewards", episode.rewards, (steps,))
         _same_shape(f"{where}: successes", episode.successes, (steps,))
-        for name, shape, _ in spec.observation:
+        for name, shape, dtype in spec.observation:
             if name not in episode.observations:
                 raise ValueError(f"{where}: observation {name!r} is missing; found {sorted(episode.observations)}.")
+            if dtype == "uint8" and episode.observations[name].dtype != np.uint8:
+                found = episode.observations[name].dtype
+                raise ValueError(f"{where}: observations[{name!r}] is {found}, the task needs uint8 (0-255).")
             _same_shape(f"{where}: observations[{name!r}]", episode.observations[name], (steps + 1, *shape))
             _finite(f"{where}: observations[{name!r}]", episode.observations[name])
         _finite(f"{where}: actions", episode.actions)

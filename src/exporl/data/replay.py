@@ -146,12 +146,16 @@ class Replay:
         if not abs(step.reward) <= _LARGEST:
             raise ValueError(f"reward is {step.reward}. Check the environment's reward.")
         for which, observation in (("observation", step.observation), ("next_observation", step.next_observation)):
-            for name, shape, _ in self.spec.observation:
+            for name, shape, dtype in self.spec.observation:
                 if name not in observation:
                     raise ValueError(f"{which} lacks {name!r}; it has {sorted(observation)}.")
                 value = np.asarray(observation[name])
                 if value.shape != shape:
                     raise ValueError(f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}.")
+                if dtype == "uint8" and value.dtype != np.uint8:
+                    raise ValueError(
+                        f"{which}[{name!r}] is {value.dtype}, the task needs uint8. Scale images to 0-255."
+                    )
                 if value.dtype.kind == "f" and not (np.abs(value) <= _LARGEST).all():
                     raise ValueError(
                         f"{which}[{name!r}] holds NaN or infinity (as float32). Check the environment's sensors."
