@@ -35,17 +35,20 @@ STARTS = {
 STEPS = 2_000
 
 
-def one(task: str, start: str, seed: int) -> dict[str, Any]:
-    """Trains one run unless it is finished, and reads its figures."""
+def one(task: str, start: str, seed: int, collect: bool) -> dict[str, Any] | None:
+    """Trains one run unless it is finished, and reads its figures; None where there is nothing to read."""
     run = FOLDER / f"{task.split('/')[1]}-{start}-s{seed}"
     options = {"train.online_steps": STEPS, "eval.every": 500, "eval.episodes": 50, "data.demo_noise": TASKS[task]}
     config = override(preset_config("expo", "demo", task), options | STARTS[start])
-    if not (run / "summary.json").is_file():
+    if not (collect or (run / "summary.json").is_file()):
         train(dataclasses.replace(config, seed=seed), run, resume=(run / "config.json").is_file())
+    if not (run / "eval.jsonl").is_file():
+        return None
     data = read_run(run)
     evals = [line for line in data.evals if line["env_steps"] <= STEPS]
     lowest = dip(dataclasses.replace(data, evals=evals))
-    assert lowest is not None
+    if lowest is None:
+        return None
     return {
         "task": task, "start": start, "seed": seed,
         "env_steps": [line["env_steps"] for line in evals],
@@ -63,19 +66,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--collect", action="store_true", help="train nothing; report the runs there are")
     options = parser.parse_args()
     jobs = list(product(options.tasks, STARTS, options.seeds))
     with ProcessPoolExecutor(options.processes) as pool:
-        results = list(pool.map(one, *zip(*jobs, strict=True)))
-    print("| task | start | base before | lowest EXPO - base (mean of seeds) | at 0 | at 500 | at 1,000 | at 2,000 |")
-    print("|---|---|---|---|---|---|---|---|")
+        found = pool.map(one, *zip(*jobs, strict=True), [options.collect] * len(jobs))
+        results = [result for result in found if result is not None]
+    print(
+        "| task | start | base before | lowest EXPO - base (mean of seeds) | at 0 | at 500 | at 1,000 | at 1,500 | at 2,000 |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for task, start in product(options.tasks, STARTS):
         group = [r for r in results if (r["task"], r["start"]) == (task, start)]
+        if not group:
+            continue
+        steps = min(r["env_steps"][-1] for r in group)
         mean = lambda f, group=group: float(np.mean([f(r) for r in group]))  # noqa: E731
         print(
             f"| {task.split('/')[1]} | {start} | {mean(lambda r: r['base'][0]):.2f} | "
             f"{mean(lambda r: r['lowest_minus_base_before'][0]):+.2f} | "
-            + " | ".join(f"{mean(lambda r, i=i: r['policy'][i]):.2f}" for i in (0, 1, 2, 4))
+            + " | ".join(
+                f"{mean(lambda r, s=s: r['policy'][r['env_steps'].index(s)]):.2f}" if s <= steps else "-"
+                for s in (0, 500, 1_000, 1_500, 2_000)
+            )
             + " |"
         )
     print(write_result("dip", {"command": "benchmarks/dip.py", "runs": results}))

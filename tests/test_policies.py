@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from batches import distance, random_batch, same
 
+from exporl.nets.denoiser import Denoiser
+from exporl.ops.generative import ddpm_loss, flow_loss, vp_schedule
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import learning_rate, propose
+from exporl.policies.flow import TIME_SCALE
 from exporl.types import Batch, Spec
 
 KINDS = ("flow", "diffusion")
@@ -95,6 +98,34 @@ def test_weights_mask_rows_exactly(kind):
     assert full[0][0] != altered[0][0] and full[0][0] != value and distance(full[1], altered[1]) > 0
     invalid = dataclasses.replace(batch, valid=batch.valid * weight[:, None])
     assert same(((value, metrics), grad), loss(params, invalid, everything, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_draws_every_time(kind):
+    """The loss is that of the operations, at noise and times from two halves of the key."""
+    base, batch, net = make(kind, spec()), random_batch(spec(), 64), Denoiser(TINY.width, TINY.num_blocks, time_dim=8)
+    schedule, params = vp_schedule(3), random_params(base)
+
+    @jax.jit
+    def both(batch, key):
+        noise_key, time_key = jax.random.split(jax.random.clone(key))
+        noise = jax.random.normal(noise_key, batch.action.shape)
+
+        def network(x, t):
+            condition = net.apply(params, t * (TIME_SCALE if kind == "flow" else 1), method="embed")
+            return net.apply(params, batch.observation, x, condition)
+
+        if kind == "flow":
+            time = jax.random.uniform(time_key, (64,))
+            expected = flow_loss(network, batch.action, time, noise, batch.valid)
+        else:
+            time = jax.random.randint(time_key, (64,), 0, 3)
+            expected = ddpm_loss(network, schedule, batch.action, time, noise, batch.valid)
+        return base.loss(params, batch, jnp.ones(64), key)[0], expected, time
+
+    loss, expected, time = both(batch, jax.random.key(0))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert set(np.floor(np.asarray(time) * (3 if kind == "flow" else 1))) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", ["num_steps", "width", "num_blocks", "time_dim"])
