@@ -13,6 +13,8 @@ from exporl.types import Batch, KeyArray, Metrics, Params, Phase
 INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM = range(6)
 """Purposes of randomness: every draw follows from (run seed, purpose, counter), so a resumed run repeats it."""
 
+_COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 def run_key(seed: int, purpose: int, counter: int = 0) -> KeyArray:
     """The JAX key of one draw."""
@@ -29,7 +31,8 @@ class Learner:
 
     def __init__(self, algorithm: Algorithm, seed: int):
         self.algorithm, self.seed, self.updates = algorithm, seed, 0
-        self.state = jax.jit(algorithm.init)(run_key(seed, INIT))
+        # Runs once: compiling it with optimisation takes three times as long and saves nothing.
+        self.state = jax.jit(algorithm.init, compiler_options=_COMPILE_QUICKLY)(run_key(seed, INIT))
 
     def update(self, batches: Batch, phase: Phase) -> Metrics:
         """One update call on minibatches [u, b, ...]; returns metrics that are still on the device."""
