@@ -21,6 +21,8 @@ LAYERS = {
     "report": 10, "train": 11, "demo": 12, "cli": 13, "__init__": 14,
 }  # fmt: skip
 HOST, DEVICE = {"data", "envs"}, {"ops", "nets", "policies", "algos"}
+HEAVY = {"metaworld", "mujoco", "gymnasium_robotics", "ogbench", "robosuite", "gym_pusht", "highway_env", "h5py", "pyarrow", "av",
+         "minari", "matplotlib"}  # fmt: skip
 FORBIDDEN_ON_DEVICE = {"gymnasium", "time", "os", "pathlib", "random", "json", "rich", "safetensors"}
 
 
@@ -72,7 +74,7 @@ def test_heavy_packages_are_imported_where_they_are_used():
         for node in ast.parse(path.read_text()).body:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(n.split(".")[0] in {"metaworld", "mujoco"} for n in names), path
+            assert not any(n.split(".")[0] in HEAVY for n in names), path
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

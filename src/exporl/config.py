@@ -17,7 +17,10 @@ class DataConfig:
     """Prior data and replay."""
 
     path: str | None = None
-    """.npz file of episodes; without it demonstrations are collected from the task's scripted expert."""
+    """File or folder of episodes in any known format; without it demonstrations are collected from the task's scripted
+    expert."""
+    skip_bad: bool = False
+    """Leave out damaged episodes of the file, and say which, instead of stopping."""
     demos: int = 20
     """Episodes to collect, or to take from the file in order (0: the whole file, or no prior data without one)."""
     demo_noise: float = 0.3

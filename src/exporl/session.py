@@ -8,7 +8,7 @@ from exporl import checkpoint
 from exporl.algos import Algorithm, make_algorithm
 from exporl.config import RunConfig, check
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
-from exporl.data.formats import load_npz, save_npz
+from exporl.data.formats import load_episodes, save_npz
 from exporl.data.replay import Replay
 from exporl.envs.task import Task, make_task
 from exporl.envs.wrappers import NormalizedObservation
@@ -65,11 +65,17 @@ class Session:
         data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
         source = str(data.path or stored)
         if data.path is not None:
-            episodes = load_npz(Path(data.path), data.demos or None)
+            episodes = load_episodes(
+                Path(data.path),
+                data.demos or None,
+                adapt=self.task.adapt,
+                skip_bad=data.skip_bad,
+                say=self.progress.say,
+            )
         elif data.demos == 0:
             return []
         elif stored.is_file():
-            episodes = load_npz(stored)
+            episodes = load_episodes(stored)
         elif self.task.collect is None:
             raise ValueError(f"task {self.task.name!r} has no scripted expert: give data.path, a file of episodes.")
         else:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,6 +23,9 @@ class Episode:
     """[t] bool, the task's measure of success at each step."""
     terminated: bool
     """The last step was a true end (otherwise the recording stopped: a time limit)."""
+    infos: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Whatever else the file has per step, [t, ...] or [t + 1, ...] (simulator states, say): for tasks that compute
+    rewards from it. Never learnt from."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -42,43 +45,51 @@ def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "da
     if not episodes:
         raise ValueError(f"{source} has no episodes: collect or point to at least one.")
     for index, episode in enumerate(episodes):
-        where = f"{source}, episode {index}"
-        steps = len(episode.actions)
-        if steps == 0:
-            raise ValueError(f"{where}: no steps. Remove the episode.")
-        _same_shape(f"{where}: actions", episode.actions, (steps, spec.action_dim))
-        _same_shape(f"{where}: rewards", episode.rewards, (steps,))
-        _same_shape(f"{where}: successes", episode.successes, (steps,))
-        for name, shape, dtype in spec.observation:
-            if name not in episode.observations:
-                raise ValueError(f"{where}: observation {name!r} is missing; found {sorted(episode.observations)}.")
-            if dtype == "uint8" and episode.observations[name].dtype != np.uint8:
-                found = episode.observations[name].dtype
-                raise ValueError(f"{where}: observations[{name!r}] is {found}, the task needs uint8 (0-255).")
-            _same_shape(f"{where}: observations[{name!r}]", episode.observations[name], (steps + 1, *shape))
-            _finite(f"{where}: observations[{name!r}]", episode.observations[name])
-        _finite(f"{where}: actions", episode.actions)
-        _finite(f"{where}: rewards", episode.rewards)
-        outside = np.abs(episode.actions).max(axis=1) > 1
-        if outside.any():
-            row = int(outside.argmax())
-            worst = float(np.abs(episode.actions[row]).max())
-            raise ValueError(
-                f"{where}: actions row {row} reaches {worst:g}, outside [-1, 1]. Rescale or clip the recorded actions."
-            )
+        for fault in faults(episode, spec):
+            raise ValueError(f"{source}, episode {index}: {fault}")
 
 
-def _same_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
+    """Everything wrong with one episode, one sentence each: lengths, finiteness, ranges; with a task's spec, shapes."""
+    steps = len(episode.actions)
+    if steps == 0:
+        yield "no steps. Remove the episode."
+        return
+    action_dim = spec.action_dim if spec is not None else episode.actions.shape[-1]
+    yield from _shape("actions", episode.actions, (steps, action_dim))
+    yield from _shape("rewards", episode.rewards, (steps,))
+    yield from _shape("successes", episode.successes, (steps,))
+    entries = (
+        [(name, value.shape[1:], str(value.dtype)) for name, value in episode.observations.items()]
+        if spec is None else spec.observation
+    )  # fmt: skip
+    for name, shape, dtype in entries:
+        if name not in episode.observations:
+            yield f"observation {name!r} is missing; found {sorted(episode.observations)}."
+            continue
+        value, what = episode.observations[name], f"observations[{name!r}]"
+        if dtype == "uint8" and value.dtype != np.uint8:
+            yield f"{what} is {value.dtype}, the task needs uint8 (0-255)."
+        yield from _shape(what, value, (steps + 1, *shape))
+        yield from _finite(what, value)
+    yield from _finite("actions", episode.actions)
+    yield from _finite("rewards", episode.rewards)
+    outside = ~(np.abs(episode.actions) <= 1) & np.isfinite(episode.actions)
+    if outside.any():
+        row = int(np.argwhere(outside)[0][0])
+        worst = float(np.nanmax(np.abs(episode.actions[row])))
+        yield f"actions row {row} reaches {worst:g}, outside [-1, 1]. Rescale or clip the recorded actions."
+
+
+def _shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> Iterator[str]:
     if array.shape != shape:
-        raise ValueError(
-            f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for the task?"
-        )
+        yield f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for the task?"
 
 
-def _finite(what: str, array: np.ndarray) -> None:
+def _finite(what: str, array: np.ndarray) -> Iterator[str]:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise ValueError(f"{what} row {row} holds NaN or infinity. Remove or repair the episode.")
+        yield f"{what} row {row} holds NaN or infinity. Remove or repair the episode."
 
 
 def fingerprint(episodes: Iterable[Episode]) -> str:

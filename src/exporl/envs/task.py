@@ -40,6 +40,16 @@ class Task:
     """Whether observations are normalised with statistics of the demonstrations."""
     source: str = ""
     """Where the demonstrations come from, in a few words."""
+    adapt: Callable[[Episode], Episode] | None = None
+    """Turns an episode as the domain's files have it into this task's observations, actions and rewards (which
+    entries make up "state", action ranges, rewards computed from simulator states). Leaves one that already fits as
+    it is. Raises ValueError naming what the episode lacks."""
+    observation_note: str = ""
+    """What the observation consists of, in a few words."""
+    reward_note: str = "0/1 success"
+    """What the environment pays, before `reward`."""
+    control_hz: float | None = None
+    """Actions per second of simulated or real time."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,14 +6,18 @@ Flat arrays over all N steps of all episodes:
 Observations with several entries are stored as `observations/<name>` and `next_observations/<name>`.
 """
 
+import functools
+import itertools
 import os
 import uuid
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.data.formats.record import Format, ReadOptions, Record
 
 _NEEDED = ("actions", "rewards", "terminals", "episode_ends")
 
@@ -51,6 +55,11 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
         FileNotFoundError: there is no such file.
         ValueError: not such an archive, an array is missing, or the lengths disagree; names the file and the array.
     """
+    return [record.read() for record in itertools.islice(records(path, ReadOptions()), limit)]
+
+
+def records(path: Path, options: ReadOptions) -> Iterator[Record]:
+    """The episodes of an archive, see `Format.records`. Raises as `load_npz` does."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
@@ -81,23 +90,38 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
     ends = ends.astype(np.int64)
     if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
         raise ValueError(f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must agree.")
-    episodes = []
     for index, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
-        if limit is not None and index >= limit:
-            break
-        rows = slice(start, end)
-        rewards = data["rewards"][rows].reshape(-1).astype(np.float32)
-        if "successes" in data:
-            successes = data["successes"][rows].reshape(-1) > 0
-        elif "success" in data:
-            successes = np.zeros(len(rewards), bool)
-            successes[-1] = bool(data["success"][index])
-        else:
-            successes = rewards > 0
-        observations = {
-            name: np.concatenate([data[f"observations{s}"][rows], data[f"next_observations{s}"][end - 1 : end]])
-            for name, s in names.items()
-        }
-        terminated = bool(data["terminals"][end - 1] > 0)
-        episodes.append(Episode(observations, data["actions"][rows].astype(np.float32), rewards, successes, terminated))
-    return episodes
+        yield Record(f"episode {index}", functools.partial(_episode, data, names, index, int(start), int(end)))
+
+
+def _episode(data: dict[str, np.ndarray], names: dict[str, str], index: int, start: int, end: int) -> Episode:
+    rows = slice(start, end)
+    rewards = data["rewards"][rows].reshape(-1).astype(np.float32)
+    if "successes" in data:
+        successes = data["successes"][rows].reshape(-1) > 0
+    elif "success" in data:
+        successes = np.zeros(len(rewards), bool)
+        successes[-1] = bool(data["success"][index])
+    else:
+        successes = rewards > 0
+    observations = {
+        name: np.concatenate([data[f"observations{s}"][rows], data[f"next_observations{s}"][end - 1 : end]])
+        for name, s in names.items()
+    }
+    terminated = bool(data["terminals"][end - 1] > 0)
+    return Episode(observations, data["actions"][rows].astype(np.float32), rewards, successes, terminated)
+
+
+def matches(path: Path) -> bool:
+    """An .npz file with `episode_ends`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "episode_ends.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+FORMAT = Format(
+    "arrays", "plain .npz: observations, next_observations, actions, rewards, terminals, episode_ends", matches,
+    records, lambda path, episodes: save_npz(path, list(episodes)),
+)  # fmt: skip
