@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
-from exporl.envs.task import Family, Reward, Task, env_seed, sparse_reward
+from exporl.envs.collect import Expert, collect_episodes
+from exporl.envs.task import Family, Reward, Task, sparse_reward
 from exporl.types import Spec
 
 HORIZON = 200
@@ -123,26 +124,18 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
     """
     from metaworld.policies import ENV_POLICY_MAP
 
-    env, expert = MetaWorldEnv(name), ENV_POLICY_MAP[name]()
-    result = []
-    for index in range(episodes):
-        rng = np.random.default_rng((seed, index))
-        observation, info = env.reset(seed=env_seed(seed, index))
-        states, actions, successes, over = [observation["state"]], [], [], False
-        while not over:
+    def make_expert(env: Any) -> Expert:
+        expert = ENV_POLICY_MAP[name]()
+
+        def act(observation: dict[str, np.ndarray], info: dict[str, Any]) -> np.ndarray:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the experts warn that they ask for more than [-1, 1]
-                wanted = expert.get_action(info["state"])
-            action = np.clip(wanted + noise * rng.standard_normal(4), -1.0, 1.0).astype(np.float32)
-            observation, _, terminated, truncated, info = env.step(action)
-            states.append(observation["state"])
-            actions.append(action)
-            successes.append(info["success"])
-            over = terminated or truncated
-        done = np.array(successes)
-        result.append(
-            Episode({"state": np.stack(states)}, np.stack(actions), done.astype(np.float32), done, bool(done[-1]))
-        )
+                return expert.get_action(info["state"])
+
+        return act
+
+    env = MetaWorldEnv(name)
+    result = collect_episodes(env, make_expert, episodes, noise, seed)
     env.close()
     return result
 

@@ -67,9 +67,15 @@ class Family:
 
 
 def _families() -> dict[str, Family]:
-    from exporl.envs import metaworld, probes  # the families import this file
+    from exporl.envs import (  # the families import this file
+        metaworld,
+        probes,
+    )
 
-    return {"metaworld": metaworld.FAMILY, "probe": probes.FAMILY}
+    return {
+        "metaworld": metaworld.FAMILY,
+        "probe": probes.FAMILY,
+    }
 
 
 def sparse_reward(kind: Reward, default: Reward = "-1/0") -> Callable[[float], float]:
