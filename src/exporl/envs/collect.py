@@ -1,6 +1,8 @@
 """Recording demonstrations of scripted or trained experts."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,28 @@ from exporl.envs.task import env_seed
 
 Expert = Callable[[dict[str, np.ndarray], dict[str, Any]], np.ndarray]
 """(observation, info) -> wanted action [a]; what lies outside [-1, 1] is clipped."""
+_watcher: contextvars.ContextVar[Callable[[Episode], None] | None] = contextvars.ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched(on_episode: Callable[[Episode], None]) -> Iterator[None]:
+    """Inside, `on_episode` receives every episode as soon as it is recorded, whichever task's `collect` runs.
+
+    So progress can be shown without every task handing a callback through.
+    """
+    token = _watcher.set(on_episode)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def announce(episode: Episode) -> Episode:
+    """Shows a recorded episode to whoever watches and returns it; `collect_episodes` does so by itself."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher(episode)
+    return episode
 
 
 def collect_episodes(
@@ -25,7 +49,7 @@ def collect_episodes(
         noise: standard deviation of Gaussian noise added to every action before clipping to [-1, 1].
         seed: fixes starts and noise.
     """
-    return [_play(env, make_expert, noise, seed, index) for index in range(episodes)]
+    return [announce(_play(env, make_expert, noise, seed, index)) for index in range(episodes)]
 
 
 def _play(

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.collect import announce
 from exporl.envs.task import Family, Reward, Task
 from exporl.types import Spec
 
@@ -62,10 +63,11 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
             actions.append(action)
             rewards.append(reward)
             successes.append(info["success"])
-        result.append(
-            Episode({"state": np.stack(states)}, np.stack(actions), np.array(rewards, np.float32),
-                    np.array(successes), terminated)
+        episode = Episode(
+            {"state": np.stack(states)}, np.stack(actions), np.array(rewards, np.float32), np.array(successes),
+            terminated,
         )  # fmt: skip
+        result.append(announce(episode))
     return result
 
 
