@@ -25,6 +25,8 @@ Observation = Mapping[str, AnyArray]
 KeyArray = Key[Array, ""]
 PARTIAL = ("_prior", "_online")
 """Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere is a fault."""
+Precision = Literal["float32", "bfloat16"]
+"""Of matrix products in sampling and ranking; parameters, optimisers, TD targets and training are always float32."""
 Phase = Literal["pretrain", "critic_pretrain", "online"]
 """What one update call learns: the base by imitation; the critic (and edits) on prior data; everything."""
 
@@ -84,3 +86,5 @@ class Batch:
     """[...], 1 where the row comes from prior data, 0 where the agent collected it."""
     success: AnyArray
     """[...], 1 where the row's episode is known to have ended in success."""
+    next_proposals: AnyArray | None = None
+    """[..., n, h, a], base-policy actions kept for the next observation, where the replay keeps them."""

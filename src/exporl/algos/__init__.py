@@ -9,7 +9,7 @@ from exporl.algos.common import Algorithm
 from exporl.algos.expo import ExpoConfig, expo
 from exporl.algos.rlpd import RlpdConfig, rlpd
 from exporl.policies import BasePolicy
-from exporl.types import Spec
+from exporl.types import Precision, Spec
 
 ALGORITHMS: dict[str, tuple[type, Callable[..., Algorithm]]] = {
     "expo": (ExpoConfig, expo),
@@ -25,7 +25,9 @@ def closest(name: str, known: Any) -> str:
     return (f"Did you mean {match[0]!r}? " if match else "") + f"Known: {', '.join(sorted(known))}."
 
 
-def make_algorithm(name: str, config: Any, spec: Spec, base: BasePolicy | None) -> Algorithm:
+def make_algorithm(
+    name: str, config: Any, spec: Spec, base: BasePolicy | None, precision: Precision = "float32"
+) -> Algorithm:
     """Builds an algorithm by name.
 
     Args:
@@ -33,6 +35,7 @@ def make_algorithm(name: str, config: Any, spec: Spec, base: BasePolicy | None) 
         config: an instance of that algorithm's configuration class.
         spec: the task's shapes.
         base: the base policy; ignored by algorithms that have none.
+        precision: of the matrix products that rank candidates.
 
     Raises:
         ValueError: unknown name, a configuration of another algorithm, or options that contradict each other.
@@ -42,4 +45,4 @@ def make_algorithm(name: str, config: Any, spec: Spec, base: BasePolicy | None) 
     config_class, constructor = ALGORITHMS[name]
     if not isinstance(config, config_class):
         raise ValueError(f"{name} needs a {config_class.__name__}, got a {type(config).__name__}.")
-    return constructor(config, spec, base)
+    return constructor(config, spec, base, precision)

@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Literal
 
-import jax
 from flax import struct
 
 from exporl.algos import common
 from exporl.algos.common import Algorithm, Model
+from exporl.algos.options import check_options
 from exporl.policies.base import BasePolicy, propose
-from exporl.types import Batch, Params, Spec
+from exporl.types import Batch, Params, Precision, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class BcState:
     base_ema: Params
 
 
-def bc(config: BcConfig, spec: Spec, base: BasePolicy) -> Algorithm:
-    """The algorithm for one task and one base policy. Raises ValueError for options out of range."""
-    common.check_options(config)
+def bc(config: BcConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32") -> Algorithm:
+    """The algorithm for one task and one base policy, which owns the precision. Raises ValueError for options out of range."""
+    check_options(config)
     successes_only = config.base_data == "successes"
 
     def init(key) -> BcState:
@@ -54,6 +54,5 @@ def bc(config: BcConfig, spec: Spec, base: BasePolicy) -> Algorithm:
     def act(params, observation, key):
         return propose(base, params, observation, 1, key, spec)[:, 0]
 
-    act = jax.jit(act)
-    compiled = jax.jit(update, static_argnames="phase", donate_argnames="state")
-    return Algorithm(init, compiled, acting, act, act, act, common.ALL_PHASES - {"critic_pretrain"}, {})
+    phases = common.ALL_PHASES - {"critic_pretrain"}
+    return common.compiled(init, update, acting, act, act, act, phases=phases, parts={})

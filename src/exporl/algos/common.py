@@ -1,8 +1,6 @@
 """What the algorithms share: the record they return, trained models and the critic's update."""
 
-import dataclasses
 import math
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ from exporl.ops.gaussian import temperature_loss
 from exporl.ops.selection import per_candidate
 from exporl.ops.td import critic_loss
 from exporl.policies.base import BasePolicy
-from exporl.types import PARTIAL, AnyArray, Batch, KeyArray, Metrics, Observation, Params, Phase
+from exporl.types import PARTIAL, AnyArray, Batch, KeyArray, Metrics, Observation, Params, Phase, Precision
 
 ALL_PHASES: frozenset[Phase] = frozenset({"pretrain", "critic_pretrain", "online"})
 
@@ -42,6 +40,9 @@ class Algorithm(NamedTuple):
     """The phases that `update` supports."""
     parts: Mapping[str, Callable[..., Any]]
     """The named functions that the update is made of, for tests, diagnostics and tools."""
+    propose: Callable[..., Float[Array, "b n h a"]] | None = None
+    """(state, observation [b, ...], key) -> n base samples, for the replay to keep as `Batch.next_proposals`; None unless
+    the update reads them."""
 
 
 @struct.dataclass
@@ -83,10 +84,28 @@ def min_q(
     observation: Observation,
     action: Float[Array, "b n h a"],
     members: Int[Array, " m"],
+    precision: Precision = "float32",
 ) -> Float[Array, "b n"]:
     """Minimum over some members of a critic ensemble, for every candidate. Only these members are evaluated."""
-    critic: Any = Critic(hidden, members.shape[0])
+    critic: Any = Critic(hidden, members.shape[0], precision)
     return critic.apply(take_members(params, members), per_candidate(observation), action).min(axis=0)
+
+
+def choice_metrics(q: Float[Array, "b n"], index: Int[Array, " b"], num: int) -> Metrics:
+    """How often an edit was chosen, and by how much the best edit beats the best of the first `num`, the base samples."""
+    metrics = {"edit/picked": (index >= num).mean(dtype=jnp.float32)}
+    if q.shape[1] > num:
+        metrics["edit/advantage"] = (q[:, num:].max(axis=-1) - q[:, :num].max(axis=-1)).mean()
+    return metrics
+
+
+def compiled(init, update, acting, act, act_eval, act_base, *, phases=ALL_PHASES, parts, propose=None) -> Algorithm:
+    """The record of an algorithm, its functions compiled; `update` may overwrite the state passed in."""
+    jit = lambda function: function and jax.jit(function)  # noqa: E731
+    update = jax.jit(update, static_argnames="phase", donate_argnames="state")
+    once = {id(function): jit(function) for function in (act, act_eval, act_base)}
+    acts = (once[id(function)] for function in (act, act_eval, act_base))
+    return Algorithm(init, update, acting, *acts, phases, parts, jit(propose))
 
 
 def update_critic(
@@ -170,47 +189,3 @@ def reduce_metrics(metrics: dict[str, Float[Array, " u"]]) -> Metrics:
 def last_minibatch(batches: Batch) -> Batch:
     """[u, b, ...] -> [b, ...]: the minibatch on which the policies are updated."""
     return jax.tree.map(lambda x: x[-1], batches)
-
-
-def check_options(config: Any) -> None:
-    """Checks the options that algorithms have in common.
-
-    Raises:
-        ValueError: naming the option, its value and the values that are possible.
-    """
-    options: dict[str, Any] = dataclasses.asdict(config)
-    hints = typing.get_type_hints(type(config))
-    for name, value in options.items():
-        _check_choice(name, value, hints[name])
-        if name.endswith("learning_rate") and not value >= 0:
-            raise ValueError(f"{name} must not be negative, got {value}.")
-        if name in ("tau", "base_tau") and not 0 < value <= 1:
-            raise ValueError(f"{name} must be in (0, 1], got {value}.")
-        if name == "edit_dropout" and not 0 <= value < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {value}.")
-        if name == "initial_temperature" and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}.")
-        if name == "hidden" and (not value or min(value) < 1):
-            raise ValueError(f"hidden must list at least one positive layer size, got {value}.")
-    if "num_qs" in options and not 1 <= options["num_min_qs"] <= options["num_qs"]:
-        raise ValueError(f"num_min_qs must be between 1 and num_qs={options['num_qs']}, got {options['num_min_qs']}.")
-    if "num_base_samples" in options:
-        num, edits = options["num_base_samples"], options["num_edit_samples"]
-        if not 0 <= edits <= num or num < 1:
-            raise ValueError(
-                f"num_edit_samples must be between 0 and num_base_samples={num} (at least 1), got {edits}: "
-                "every edit starts from one base sample."
-            )
-        if not 0 < options["edit_scale"] <= 2:
-            raise ValueError(
-                f"edit_scale must be in (0, 2], got {options['edit_scale']}; for no edits set num_edit_samples=0."
-            )
-        if options["backup_entropy"] and options["selection"] != "soft":
-            raise ValueError("backup_entropy needs selection='soft': the best candidate has log probability 0.")
-
-
-def _check_choice(name: str, value: Any, hint: Any) -> None:
-    parts = (hint, *typing.get_args(hint))
-    choices = [c for part in parts if typing.get_origin(part) is typing.Literal for c in typing.get_args(part)]
-    if choices and isinstance(value, str) and value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")

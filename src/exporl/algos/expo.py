@@ -5,6 +5,7 @@ value; the on-the-fly policy takes the best candidate, to act and to bootstrap. 
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
@@ -13,7 +14,9 @@ import optax
 from flax import struct
 
 from exporl.algos import common
+from exporl.algos.backup import BackupConfig, FilterState, make_backup
 from exporl.algos.common import Algorithm, Model
+from exporl.algos.options import check_options
 from exporl.nets.critic import Critic
 from exporl.nets.gaussian import TanhGaussian
 from exporl.ops import gaussian
@@ -21,11 +24,11 @@ from exporl.ops.ensemble import random_members
 from exporl.ops.selection import per_candidate, select, take_candidate
 from exporl.ops.td import td_target
 from exporl.policies.base import BasePolicy, learning_rate, propose
-from exporl.types import Batch, Params, Spec
+from exporl.types import Batch, Params, Precision, Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpoConfig:
+class ExpoConfig(BackupConfig):
     """EXPO. Defaults are Table 1 of the paper where it has the number, else the official code."""
 
     num_base_samples: int = 8  # Actions n that the base policy proposes per observation (paper: N).
@@ -43,15 +46,13 @@ class ExpoConfig:
     initial_temperature: float = 1.0  # Entropy weight at the start (paper: alpha). Scale it with the reward.
     edit_dropout: float = 0.0  # Dropout of the edit policy while it is trained (Adroit: 0.1).
     entropy_scale: float = 1.0  # Factor on the entropy term of the edit loss.
-    # attainable: -d/2 + d ln(edit_scale); released: -d/2, out of reach below edit_scale 0.306; or a number of nats.
-    target_entropy: Literal["attainable", "released"] | float = "attainable"
+    target_entropy: Literal["attainable", "released"] | float = "attainable"  # -d/2 + d ln(edit_scale); -d/2; or nats.
     clip_edits: bool = True  # Clip edited actions to [-1, 1]; the release does not.
     selection: Literal["argmax", "soft"] = "argmax"  # Take the best candidate, or draw i with p ~ exp(softness * Q_i).
     softness: float = 1.0  # Inverse temperature of soft selection (kappa), per unit of Q.
     backup_entropy: bool = False  # With soft selection: bootstrap from Q - temperature * log p(choice).
     base_data: Literal["all", "successes"] = "all"  # The base keeps imitating all rows, or successful episodes only.
     acting_base: Literal["ema", "live"] = "ema"  # Base parameters that act; the TD target always samples the live ones.
-    hoist_sampling: bool = False  # Draw the candidates of all minibatches in one call: same result, for accelerators.
 
 
 @struct.dataclass
@@ -64,22 +65,25 @@ class ExpoState:
     critic: Model
     target_critic: Params
     log_temperature: Model
+    filter: FilterState | None
 
 
-def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
+def expo(config: ExpoConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32") -> Algorithm:
     """The algorithm for one task and one base policy. Raises ValueError where options contradict each other."""
-    common.check_options(config)
+    check_options(config)
     num_dims, n = spec.chunk_length * spec.action_dim, config.num_base_samples
-    softness = config.softness if config.selection == "soft" else None
-    successes_only = config.base_data == "successes"
+    softness, successes_only = config.softness if config.selection == "soft" else None, config.base_data == "successes"
     entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims, config.edit_scale)
     entropy_limit = gaussian.max_entropy(num_dims, config.edit_scale)
-    limits = {"edit/target_entropy": jnp.float32(entropy_goal), "edit/max_entropy": jnp.float32(entropy_limit)}
+    limits = {"edit/target_entropy": entropy_goal, "edit/max_entropy": entropy_limit}
     critic: Any = Critic(config.hidden, config.num_qs)
     edit: Any = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim, config.edit_dropout)
     critic_optimizer = optax.flatten(optax.adam(config.critic_learning_rate))
     edit_optimizer = optax.flatten(optax.adam(learning_rate(config.edit_learning_rate, config.decay_steps)))
     temperature_optimizer = optax.adam(config.temperature_learning_rate)
+    step_critic = functools.partial(common.update_critic, critic, critic_optimizer, config.tau)
+    step_base = functools.partial(common.update_base, base, config.base_tau)
+    backup = make_backup(base, spec, config, precision)
 
     def init(key) -> ExpoState:
         base_key, edit_key, critic_key = jax.random.split(key, 3)
@@ -88,29 +92,31 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         critic_model = Model.create(critic.init(critic_key, *spec.example()), critic_optimizer)
         log_temperature = Model.create(jnp.log(jnp.float32(config.initial_temperature)), temperature_optimizer)
         base_ema, target_critic = common.fresh((base_model.params, critic_model.params))
-        return ExpoState(base_model, base_ema, edit_model, critic_model, target_critic, log_temperature)
+        filters = backup.init(jax.random.fold_in(key, 3))
+        return ExpoState(base_model, base_ema, edit_model, critic_model, target_critic, log_temperature, filters)
 
-    def edited(params, observation, action, eps, dropout_key=None):
+    def edited(params, observation, action, eps, dropout_key=None, net=edit):
         """action + edit_scale * e, e ~ edit policy: the action, the unit edit e and its log density before scaling."""
         rngs = None if dropout_key is None else {"dropout": dropout_key}
-        mean, log_std = edit.apply(params, observation, action, deterministic=rngs is None, rngs=rngs)
+        mean, log_std = net.apply(params, observation, action, deterministic=rngs is None, rngs=rngs)
         unit, log_prob = gaussian.tanh_sample(mean, log_std, eps)
         moved = action + config.edit_scale * unit
         return jnp.clip(moved, -1.0, 1.0) if config.clip_edits else moved, unit, log_prob
 
-    def candidates(base_params, edit_params, observation, key):
-        """n base samples, then their edits: [b, n + num_edit_samples, h, a]."""
+    def candidates(base_params, edit_params, observation, key, proposals=None):
+        """n base samples (or those given), then their edits: [b, n + num_edit_samples, h, a]."""
         propose_key, edit_key = jax.random.split(key)
-        proposals = propose(base, base_params, observation, n, propose_key, spec)
+        proposals = propose(base, base_params, observation, n, propose_key, spec) if proposals is None else proposals
         if config.num_edit_samples == 0:
             return proposals
         start = proposals[:, : config.num_edit_samples]
         eps = jax.random.normal(edit_key, start.shape)
-        return jnp.concatenate([proposals, edited(edit_params, per_candidate(observation), start, eps)[0]], axis=1)
+        moved = edited(edit_params, per_candidate(observation), start, eps, net=edit.clone(precision=precision))[0]
+        return jnp.concatenate([proposals, moved], axis=1)
 
     def choose(critic_params, observation, actions, members, key):
         """The on-the-fly policy: (action [b, h, a], index [b], log probability [b], values [b, n])."""
-        q = common.min_q(config.hidden, critic_params, observation, actions, members)
+        q = common.min_q(config.hidden, critic_params, observation, actions, members, precision)
         index, log_prob = select(q, key, softness)
         return take_candidate(actions, index), index, log_prob, q
 
@@ -120,10 +126,7 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         value = common.min_q(config.hidden, target_critic, batch.next_observation, action[:, None], value_members)[:, 0]
         if config.backup_entropy:
             value = value - temperature * log_prob
-        metrics = {"edit/picked": (index >= n).mean(dtype=jnp.float32)}
-        if config.num_edit_samples:
-            metrics["edit/advantage"] = (q[:, n:].max(axis=-1) - q[:, :n].max(axis=-1)).mean()
-        return td_target(batch.reward, batch.discount, value), metrics
+        return td_target(batch.reward, batch.discount, value), common.choice_metrics(q, index, backup.num)
 
     def edit_loss(params, critic_params, temperature, batch, eps, dropout_key=None):
         """entropy_scale * temperature * log density - mean Q over all critics, for edits of the batch's own actions."""
@@ -134,22 +137,22 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         metrics["edit/saturated"] = (jnp.abs(unit) > 0.95).mean(dtype=jnp.float32)
         return (config.entropy_scale * temperature * log_prob - q).mean(), metrics
 
-    def update_critic(state: ExpoState, batch: Batch, actions, key):
+    def update_critic(state: ExpoState, batch: Batch, drawn, key):
         member_key, value_key, choice_key = jax.random.split(key, 3)
         members, value_members = (random_members(k, config.num_qs, config.num_min_qs) for k in (member_key, value_key))
-        old, temperature = state.target_critic, jnp.exp(state.log_temperature.params)
+        (actions, noise), old, temperature = drawn, state.target_critic, jnp.exp(state.log_temperature.params)
         target, metrics = bootstrap(old, temperature, batch, actions, members, value_members, choice_key)
-        model, target_params, critic_metrics = common.update_critic(
-            critic, critic_optimizer, config.tau, state.critic, old, batch, target
-        )
-        return dataclasses.replace(state, critic=model, target_critic=target_params), metrics | critic_metrics
+        model, target_params, critic_metrics = step_critic(state.critic, old, batch, target)
+        value = common.min_q(config.hidden, old, batch.next_observation, actions[:, :1], value_members)[:, 0]
+        kept, filter_metrics = backup.learn(state.filter, batch, noise, value)
+        state = dataclasses.replace(state, critic=model, target_critic=target_params, filter=kept)
+        return state, metrics | critic_metrics | filter_metrics
 
     def update_edit(state: ExpoState, batch: Batch, key):
         eps_key, dropout_key = jax.random.split(key)
         eps, temperature = jax.random.normal(eps_key, batch.action.shape), jnp.exp(state.log_temperature.params)
-        (loss, metrics), grads = jax.value_and_grad(edit_loss, has_aux=True)(
-            state.edit.params, state.critic.params, temperature, batch, eps, dropout_key
-        )
+        inputs = state.edit.params, state.critic.params, temperature, batch, eps, dropout_key
+        (loss, metrics), grads = jax.value_and_grad(edit_loss, has_aux=True)(*inputs)
         model, entropy = state.edit.apply_gradients(grads, edit_optimizer), metrics["edit/entropy"]
         alpha = common.update_temperature(state.log_temperature, temperature_optimizer, entropy, entropy_goal)
         metrics |= {"edit/loss": loss, "edit/temperature": temperature} | limits
@@ -162,20 +165,18 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
             model, average, metrics = common.pretrain_base(base, state.base, batches, successes_only, base_key)
             return dataclasses.replace(state, base=model, base_ema=average), metrics
 
-        def draw(batch: Batch, key):  # the base and edit policies stand still during the critic steps
-            return candidates(state.base.params, state.edit.params, batch.next_observation, key)
+        def draw(state, batch: Batch, key):  # the base and edit policies stand still during the critic steps
+            proposals, noise = backup.draw(state.base.params, state.filter, batch, jax.random.fold_in(key, 2))
+            return candidates(state.base.params, state.edit.params, batch.next_observation, key, proposals), noise
 
         draw_keys, keys = jax.random.split(critic_key, (2, batches.reward.shape[0]))
-        if config.hoist_sampling:
-            xs, step = (batches, jax.vmap(draw)(batches, draw_keys), keys), lambda s, x: update_critic(s, *x)
-        else:
-            xs, step = (batches, draw_keys, keys), lambda s, x: update_critic(s, x[0], draw(x[0], x[1]), x[2])
-        new_state, metrics = jax.lax.scan(step, state, xs)
+        hoisted = config.hoist_sampling is True
+        drawn = jax.vmap(functools.partial(draw, state))(batches, draw_keys) if hoisted else draw_keys
+        step = lambda s, x: update_critic(s, x[0], x[1] if hoisted else draw(s, x[0], x[1]), x[2])  # noqa: E731
+        new_state, metrics = jax.lax.scan(step, state, (batches, drawn, keys))
         metrics, last = common.reduce_metrics(metrics), common.last_minibatch(batches)
         if phase == "online":
-            model, average, base_metrics = common.update_base(
-                base, config.base_tau, state.base, state.base_ema, last, successes_only, base_key
-            )
+            model, average, base_metrics = step_base(state.base, state.base_ema, last, successes_only, base_key)
             new_state, metrics = dataclasses.replace(new_state, base=model, base_ema=average), metrics | base_metrics
         if config.num_edit_samples:
             new_state, edit_metrics = update_edit(new_state, last, edit_key)
@@ -183,18 +184,17 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy) -> Algorithm:
         return new_state, metrics
 
     def acting(state: ExpoState) -> Params:
-        base_params = state.base_ema if config.acting_base == "ema" else state.base.params
-        return {"base": base_params, "edit": state.edit.params, "critic": state.target_critic}
+        params = {"edit": state.edit.params, "critic": state.target_critic, "filter": backup.acting(state.filter)}
+        return params | {"base": state.base_ema if config.acting_base == "ema" else state.base.params}
 
     def act(params, observation, key):
-        candidate_key, member_key, choice_key = jax.random.split(key, 3)
-        actions = candidates(params["base"], params["edit"], observation, candidate_key)
+        candidate_key, member_key, choice_key, keep_key = *jax.random.split(key, 3), jax.random.fold_in(key, 3)
+        proposals = backup.act(params["base"], params["filter"], observation, keep_key)
+        actions = candidates(params["base"], params["edit"], observation, candidate_key, proposals)
         members = random_members(member_key, config.num_qs, config.num_min_qs)
         return choose(params["critic"], observation, actions, members, choice_key)[0]
 
-    def act_base(params, observation, key):
-        return propose(base, params["base"], observation, 1, key, spec)[:, 0]
-
+    act_base = lambda params, observation, key: propose(base, params["base"], observation, 1, key, spec)[:, 0]  # noqa: E731
     parts = {f.__name__: f for f in (edited, candidates, choose, bootstrap, edit_loss, update_critic)}
-    compiled = jax.jit(update, static_argnames="phase", donate_argnames="state")
-    return Algorithm(init, compiled, acting, jax.jit(act), jax.jit(act), jax.jit(act_base), common.ALL_PHASES, parts)
+    fill = (lambda state, *inputs: propose(base, state.base.params, *inputs, spec)) if backup.fills else None
+    return common.compiled(init, update, acting, act, act, act_base, parts=parts, propose=fill)

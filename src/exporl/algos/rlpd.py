@@ -14,13 +14,14 @@ from flax import struct
 
 from exporl.algos import common
 from exporl.algos.common import Algorithm, Model
+from exporl.algos.options import check_options
 from exporl.nets.critic import Critic
 from exporl.nets.gaussian import TanhGaussian
 from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
 from exporl.ops.td import td_target
 from exporl.policies.base import BasePolicy
-from exporl.types import Batch, Params, Spec
+from exporl.types import Batch, Params, Precision, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +50,13 @@ class RlpdState:
     log_temperature: Model
 
 
-def rlpd(config: RlpdConfig, spec: Spec, base: BasePolicy | None = None) -> Algorithm:
+def rlpd(config: RlpdConfig, spec: Spec, base: BasePolicy | None = None, precision: Precision = "float32") -> Algorithm:
     """The algorithm for one task; a base policy is not used. Raises ValueError where options contradict each other."""
-    common.check_options(config)
+    check_options(config)
+    if precision != "float32":
+        raise ValueError(
+            f"rlpd samples no base policy and ranks no candidates: precision must be float32, got {precision}."
+        )
     num_dims = spec.chunk_length * spec.action_dim
     entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims)
     critic: Any = Critic(config.hidden, config.num_qs)
@@ -134,6 +139,5 @@ def rlpd(config: RlpdConfig, spec: Spec, base: BasePolicy | None = None) -> Algo
         return jnp.tanh(policy.apply(params, observation)[0])
 
     parts = {f.__name__: f for f in (sample, bootstrap, policy_loss, update_critic)}
-    compiled = jax.jit(update, static_argnames="phase", donate_argnames="state")
     phases = common.ALL_PHASES - {"pretrain"}
-    return Algorithm(init, compiled, acting, jax.jit(act), jax.jit(act_eval), None, phases, parts)
+    return common.compiled(init, update, acting, act, act_eval, None, phases=phases, parts=parts)

@@ -6,15 +6,16 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from exporl.nets.mlp import MLP, flat_action, flat_observation, xavier
-from exporl.types import Observation
+from exporl.types import Observation, Precision
 
 
 class _Value(nn.Module):
     hidden: Sequence[int]
+    precision: Precision
 
     @nn.compact
     def __call__(self, *inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-        x = MLP(self.hidden, layer_norm=True, name="MLP_0")(*inputs)
+        x = MLP(self.hidden, layer_norm=True, precision=self.precision, name="MLP_0")(*inputs)
         return nn.Dense(1, kernel_init=xavier, name="Dense_0")(x)[..., 0]
 
 
@@ -27,6 +28,7 @@ class Critic(nn.Module):
 
     hidden: Sequence[int]
     num_qs: int
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, observation: Observation, action: Float[Array, "*b h a"]) -> Float[Array, "e *b"]:
@@ -37,4 +39,6 @@ class Critic(nn.Module):
             in_axes=None,  # pyright: ignore[reportArgumentType]
             axis_size=self.num_qs,
         )
-        return ensemble(self.hidden, name="ensemble")(flat_observation(observation), flat_action(action))
+        return ensemble(self.hidden, self.precision, name="ensemble")(
+            flat_observation(observation), flat_action(action)
+        )

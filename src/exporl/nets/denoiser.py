@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from exporl.nets.mlp import SplitDense, flat_action, flat_observation, xavier
-from exporl.types import Observation
+from exporl.nets.mlp import SplitDense, flat_action, flat_observation, product, xavier
+from exporl.types import Observation, Precision
 
 
 class Denoiser(nn.Module):
@@ -19,13 +19,14 @@ class Denoiser(nn.Module):
     num_blocks: int = 3
     expansion: int = 4
     time_dim: int = 128
+    precision: Precision = "float32"
 
     def setup(self):
         self.frequencies = self.param("frequencies", nn.initializers.normal(0.2), (self.time_dim // 2, 1))
         self.time_hidden = nn.Dense(2 * self.time_dim, kernel_init=xavier)
         self.time_out = nn.Dense(2 * self.time_dim, kernel_init=xavier)
-        self.input = SplitDense(self.width)
-        self.blocks = [_Block(self.expansion) for _ in range(self.num_blocks)]
+        self.input = SplitDense(self.width, self.precision)
+        self.blocks = [_Block(self.expansion, self.precision) for _ in range(self.num_blocks)]
 
     def embed(self, time: Float[Array, "*b 1"]) -> Float[Array, "*b c"]:
         """Time embedding. It depends on time alone, so samplers compute it once per step, not per action."""
@@ -42,14 +43,17 @@ class Denoiser(nn.Module):
         for block in self.blocks:
             out = block(out)
         size = x.shape[-2] * x.shape[-1]
-        return nn.Dense(size, kernel_init=xavier, name="output")(nn.swish(out)).reshape(x.shape)
+        last = nn.Dense(size, kernel_init=xavier, dot_general=product(self.precision), name="output")
+        return last(nn.swish(out)).reshape(x.shape)
 
 
 class _Block(nn.Module):
     expansion: int
+    precision: Precision
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        dot, width = product(self.precision), x.shape[-1]
         y = nn.LayerNorm(name="norm")(x)
-        y = nn.swish(nn.Dense(self.expansion * x.shape[-1], name="expand")(y))
-        return x + nn.Dense(x.shape[-1], name="contract")(y)
+        y = nn.swish(nn.Dense(self.expansion * width, dot_general=dot, name="expand")(y))
+        return x + nn.Dense(width, dot_general=dot, name="contract")(y)

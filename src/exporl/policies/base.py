@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from exporl.nets.denoiser import Denoiser
 from exporl.ops.selection import per_candidate
-from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Spec
+from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Precision, Spec
 
 
 class BasePolicy(NamedTuple):
@@ -66,9 +66,11 @@ class Network(NamedTuple):
     """(params, time [..., 1]) -> time embedding [..., c]."""
     predict: Callable[[Params, Observation, Array, Array], Array]
     """(params, observation, noisy action [..., h, a], time embedding) -> noise or velocity [..., h, a]."""
+    predict_sampling: Callable[[Params, Observation, Array, Array], Array]
+    """The same in the precision of sampling."""
 
 
-def build(config: BaseConfig, spec: Spec) -> tuple[Network, optax.GradientTransformation]:
+def build(config: BaseConfig, spec: Spec, precision: Precision) -> tuple[Network, optax.GradientTransformation]:
     """Network and optimiser that both kinds share.
 
     Raises:
@@ -81,6 +83,7 @@ def build(config: BaseConfig, spec: Spec) -> tuple[Network, optax.GradientTransf
         raise ValueError(f"base.time_dim must be even (sines and cosines), got {config.time_dim}.")
     schedule = learning_rate(config.learning_rate, config.decay_steps)
     module: Any = Denoiser(config.width, config.num_blocks, time_dim=config.time_dim)
+    sampling: Any = module.clone(precision=precision)
 
     def init(key: KeyArray) -> Params:
         observation, action = spec.example()
@@ -89,7 +92,7 @@ def build(config: BaseConfig, spec: Spec) -> tuple[Network, optax.GradientTransf
     def embed(params: Params, time: Array) -> Array:
         return module.apply(params, time, method="embed")
 
-    network = Network(init, embed, module.apply)
+    network = Network(init, embed, module.apply, sampling.apply)
     return network, optax.flatten(optax.adamw(schedule, weight_decay=config.weight_decay))
 
 

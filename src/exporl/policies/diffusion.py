@@ -5,16 +5,16 @@ import jax.numpy as jnp
 
 from exporl.ops.generative import ddpm_loss, ddpm_sample, vp_schedule
 from exporl.policies.base import BaseConfig, BasePolicy, build
-from exporl.types import Spec
+from exporl.types import Precision, Spec
 
 
-def diffusion(config: BaseConfig, spec: Spec) -> BasePolicy:
+def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> BasePolicy:
     """A DDPM policy with a variance-preserving schedule over `config.num_steps` steps.
 
     Raises:
         ValueError: a size in the configuration is not positive.
     """
-    net, optimizer = build(config, spec)
+    net, optimizer = build(config, spec, precision)
     schedule = vp_schedule(config.num_steps)
 
     def loss(params, batch, weight, key):
@@ -30,8 +30,7 @@ def diffusion(config: BaseConfig, spec: Spec) -> BasePolicy:
     def decode(params, observation, noise):
         conditions = net.embed(params, jnp.arange(config.num_steps, dtype=jnp.float32)[:, None])
         lead = (1,) * (noise.ndim - 3)
-        return ddpm_sample(
-            lambda x, c: net.predict(params, observation, x, c.reshape(*lead, -1)), conditions, schedule, noise
-        )
+        predict = lambda x, c: net.predict_sampling(params, observation, x, c.reshape(*lead, -1))  # noqa: E731
+        return ddpm_sample(predict, conditions, schedule, noise)
 
     return BasePolicy(net.init, loss, decode, (config.num_steps, spec.chunk_length, spec.action_dim), optimizer)

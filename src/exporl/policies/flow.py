@@ -5,19 +5,19 @@ import jax.numpy as jnp
 
 from exporl.ops.generative import euler_sample, flow_loss
 from exporl.policies.base import BaseConfig, BasePolicy, build
-from exporl.types import Spec
+from exporl.types import Precision, Spec
 
 TIME_SCALE = 10.0
 """The network reads 10 t, so that its Fourier features see the range of a 10-step diffusion."""
 
 
-def flow(config: BaseConfig, spec: Spec) -> BasePolicy:
+def flow(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> BasePolicy:
     """A flow policy: straight paths from noise (t = 0) to the action (t = 1), `config.num_steps` Euler steps.
 
     Raises:
         ValueError: a size in the configuration is not positive.
     """
-    net, optimizer = build(config, spec)
+    net, optimizer = build(config, spec, precision)
 
     def embed(params, time):
         return net.embed(params, TIME_SCALE * time)
@@ -35,6 +35,7 @@ def flow(config: BaseConfig, spec: Spec) -> BasePolicy:
     def decode(params, observation, noise):
         conditions = embed(params, jnp.arange(config.num_steps)[:, None] / config.num_steps)
         lead = (1,) * (noise.ndim - 2)
-        return euler_sample(lambda x, c: net.predict(params, observation, x, c.reshape(*lead, -1)), conditions, noise)
+        predict = lambda x, c: net.predict_sampling(params, observation, x, c.reshape(*lead, -1))  # noqa: E731
+        return euler_sample(predict, conditions, noise)
 
     return BasePolicy(net.init, loss, decode, (spec.chunk_length, spec.action_dim), optimizer)
