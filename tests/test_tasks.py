@@ -97,7 +97,7 @@ def test_an_unknown_reward_convention():
 
 def test_every_task_has_a_name_of_its_own():
     names = [name for name, _ in list_tasks()]
-    assert len(names) == len(set(names)) == 54
+    assert len(names) == len(set(names))
     assert {name for name in names if name.startswith("probe/")} == {f"probe/{name}" for name in PROBES}
     assert "metaworld/peg-insert-side-v3" in names
 
@@ -112,12 +112,14 @@ def test_every_task_has_a_name_of_its_own():
     ],
 )
 def test_an_unknown_task_names_the_closest(name, closest):
-    with pytest.raises(ValueError, match=rf"unknown task '{name}'\. Did you mean '{closest}'\? .* lists all 54"):
+    with pytest.raises(
+        ValueError, match=rf"unknown task '{name}'\. Did you mean '{closest}'\? .* lists all {len(list_tasks())}"
+    ):
         make_task(name)
 
 
 def test_a_task_like_no_other():
-    with pytest.raises(ValueError, match=r"unknown task '0000'. `exporl tasks` lists all 54"):
+    with pytest.raises(ValueError, match=rf"unknown task '0000'. `exporl tasks` lists all {len(list_tasks())}"):
         make_task("0000")
 
 

@@ -68,11 +68,13 @@ class Family:
 
 def _families() -> dict[str, Family]:
     from exporl.envs import (  # the families import this file
+        adroit,
         metaworld,
         probes,
     )
 
     return {
+        "adroit": adroit.FAMILY,
         "metaworld": metaworld.FAMILY,
         "probe": probes.FAMILY,
     }
