@@ -69,12 +69,14 @@ class Family:
 def _families() -> dict[str, Family]:
     from exporl.envs import (  # the families import this file
         adroit,
+        antmaze,
         metaworld,
         probes,
     )
 
     return {
         "adroit": adroit.FAMILY,
+        "antmaze": antmaze.FAMILY,
         "metaworld": metaworld.FAMILY,
         "probe": probes.FAMILY,
     }
