@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from exporl.cli_tasks import check_command, tasks_command
+
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
 
   exporl demo                      imitation, then EXPO and RLPD on a robot task, and a report: start here
@@ -22,7 +24,8 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train --resume RUN        go on where a run stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
   exporl report RUN [RUN ...]      one HTML page about one or more runs
-  exporl tasks                     the tasks: dimensions, horizon, data, what to install
+  exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
+  exporl check TASK                whether a task, or your own environment, keeps every promise, and how to mend it
   exporl presets [ALGO [PRESET]]   named option sets, every number with its source
 """
 FAILED, STOPPED = 2, 130
@@ -185,22 +188,6 @@ def report_command(args: list[str]) -> int:
     return 0
 
 
-def tasks_command(args: list[str]) -> int:
-    """`exporl tasks`."""
-    argparse.ArgumentParser(prog="exporl tasks", description="List the tasks.").parse_args(args)
-    from importlib.util import find_spec
-
-    from exporl.envs.task import list_tasks
-
-    table = Table("family", "what", "needs", "tasks")
-    for family, record in dict((name.split("/")[0], family) for name, family in list_tasks()).items():
-        missing = record.module is not None and find_spec(record.module) is None
-        needs = "-" if record.extra is None else f"exporl\\[{record.extra}]" + (" (not installed)" if missing else "")
-        table.add_row(family, record.summary, needs, " ".join(f"{family}/{name}" for name in record.names))
-    Console().print(table)
-    return 0
-
-
 def presets_command(args: list[str]) -> int:
     """`exporl presets [ALGO [PRESET]]`."""
     parser = argparse.ArgumentParser(prog="exporl presets", description="List presets, or one with its sources.")
@@ -243,6 +230,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": eval_command,
     "report": report_command,
     "tasks": tasks_command,
+    "check": check_command,
     "presets": presets_command,
 }
 

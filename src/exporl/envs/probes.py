@@ -78,7 +78,7 @@ def make(name: str, reward: Reward) -> Task:
         make_env=functools.partial(Probe, name),
         spec=SPEC,
         reward=float,
-        max_episode_steps=2,
+        max_episode_steps=1 if name == "timeout" else 3,  # the others end by themselves before any limit
         collect=functools.partial(collect, name),
         source="two-mode script",
     )
