@@ -1,5 +1,6 @@
 """Every test runs with the key-reuse checker on and with silent rank promotion forbidden."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiling these small programs takes far longer than running them: hardly optimise them, and compile each only once.
 jax.config.update("jax_disable_most_optimizations", True)
 _CACHE = tempfile.TemporaryDirectory(prefix="exporl-test-cache-")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_compilation_cache_dir", os.environ.get("EXPORL_TEST_CACHE", _CACHE.name))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

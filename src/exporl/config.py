@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 from exporl.algos import ALGORITHMS, closest
 from exporl.envs.task import Reward
 from exporl.policies import BaseConfig
+from exporl.types import Precision
 
 AlgoT = TypeVar("AlgoT")
 
@@ -59,6 +60,9 @@ class TrainConfig:
     """Rows per minibatch."""
     discount: float = 0.99
     """Per environment step (gamma)."""
+    prefetch: bool = True
+    """Draw the next update's rows while the device is busy with this one: they cannot include the step in between.
+    False draws them afterwards, as the release does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +113,9 @@ class RunConfig(Generic[AlgoT]):
     """Actions predicted at once (h)."""
     execute_length: int | None = None
     """Actions played of each chunk; all of them by default."""
+    precision: Precision = "float32"
+    """Of the matrix products that sample the base policy and rank candidates: bfloat16 is faster and rounds them.
+    Parameters, optimisers, TD targets and all training stay float32."""
     base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
     """The base policy."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

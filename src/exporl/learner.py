@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from exporl.algos.common import Algorithm
-from exporl.types import Batch, KeyArray, Metrics, Params, Phase
+from exporl.types import Batch, KeyArray, Metrics, Observation, Params, Phase
 
-INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM = range(6)
+INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
 """Purposes of randomness: every draw follows from (run seed, purpose, counter), so a resumed run repeats it."""
 
 _COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -40,6 +40,11 @@ class Learner:
         self.state, metrics = self.algorithm.update(self.state, batches, key, phase=phase)
         self.updates += 1
         return metrics
+
+    def propose(self, observation: Observation, index: int) -> np.ndarray:
+        """Base samples [b, n, h, a] for the replay to keep; call `index` of this update has a key of its own."""
+        key = jax.random.fold_in(run_key(self.seed, PROPOSE, self.updates), index)
+        return np.asarray(self.algorithm.propose(self.state, observation, key))
 
     def acting(self) -> Params:
         """The part of the state that acting needs."""

@@ -56,8 +56,8 @@ class Session:
         self.episodes = self._prior_episodes()
         self.normalizer = self._statistics()
         self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
-        base = make_base(config.base, self.spec)
-        self.algorithm: Algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base)
+        base = make_base(config.base, self.spec, config.precision)
+        self.algorithm: Algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base, config.precision)
         self.learner = Learner(self.algorithm, config.seed)
         self._eval_envs: list[Any] = []
 
@@ -106,8 +106,9 @@ class Session:
                 for e in episodes
             ]
         return Replay.from_episodes(
-            self.spec, episodes, self.task.reward, bootstrap_timeouts=self.config.data.bootstrap_timeouts
-        )
+            self.spec, episodes, self.task.reward, bootstrap_timeouts=self.config.data.bootstrap_timeouts,
+            num_proposals=self.algorithm.num_proposals,
+        )  # fmt: skip
 
     def make_env(self) -> Any:
         """A new environment, normalised like the data."""

@@ -15,6 +15,7 @@ from exporl import checkpoint
 from exporl.config import RunConfig, check, to_json
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture
+from exporl.data.proposals import renew_proposals
 from exporl.data.replay import Replay
 from exporl.envs.task import make_task
 from exporl.learner import SAMPLE, run_rng
@@ -44,8 +45,9 @@ class Trainer(Session):
         self.prior = self.prior_replay()
         rows = min(config.data.capacity, 2 * max(config.train.online_steps, 1) + config.chunk_length + 2)
         self.online_replay = Replay(
-            self.spec, rows, num_streams=config.num_envs, bootstrap_timeouts=config.data.bootstrap_timeouts
-        )
+            self.spec, rows, num_streams=config.num_envs, bootstrap_timeouts=config.data.bootstrap_timeouts,
+            num_proposals=self.algorithm.num_proposals,
+        )  # fmt: skip
         sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
         if self.prior is not None:
             ratio = config.data.prior_ratio
@@ -61,6 +63,7 @@ class Trainer(Session):
         self.last_eval = -1
         self.train_s = 0.0
         self.first_update_s: float | None = None
+        self._prefetched: Batch | None = None
         self._stop = threading.Event()
         if resume:
             self._restore()
@@ -163,14 +166,24 @@ class Trainer(Session):
         return calls(after) - calls(before)
 
     def _update(self, source: Mixture, num_minibatches: int, phase: Phase) -> Any:
-        config = self.config
-        rng = run_rng(config.seed, SAMPLE, self.learner.updates)
-        batches: Batch = source.sample(rng, num_minibatches, config.train.batch_size, discount=config.train.discount)
+        if self.algorithm.num_proposals and phase != "pretrain":
+            renew_proposals(
+                [replay for replay, _ in source.sources], self.learner.propose, self.config.algo.cache_refresh,
+                self.learner.updates,
+            )  # fmt: skip
+        batches, self._prefetched = self._prefetched or self._sample(source, num_minibatches), None
         metrics = self.learner.update(batches, phase)
+        if phase == "online" and self.config.train.prefetch:  # while the device is busy with the update
+            self._prefetched = self._sample(source, num_minibatches)
         if self.first_update_s is None:
             jax.block_until_ready(metrics)
             self.first_update_s = time.perf_counter() - self._started
         return metrics
+
+    def _sample(self, source: Mixture, num_minibatches: int) -> Batch:
+        """The minibatches of the next update call, on their way to the device."""
+        train, rng = self.config.train, run_rng(self.config.seed, SAMPLE, self.learner.updates)
+        return jax.device_put(source.sample(rng, num_minibatches, train.batch_size, discount=train.discount))
 
     def _log_online(self) -> None:
         rollout, recent = self.rollout, self.rollout.outcomes[-20:]
@@ -181,6 +194,8 @@ class Trainer(Session):
             fields["rollout/length_mean"] = float(np.mean([length for _, _, length, _ in recent]))
             fields["rollout/return_mean"] = float(np.mean([paid for _, _, _, paid in recent]))
         speed = self.metrics.speed(rollout.env_steps)
+        if self.algorithm.num_proposals:
+            fields["backup/staleness"] = self.online_replay.proposal_age(self.learner.updates)
         self.metrics.flush(**fields, **{"time/env_steps_per_s": speed, "time/train_s": self._seconds()})
         success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%" if recent else "no episode ended yet"
         self.progress.advance(0, f"{speed:.0f} env steps/s, {success}")
@@ -226,7 +241,8 @@ class Trainer(Session):
         record = {
             "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
             "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
-            "first_update_s": self.first_update_s, "rollout": rollout, "data": fingerprint(self.episodes),
+            "first_update_s": self.first_update_s, "prefetched": self._prefetched is not None,
+            "rollout": rollout, "data": fingerprint(self.episodes),
             "files": {name: _size(self.run_dir / name) for name in (METRICS, EVAL)},
         }  # fmt: skip
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
@@ -255,6 +271,8 @@ class Trainer(Session):
         self.offline_steps, self.critic_steps = record["offline_steps"], record["critic_steps"]
         self.last_eval, self.train_s = record["last_eval"], record["train_s"]
         self.first_update_s = record["first_update_s"]
+        if record["prefetched"]:  # before anything is added: as it was drawn
+            self._prefetched = self._sample(self.mixture, self.config.train.utd_ratio * self.config.train.update_every)
         for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
             if _size(self.run_dir / name) > size:
                 with (self.run_dir / name).open("r+b") as file:

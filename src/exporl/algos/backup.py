@@ -55,8 +55,8 @@ class Backup(NamedTuple):
 
     num: int
     """Base samples per row: n, or the one that the filter keeps."""
-    fills: bool
-    """Whether the replay must keep samples (cached)."""
+    kept: int
+    """Base samples that the replay keeps per row: n when cached, else 0."""
     init: Callable[[KeyArray], FilterState | None]
     draw: Callable[..., tuple[Float[Array, "b m h a"] | None, Float[Array, "b h a"] | None]]
     """(base params, state, batch, key) -> samples for the next observations (None: to be sampled as for acting), and
@@ -76,7 +76,7 @@ def make_backup(base: BasePolicy, spec: Spec, config: Any, precision: Precision)
     cached = config.backup == "cached"
     return Backup(
         num=config.num_base_samples,
-        fills=cached,
+        kept=config.num_base_samples if cached else 0,
         init=lambda key: None,
         draw=lambda params, state, batch, key: (batch.next_proposals if cached else None, None),
         learn=lambda state, batch, kept, value: (state, {}),
@@ -127,4 +127,4 @@ def _filtered(base: BasePolicy, spec: Spec, config: Any, precision: Precision) -
     def act(base_params, acting, observation, key):
         return keep(base_params, acting, observation, key, greedy=True)[0] if config.filter_acting else None
 
-    return Backup(1, False, init, draw, learn, lambda state: state.target if config.filter_acting else None, act)
+    return Backup(1, 0, init, draw, learn, lambda state: state.target if config.filter_acting else None, act)

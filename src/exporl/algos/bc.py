@@ -55,4 +55,4 @@ def bc(config: BcConfig, spec: Spec, base: BasePolicy, precision: Precision = "f
         return propose(base, params, observation, 1, key, spec)[:, 0]
 
     phases = common.ALL_PHASES - {"critic_pretrain"}
-    return common.compiled(init, update, acting, act, act, act, phases=phases, parts={})
+    return common.compiled(init, update, acting, act, act, phases=phases)

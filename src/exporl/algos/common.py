@@ -1,5 +1,6 @@
 """What the algorithms share: the record they return, trained models and the critic's update."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,13 +37,14 @@ class Algorithm(NamedTuple):
     """The same for evaluation (equal to `act` unless the algorithm evaluates its mode)."""
     act_base: Callable[[Params, Observation, KeyArray], Float[Array, "b h a"]] | None
     """One sample of the base policy alone, or None where there is no base policy."""
-    phases: frozenset[Phase]
+    phases: frozenset[Phase] = ALL_PHASES
     """The phases that `update` supports."""
-    parts: Mapping[str, Callable[..., Any]]
+    parts: Mapping[str, Callable[..., Any]] = {}
     """The named functions that the update is made of, for tests, diagnostics and tools."""
-    propose: Callable[..., Float[Array, "b n h a"]] | None = None
-    """(state, observation [b, ...], key) -> n base samples, for the replay to keep as `Batch.next_proposals`; None unless
-    the update reads them."""
+    propose: Any = None
+    """(state, observation [b, ...], key) -> base samples, for the replay to keep as `Batch.next_proposals`."""
+    num_proposals: int = 0
+    """How many per observation; 0: the update does not read them."""
 
 
 @struct.dataclass
@@ -99,13 +101,14 @@ def choice_metrics(q: Float[Array, "b n"], index: Int[Array, " b"], num: int) ->
     return metrics
 
 
-def compiled(init, update, acting, act, act_eval, act_base, *, phases=ALL_PHASES, parts, propose=None) -> Algorithm:
-    """The record of an algorithm, its functions compiled; `update` may overwrite the state passed in."""
-    jit = lambda function: function and jax.jit(function)  # noqa: E731
-    update = jax.jit(update, static_argnames="phase", donate_argnames="state")
-    once = {id(function): jit(function) for function in (act, act_eval, act_base)}
-    acts = (once[id(function)] for function in (act, act_eval, act_base))
-    return Algorithm(init, update, acting, *acts, phases, parts, jit(propose))
+def compiled(init, update, acting, act, act_base, act_eval=None, **others: Any) -> Algorithm:
+    """The record of an algorithm, its functions compiled once each; `update` may overwrite the state passed in."""
+    jit = functools.cache(lambda function: function and jax.jit(function))
+    update, propose = (
+        jax.jit(update, static_argnames="phase", donate_argnames="state"),
+        jit(others.pop("propose", None)),
+    )
+    return Algorithm(init, update, acting, jit(act), jit(act_eval or act), jit(act_base), propose=propose, **others)
 
 
 def update_critic(
@@ -173,10 +176,7 @@ def update_temperature(
 
 
 def reduce_metrics(metrics: dict[str, Float[Array, " u"]]) -> Metrics:
-    """Scalars from the metrics [u] of a scanned update: minimum of `_min`, maximum of `_max`, mean of the rest.
-
-    Only `types.PARTIAL` metrics skip NaN.
-    """
+    """Scalars from metrics [u]: minimum of `_min`, maximum of `_max`, mean of the rest; only `PARTIAL` ones skip NaN."""
 
     def reduce(name: str, values: Array) -> Array:
         if name.endswith(PARTIAL):

@@ -196,5 +196,5 @@ def expo(config: ExpoConfig, spec: Spec, base: BasePolicy, precision: Precision 
 
     act_base = lambda params, observation, key: propose(base, params["base"], observation, 1, key, spec)[:, 0]  # noqa: E731
     parts = {f.__name__: f for f in (edited, candidates, choose, bootstrap, edit_loss, update_critic)}
-    fill = (lambda state, *inputs: propose(base, state.base.params, *inputs, spec)) if backup.fills else None
-    return common.compiled(init, update, acting, act, act, act_base, parts=parts, propose=fill)
+    fill = lambda state, observation, key: propose(base, state.base.params, observation, n, key, spec)  # noqa: E731
+    return common.compiled(init, update, acting, act, act_base, parts=parts, propose=fill, num_proposals=backup.kept)

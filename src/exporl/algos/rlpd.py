@@ -140,4 +140,4 @@ def rlpd(config: RlpdConfig, spec: Spec, base: BasePolicy | None = None, precisi
 
     parts = {f.__name__: f for f in (sample, bootstrap, policy_loss, update_critic)}
     phases = common.ALL_PHASES - {"pretrain"}
-    return common.compiled(init, update, acting, act, act_eval, None, phases=phases, parts=parts)
+    return common.compiled(init, update, acting, act, None, act_eval, phases=phases, parts=parts)

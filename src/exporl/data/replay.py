@@ -21,7 +21,14 @@ class Replay:
     """
 
     def __init__(
-        self, spec: Spec, capacity: int, *, num_streams: int = 1, prior: bool = False, bootstrap_timeouts: bool = True
+        self,
+        spec: Spec,
+        capacity: int,
+        *,
+        num_streams: int = 1,
+        prior: bool = False,
+        bootstrap_timeouts: bool = True,
+        num_proposals: int = 0,
     ):
         """An empty buffer.
 
@@ -31,6 +38,7 @@ class Replay:
             num_streams: independent writers; chunks never mix them.
             prior: marks sampled rows as prior data.
             bootstrap_timeouts: False stores time-outs as terminal, as the EXPO release does on robosuite.
+            num_proposals: base-policy samples n kept for every observation (`data.proposals` fills them in).
 
         Raises:
             ValueError: the capacity cannot hold one chunk.
@@ -48,6 +56,11 @@ class Replay:
         self._success = np.zeros(rows, bool)
         self._is_step = np.zeros(rows, bool)
         self._can_start = np.zeros(rows, bool)
+        self.num_proposals = num_proposals
+        if num_proposals:
+            self._proposals = np.zeros((*rows, num_proposals, spec.chunk_length, spec.action_dim), np.float32)
+            self._proposed = np.zeros(rows, np.int64)  # version at which they were made, plus one; 0: none yet
+            self._cursor = np.zeros(1, np.int64)  # where renewal goes on
         self._head = np.zeros(num_streams, np.int64)
         self._size = np.zeros(num_streams, np.int64)
         self._run = np.zeros(num_streams, np.int64)
@@ -61,11 +74,12 @@ class Replay:
         reward: Callable[[float], float],
         *,
         bootstrap_timeouts: bool = True,
+        num_proposals: int = 0,
     ) -> "Replay":
         """Prior data in one stream, with rewards turned into the learning convention."""
         episodes = list(episodes)
         capacity = max(sum(len(e) + 1 for e in episodes) + 1, spec.chunk_length + 2)
-        replay = cls(spec, capacity, prior=True, bootstrap_timeouts=bootstrap_timeouts)
+        replay = cls(spec, capacity, prior=True, bootstrap_timeouts=bootstrap_timeouts, num_proposals=num_proposals)
         for episode in episodes:
             replay.add_episode(episode, reward)
         return replay
@@ -101,6 +115,8 @@ class Replay:
         after = (row + 1) % self.capacity
         self._clear(stream, row)
         self._clear(stream, after)
+        if self.num_proposals:
+            self._proposed[stream, after] = 0
         for name, values in self._observation.items():
             values[stream, row] = step.observation[name]
             values[stream, after] = step.next_observation[name]
@@ -190,7 +206,39 @@ class Replay:
             valid=valid.astype(np.float32),
             prior=np.full(batch_size, self.prior, np.float32),
             success=self._success[streams, starts].astype(np.float32),
+            next_proposals=self._proposals[after] if self.num_proposals else None,
         )
+
+    def observation(self, streams: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The observations [b, ...] stored in some rows."""
+        return {name: values[streams, rows] for name, values in self._observation.items()}
+
+    def without_proposals(self) -> tuple[np.ndarray, np.ndarray]:
+        """(streams, rows) of the next observations that have no samples yet."""
+        streams, rows = np.nonzero(self._is_next() & (self._proposed == 0))
+        return streams, rows
+
+    def oldest_proposals(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """(streams, rows) of up to `limit` next observations with samples, those renewed longest ago first."""
+        flat = np.flatnonzero(self._is_next() & (self._proposed > 0))
+        start = np.searchsorted(flat, self._cursor[0])
+        chosen = np.roll(flat, -start)[:limit]
+        if len(chosen):
+            self._cursor[0] = chosen[-1] + 1
+        return chosen // self.capacity, chosen % self.capacity
+
+    def keep_proposals(self, streams: np.ndarray, rows: np.ndarray, proposals: np.ndarray, version: int) -> None:
+        """Stores samples [b, n, h, a] for the observations in some rows, made by the base policy of a version."""
+        self._proposals[streams, rows] = proposals
+        self._proposed[streams, rows] = version + 1
+
+    def proposal_age(self, version: int) -> float:
+        """Mean age, in versions, of the samples of all next observations; NaN without any."""
+        made = self._proposed[self._is_next() & (self._proposed > 0)]
+        return float(np.mean(version + 1 - made)) if len(made) else float("nan")
+
+    def _is_next(self) -> np.ndarray:
+        return np.roll(self._is_step, 1, axis=1)
 
     def _draw(self, rng: np.random.Generator, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Uniform starts by rejection over the rows written so far: no index to keep, nothing to save."""

@@ -43,8 +43,7 @@ class Denoiser(nn.Module):
         for block in self.blocks:
             out = block(out)
         size = x.shape[-2] * x.shape[-1]
-        last = nn.Dense(size, kernel_init=xavier, dot_general=product(self.precision), name="output")
-        return last(nn.swish(out)).reshape(x.shape)
+        return SplitDense(size, self.precision, name="output")(nn.swish(out)).reshape(x.shape)
 
 
 class _Block(nn.Module):

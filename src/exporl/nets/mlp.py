@@ -69,11 +69,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, *inputs: Float[Array, "..."], deterministic: bool = True) -> Float[Array, "..."]:
         for i, size in enumerate(self.hidden):
-            if i == 0:
-                x = SplitDense(size, self.precision, name="Dense_0")(*inputs)
-            else:
-                dot = product(self.precision)
-                x = nn.Dense(size, kernel_init=xavier, dot_general=dot, name=f"Dense_{i}")(x)
+            x = SplitDense(size, self.precision, name=f"Dense_{i}")(*(inputs if i == 0 else [x]))
             if self.dropout > 0:
                 x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
             x = self.activation(nn.LayerNorm()(x) if self.layer_norm else x)

@@ -66,7 +66,7 @@ class Network(NamedTuple):
     """(params, time [..., 1]) -> time embedding [..., c]."""
     predict: Callable[[Params, Observation, Array, Array], Array]
     """(params, observation, noisy action [..., h, a], time embedding) -> noise or velocity [..., h, a]."""
-    predict_sampling: Callable[[Params, Observation, Array, Array], Array]
+    sample: Callable[[Params, Observation, Array, Array], Array]
     """The same in the precision of sampling."""
 
 

@@ -30,7 +30,7 @@ def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") 
     def decode(params, observation, noise):
         conditions = net.embed(params, jnp.arange(config.num_steps, dtype=jnp.float32)[:, None])
         lead = (1,) * (noise.ndim - 3)
-        predict = lambda x, c: net.predict_sampling(params, observation, x, c.reshape(*lead, -1))  # noqa: E731
+        predict = lambda x, c: net.sample(params, observation, x, c.reshape(*lead, -1))  # noqa: E731
         return ddpm_sample(predict, conditions, schedule, noise)
 
     return BasePolicy(net.init, loss, decode, (config.num_steps, spec.chunk_length, spec.action_dim), optimizer)

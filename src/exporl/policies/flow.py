@@ -35,7 +35,6 @@ def flow(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> Ba
     def decode(params, observation, noise):
         conditions = embed(params, jnp.arange(config.num_steps)[:, None] / config.num_steps)
         lead = (1,) * (noise.ndim - 2)
-        predict = lambda x, c: net.predict_sampling(params, observation, x, c.reshape(*lead, -1))  # noqa: E731
-        return euler_sample(predict, conditions, noise)
+        return euler_sample(lambda x, c: net.sample(params, observation, x, c.reshape(*lead, -1)), conditions, noise)
 
     return BasePolicy(net.init, loss, decode, (spec.chunk_length, spec.action_dim), optimizer)

@@ -31,7 +31,7 @@ def find_format(path: Path, name: str | None = None) -> Format:
     if name is not None and name not in FORMATS:
         raise ValueError(f"unknown format {name!r}. Known: {', '.join(FORMATS)}.")
     if not path.exists():
-        raise FileNotFoundError(f"no data at {path}. Check the path, or leave it out to collect demonstrations.")
+        raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
     fitting = [FORMATS[name]] if name is not None else [f for f in FORMATS.values() if f.matches(path)]
     if not fitting:
         known = "; ".join(f"{f.name}: {f.summary}" for f in FORMATS.values())

@@ -1,0 +1,43 @@
+"""Keeping base-policy samples in the replay: filled for new observations, renewed at a steady rate."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from exporl.data.replay import Replay
+
+
+def renew_proposals(
+    replays: Sequence[Replay],
+    propose: Callable[[dict[str, np.ndarray], int], np.ndarray],
+    block: int,
+    version: int,
+) -> int:
+    """Gives samples to every next observation that has none, then renews those that were renewed longest ago.
+
+    Args:
+        replays: buffers with `num_proposals` > 0.
+        propose: (observation [block, ...], index of the call) -> samples [block, n, h, a].
+        block: observations per call of `propose`, and the least number that is renewed.
+        version: counts the base policy's updates; the age of samples is measured in it.
+
+    Returns:
+        Observations that were given samples.
+    """
+    pieces = [(replay, *replay.without_proposals()) for replay in replays]
+    missing = sum(len(rows) for _, _, rows in pieces)
+    spare = max(block, -(-missing // block) * block) - missing
+    for i, replay in enumerate(replays):
+        share = spare // len(replays) + (i < spare % len(replays))
+        pieces.append((replay, *replay.oldest_proposals(share)))
+    which = np.concatenate([np.full(len(rows), i) for i, (_, _, rows) in enumerate(pieces)])
+    streams = np.concatenate([streams for _, streams, _ in pieces])
+    rows = np.concatenate([rows for _, _, rows in pieces])
+    for index, start in enumerate(range(0, len(rows), block)):
+        chosen = np.arange(start, start + block).clip(max=len(rows) - 1)  # one compiled shape: the last row fills up
+        parts = [pieces[which[j]][0].observation(streams[j : j + 1], rows[j : j + 1]) for j in chosen]
+        samples = propose({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, index)
+        for i, (replay, _, _) in enumerate(pieces):
+            own = which[chosen] == i
+            replay.keep_proposals(streams[chosen[own]], rows[chosen[own]], samples[own], version)
+    return len(rows)
