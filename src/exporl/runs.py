@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from exporl.config import RESUMABLE, RunConfig, differences, from_json
+from exporl import checkpoint
+from exporl.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
 from exporl.metrics import read_lines
 
 DEMONSTRATIONS, STATISTICS, CONFIG = "demonstrations.npz", "statistics.json", "config.json"
@@ -32,6 +33,33 @@ def load_config(run_dir: Path) -> RunConfig[Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
     return from_json({name: value for name, value in data.items() if name != "versions"})
+
+
+def open_run(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> None:
+    """Makes the directory of a new run, or checks the one to resume; writes its config.json.
+
+    Raises:
+        ValueError: options out of range, nothing to resume, another configuration, or a place that cannot be written.
+        FileExistsError: the directory already holds a run and `resume` is off.
+    """
+    path = run_dir / CONFIG
+    if path.is_file():
+        if not resume:
+            raise FileExistsError(
+                f"{run_dir} already holds a run. Continue it with `exporl train --resume {run_dir}`, or choose another "
+                "--run-dir."
+            )
+        check_same(load_config(run_dir), config)
+    elif resume:
+        raise ValueError(f"{run_dir} holds no run to resume: it has no {CONFIG}.")
+    check(config)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_text(path, json.dumps(to_json(config) | {"versions": versions()}, indent=1))
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir."
+        ) from error
 
 
 def summarize(run_dir: Path) -> dict[str, Any]:

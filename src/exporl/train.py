@@ -1,8 +1,6 @@
 """The training loop: imitation, then reinforcement learning online. It names no algorithm and no task."""
 
-import contextlib
 import json
-import signal
 import threading
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ import jax
 import numpy as np
 
 from exporl import checkpoint
-from exporl.config import RunConfig, check, to_json
+from exporl.config import RunConfig, to_json
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture
 from exporl.data.proposals import renew_proposals
@@ -22,8 +20,9 @@ from exporl.learner import SAMPLE, run_rng
 from exporl.metrics import MetricsWriter, append_line
 from exporl.report import write_report
 from exporl.rollout import Rollout
-from exporl.runs import CHECKPOINTS, CONFIG, EVAL, METRICS, check_same, load_config, summarize, versions
+from exporl.runs import CHECKPOINTS, CONFIG, EVAL, METRICS, open_run, summarize
 from exporl.session import Progress, Session, Silent
+from exporl.stopping import stop_on_signals
 from exporl.types import Batch, Phase
 
 PRETRAIN_SCAN = 100
@@ -93,7 +92,7 @@ class Trainer(Session):
         Raises:
             Interrupted: stopped by a signal; resuming goes on exactly there.
         """
-        with self._signals():
+        with stop_on_signals(self._stop, self.progress.say):
             self.pretrain()
             self.pretrain_critic()
             self.online()
@@ -136,23 +135,36 @@ class Trainer(Session):
 
     def online(self) -> None:
         """Acting and learning: one environment step, its updates, then log, evaluate, save where due."""
-        train, log, rollout = self.config.train, self.config.log, self.rollout
-        mixture = self.mixture
-        self.progress.phase(self.config.algorithm, train.online_steps, rollout.env_steps)
+        rollout, total = self.rollout, self.config.train.online_steps
+        self.progress.phase(self.config.algorithm, total, rollout.env_steps)
         self.metrics.speed(rollout.env_steps)
         self._evaluate_if_due()
-        while rollout.env_steps < train.online_steps:
+        while rollout.env_steps < total:
             before = rollout.env_steps
-            for stream, step in rollout.step(self.learner.acting(), self._mode(before)):
-                self.online_replay.add(step, stream)
-            for _ in range(self._updates_due(before, rollout.env_steps) if mixture.ready else 0):
-                self.metrics.add(self._update(mixture, train.utd_ratio * train.update_every, "online"))
-            self.progress.advance(rollout.env_steps - before, "")
-            final = rollout.env_steps >= train.online_steps
-            if _crossed(before, rollout.env_steps, log.every) or final:
-                self._log_online()
-            self._evaluate_if_due()
-            self._boundary(before, rollout.env_steps, final)
+            self._step()
+            for _ in range(self._updates_due(before, rollout.env_steps) if self.mixture.ready else 0):
+                self._update_online()
+            self._keep_books(before)
+
+    def _step(self) -> None:
+        """One step of every environment, into the replay."""
+        for stream, step in self.rollout.step(self.learner.acting(), self._mode(self.rollout.env_steps)):
+            self.online_replay.add(step, stream)
+
+    def _update_online(self) -> None:
+        """One update call on the mixture."""
+        train = self.config.train
+        self.metrics.add(self._update(self.mixture, train.utd_ratio * train.update_every, "online"))
+
+    def _keep_books(self, before: int) -> None:
+        """Progress, metrics, evaluation and checkpoint, where due since `before` environment steps."""
+        steps = self.rollout.env_steps
+        self.progress.advance(steps - before, "")
+        final = steps >= self.config.train.online_steps
+        if _crossed(before, steps, self.config.log.every) or final:
+            self._log_online()
+        self._evaluate_if_due()
+        self._boundary(before, steps, final)
 
     def _mode(self, env_steps: int) -> str:
         train = self.config.train
@@ -279,25 +291,6 @@ class Trainer(Session):
                     file.truncate(size)
         self._started = time.perf_counter()
 
-    @contextlib.contextmanager
-    def _signals(self):
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(signum: int, frame: Any) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self._stop.set()
-            self.progress.say("stopping at the next step; again to stop at once")
-
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
 
 def train(
     config: RunConfig[Any], run_dir: Path, progress: Progress | None = None, *, resume: bool = False
@@ -319,30 +312,13 @@ def train(
         Interrupted: stopped by a signal, after saving.
     """
     run_dir = Path(run_dir)
-    existing = run_dir / CONFIG
-    if existing.is_file():
-        if not resume:
-            raise FileExistsError(
-                f"{run_dir} already holds a run. Continue it with `exporl train --resume {run_dir}`, or choose another "
-                "--run-dir."
-            )
-        check_same(load_config(run_dir), config)
-    elif resume:
-        raise ValueError(f"{run_dir} holds no run to resume: it has no {CONFIG}.")
-    check(config)
     make_task(config.task, config.reward)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(existing, json.dumps(to_json(config) | {"versions": versions()}, indent=1))
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir."
-        ) from error
+    open_run(config, run_dir, resume=resume)
     try:
         trainer = Trainer(config, run_dir, progress or Silent(), resume)
     except (ValueError, OSError):
         if not resume:  # nothing was learnt yet: leave no half-made run behind
-            existing.unlink(missing_ok=True)
+            (run_dir / CONFIG).unlink(missing_ok=True)
         raise
     trainer.run()
     summary = summarize(run_dir) | {"train_s": trainer.train_s, "first_update_s": trainer.first_update_s}
