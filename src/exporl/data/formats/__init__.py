@@ -8,11 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exporl.data.episodes import Episode, faults
-from exporl.data.formats import arrays
+from exporl.data.formats import arrays, d4rl, ogbench, robomimic
 from exporl.data.formats.arrays import load_npz, save_npz
 from exporl.data.formats.record import Format, ReadOptions, Record
 
-FORMATS: dict[str, Format] = {record.name: record for record in (arrays.FORMAT,)}
+FORMATS: dict[str, Format] = {
+    record.name: record
+    for record in (
+        arrays.FORMAT,
+        ogbench.FORMAT,
+        d4rl.FORMAT,
+        robomimic.FORMAT,
+    )
+}
 """Name -> format, in the order in which they are tried on an unknown file."""
 
 __all__ = ["FORMATS", "Format", "ReadOptions", "Record", "find_format", "load_episodes", "load_npz", "read_records",

@@ -58,16 +58,35 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
     return [record.read() for record in itertools.islice(records(path, ReadOptions()), limit)]
 
 
-def records(path: Path, options: ReadOptions) -> Iterator[Record]:
-    """The episodes of an archive, see `Format.records`. Raises as `load_npz` does."""
-    path = Path(path)
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz archive, each read once; single numbers become arrays of one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not such an archive, or damaged; names the file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            data = {name: np.atleast_1d(archive[name]) for name in archive.files}
+            return {name: np.atleast_1d(archive[name]) for name in archive.files}
     except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
         raise ValueError(f"{path} is not a readable .npz archive ({error}). Copy or collect it again.") from error
+
+
+def archive_names(path: Path) -> set[str]:
+    """Names of the arrays in an .npz archive without reading them; none for anything else. Never raises."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except Exception:  # a damaged directory surfaces in many ways
+        return set()
+
+
+def records(path: Path, options: ReadOptions) -> Iterator[Record]:
+    """The episodes of an archive, see `Format.records`. Raises as `load_npz` does."""
+    path = Path(path)
+    data = read_archive(path)
     missing = [name for name in _NEEDED if name not in data]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(data))}.")
@@ -114,11 +133,7 @@ def _episode(data: dict[str, np.ndarray], names: dict[str, str], index: int, sta
 
 def matches(path: Path) -> bool:
     """An .npz file with `episode_ends`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "episode_ends.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return "episode_ends" in archive_names(path)
 
 
 FORMAT = Format(

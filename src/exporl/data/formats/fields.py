@@ -1,0 +1,55 @@
+"""Arrays of files as episodes want them: types, columns, lengths. Used by all readers of other people's formats."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+NUMERIC = "biuf"
+"""Kinds of NumPy types that can be data: booleans, integers, floating point."""
+
+
+def floats(array: np.ndarray) -> np.ndarray:
+    """The same numbers as float32, as a view where they are already; what is too large becomes infinity."""
+    with np.errstate(all="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def observation(array: np.ndarray) -> np.ndarray:
+    """Images (uint8 with at least three axes per row) as they are, anything else as float32."""
+    return array if array.dtype == np.uint8 and array.ndim >= 4 else floats(array)
+
+
+def column(array: np.ndarray, what: str) -> np.ndarray:
+    """[n] float32 of an array [n] or [n, 1].
+
+    Raises:
+        ValueError: any other shape; names it.
+    """
+    if array.ndim != 1 and array.shape[1:] != (1,):
+        raise ValueError(f"{what} has shape {array.shape}, expected one number per step.")
+    return floats(array.reshape(len(array)))
+
+
+def action_rows(array: np.ndarray) -> np.ndarray:
+    """[t, a] float32.
+
+    Raises:
+        ValueError: not two axes, or no step.
+    """
+    if array.ndim != 2:
+        raise ValueError(f"actions has shape {array.shape}, expected [steps, action dimensions].")
+    if len(array) == 0:
+        raise ValueError("actions has no rows. Remove the episode.")
+    return floats(array)
+
+
+def check_rows(lengths: Mapping[str, int], steps: int) -> None:
+    """Raises ValueError naming the first entry that has not as many rows as there are actions."""
+    for name, length in lengths.items():
+        if length != steps:
+            raise ValueError(f"{name} has {length} rows, actions has {steps}. They must agree.")
+
+
+def one_line(error: BaseException) -> str:
+    """What another library said, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

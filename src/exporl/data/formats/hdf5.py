@@ -1,0 +1,226 @@
+"""HDF5 files written by others: opened once, read in slices, and every fault of theirs a ValueError."""
+
+import contextlib
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporl.data.formats.fields import NUMERIC, one_line
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+CHUNK_CACHE_BYTES = 64 * 2**20
+"""Decompressed chunks kept while a file is open, so that neighbouring episodes do not decompress them again."""
+MAX_EXPANSION = 1_100
+"""Compression shrinks data to no less than about a 1,030th; a damaged file may claim any size."""
+ALWAYS_ALLOWED_BYTES = 64 * 2**20
+"""Arrays up to this size are read whatever is stored of them: rows never written read as zeros."""
+MAX_DEPTH = 8
+"""Groups within groups; damage can make a group contain itself."""
+
+
+def package() -> Any:
+    """The module h5py.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; names the command that installs it.
+    """
+    try:
+        return importlib.import_module("h5py")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "HDF5 files need the package 'h5py'. Install it with: pip install 'exporl[formats]'"
+        ) from error
+
+
+class Source:
+    """A file that stays open while its records are listed, and is opened again for a record read after that."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._root: Any = None
+        if not self.path.is_file():
+            raise FileNotFoundError(f"no data file at {self.path}. Check the path.")
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Any]:
+        """The root group; everything within the outermost `with` shares one handle.
+
+        Raises:
+            ValueError: not a readable HDF5 file.
+            ModuleNotFoundError: h5py is not installed.
+        """
+        if self._root is not None:
+            yield self._root
+            return
+        h5py = package()
+        try:
+            self._root = h5py.File(self.path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+        except Exception as error:  # damage surfaces as whatever h5py stumbles over
+            raise ValueError(
+                f"{self.path} is not a readable HDF5 file ({one_line(error)}). Copy or download it again."
+            ) from error
+        try:
+            yield self._root
+        finally:
+            root, self._root = self._root, None
+            root.close()
+
+
+def looks_like(path: Path, test: Callable[[Any], bool], damaged: bool = False) -> bool:
+    """Whether a file has the HDF5 signature and its root group passes a test; never raises.
+
+    Args:
+        path: any path.
+        test: of the root group.
+        damaged: the answer for a file with the signature that cannot be looked into: damaged, or h5py is missing.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(len(SIGNATURE)) != SIGNATURE:
+                return False
+    except OSError:
+        return False
+    try:
+        with Source(path).open() as root:
+            return test(root)
+    except Exception:  # so damaged that it cannot be looked at; its reader says so
+        return damaged
+
+
+def is_group(node: Any) -> bool:
+    """Whether a node of the file is a group."""
+    return isinstance(node, package().Group)
+
+
+def is_dataset(node: Any) -> bool:
+    """Whether a node of the file is an array."""
+    return isinstance(node, package().Dataset)
+
+
+def child(group: Any, name: str) -> Any:
+    """A group or array by name, None if there is none of that name.
+
+    Raises:
+        ValueError: it is there and cannot be opened.
+    """
+    try:
+        if name not in group:
+            return None
+        return group[name]
+    except Exception as error:
+        raise ValueError(f"{name} cannot be opened ({one_line(error)}). The file is damaged.") from error
+
+
+def names(group: Any, what: str) -> list[str]:
+    """Names in a group, in the file's order.
+
+    Raises:
+        ValueError: the group is damaged.
+    """
+    try:
+        return [name.decode(errors="replace") if isinstance(name, bytes) else name for name in group]
+    except Exception as error:
+        raise ValueError(f"{what} cannot be listed ({one_line(error)}). The file is damaged.") from error
+
+
+def leaves(group: Any, prefix: str, depth: int = 0) -> dict[str, Any]:
+    """All arrays under a group by their path within it.
+
+    Raises:
+        ValueError: it is damaged; names what cannot be opened.
+    """
+    if not is_group(group):
+        raise ValueError(f"{prefix} is not a group of arrays.")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{prefix} is nested more than {MAX_DEPTH} deep. The file is damaged.")
+    found: dict[str, Any] = {}
+    for name in names(group, prefix):
+        node = child(group, name)
+        if is_group(node):
+            inner = leaves(node, f"{prefix}/{name}", depth + 1)
+            found.update({f"{name}/{key}": value for key, value in inner.items()})
+        elif is_dataset(node):
+            found[name] = node
+    return found
+
+
+def shape_of(dataset: Any, what: str) -> tuple[int, ...]:
+    """The shape of an array, () of a single value.
+
+    Raises:
+        ValueError: it is a group, or damaged.
+    """
+    if not is_dataset(dataset):
+        raise ValueError(f"{what} is not an array.")
+    try:
+        return dataset.shape or ()
+    except Exception as error:
+        raise ValueError(f"{what} cannot be opened ({one_line(error)}). The file is damaged.") from error
+
+
+def rows_of(dataset: Any, what: str) -> int:
+    """Number of rows of an array of numbers.
+
+    Raises:
+        ValueError: it has no rows, is no array of numbers, or claims more than the file can hold.
+    """
+    shape = shape_of(dataset, what)
+    try:
+        dtype, kept = dataset.dtype, dataset.id.get_storage_size()
+    except Exception as error:
+        raise ValueError(f"{what} cannot be opened ({one_line(error)}). The file is damaged.") from error
+    if dtype.kind not in NUMERIC or not shape:
+        raise ValueError(f"{what} is not an array of numbers with one row per step (type {dtype}, shape {shape}).")
+    size = math.prod(shape) * dtype.itemsize
+    if size > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * kept):
+        raise ValueError(f"{what} claims {size} bytes and stores {kept}. The file is damaged.")
+    return shape[0]
+
+
+def read(dataset: Any, what: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows start to stop of an array of numbers.
+
+    Raises:
+        ValueError: see `rows_of`, or the rows cannot be read.
+    """
+    rows_of(dataset, what)
+    try:
+        return dataset[start:stop]
+    except Exception as error:
+        raise ValueError(f"{what} cannot be read ({one_line(error)}). The file is damaged.") from error
+
+
+def array(group: Any, name: str) -> np.ndarray | None:
+    """A whole array of a group, None if there is none of that name. Raises as `child` and `read` do."""
+    node = child(group, name)
+    return None if node is None else read(node, name)
+
+
+def strings(dataset: Any, what: str) -> list[str]:
+    """An array of strings.
+
+    Raises:
+        ValueError: it is something else, or damaged.
+    """
+    try:
+        values = np.ravel(dataset[()])
+        return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    except Exception as error:
+        raise ValueError(f"{what} is not a readable list of names ({one_line(error)}).") from error
+
+
+def attribute(group: Any, name: str) -> Any:
+    """An attribute, None if there is none of that name.
+
+    Raises:
+        ValueError: it is there and cannot be read.
+    """
+    try:
+        value = group.attrs.get(name)
+        return value.decode() if isinstance(value, bytes) else value
+    except Exception as error:
+        raise ValueError(f"attribute {name} cannot be read ({one_line(error)}). The file is damaged.") from error
