@@ -78,7 +78,11 @@ def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
     if outside.any():
         row = int(np.argwhere(outside)[0][0])
         worst = float(np.nanmax(np.abs(episode.actions[row])))
-        yield f"actions row {row} reaches {worst:g}, outside [-1, 1]. Rescale or clip the recorded actions."
+        least, most = np.nanmin(episode.actions), np.nanmax(episode.actions)
+        yield (
+            f"actions row {row} reaches {worst:g}, outside [-1, 1]; the episode's range from {least:g} to {most:g}. "
+            "Rescale or clip the recorded actions."
+        )
 
 
 def _shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> Iterator[str]:

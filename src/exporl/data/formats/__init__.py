@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exporl.data.episodes import Episode, faults
-from exporl.data.formats import arrays, d4rl, ogbench, robomimic
+from exporl.data.formats import arrays, d4rl, lerobot, minari, ogbench, robomimic
 from exporl.data.formats.arrays import load_npz, save_npz
 from exporl.data.formats.record import Format, ReadOptions, Record
 
@@ -16,6 +16,8 @@ FORMATS: dict[str, Format] = {
     record.name: record
     for record in (
         arrays.FORMAT,
+        minari.FORMAT,
+        lerobot.FORMAT,
         ogbench.FORMAT,
         d4rl.FORMAT,
         robomimic.FORMAT,
@@ -23,8 +25,22 @@ FORMATS: dict[str, Format] = {
 }
 """Name -> format, in the order in which they are tried on an unknown file."""
 
-__all__ = ["FORMATS", "Format", "ReadOptions", "Record", "find_format", "load_episodes", "load_npz", "read_records",
-           "save_npz"]  # fmt: skip
+__all__ = ["FORMATS", "Format", "ReadOptions", "Record", "find_format", "load_episodes", "load_npz", "locate",
+           "read_records", "save_npz"]  # fmt: skip
+
+
+def locate(path: Path) -> Path:
+    """The path itself if there is something, otherwise the local Minari dataset that it is the id of.
+
+    Raises:
+        FileNotFoundError: there is neither; says where it was looked for.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    if minari.is_id(path.as_posix()):
+        return minari.resolve_id(path.as_posix())
+    raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
 
 
 def find_format(path: Path, name: str | None = None) -> Format:
@@ -35,11 +51,9 @@ def find_format(path: Path, name: str | None = None) -> Format:
         ValueError: an unknown name, or no format fits; lists what was tried.
         ModuleNotFoundError: the format's package is not installed; names the command that installs it.
     """
-    path = Path(path)
     if name is not None and name not in FORMATS:
         raise ValueError(f"unknown format {name!r}. Known: {', '.join(FORMATS)}.")
-    if not path.exists():
-        raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
+    path = locate(path)
     fitting = [FORMATS[name]] if name is not None else [f for f in FORMATS.values() if f.matches(path)]
     if not fitting:
         known = "; ".join(f"{f.name}: {f.summary}" for f in FORMATS.values())
@@ -59,7 +73,7 @@ def read_records(path: Path, format_name: str | None = None, options: ReadOption
     Raises:
         FileNotFoundError, ValueError, ModuleNotFoundError: see `find_format`, or the file as a whole is damaged.
     """
-    return find_format(path, format_name).records(Path(path), options or ReadOptions())
+    return find_format(path, format_name).records(locate(path), options or ReadOptions())
 
 
 def load_episodes(
@@ -75,7 +89,7 @@ def load_episodes(
     """Reads the first `limit` episodes (all by default) in file order.
 
     Args:
-        path: a file or folder.
+        path: a file or folder, or the id of a Minari dataset.
         limit: how many good episodes at most.
         format_name: a key of `FORMATS`; recognised by default.
         options: what to read.

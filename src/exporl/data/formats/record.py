@@ -20,6 +20,9 @@ class ReadOptions:
     """D4RL without `timeouts`: episodes end after so many steps."""
     images: bool = False
     """Also decode image observations stored as video (LeRobot)."""
+    assume_success: bool = False
+    """All episodes are successful demonstrations: their last step succeeds where neither success nor reward is recorded
+    (LeRobot)."""
 
 
 class Record(NamedTuple):

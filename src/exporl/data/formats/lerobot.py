@@ -1,0 +1,347 @@
+"""LeRobotDataset folders, versions 3.0, 2.1 and 2.0, read with pyarrow, and with av where videos are asked for.
+
+`meta/info.json` has the features and the layout. 3.0: `meta/episodes/**.parquet` says in which of `data/chunk-*/file-*.parquet`
+and of `videos/<key>/chunk-*/file-*.mp4` (and from which second of it) each episode lies, several in one file. 2.x:
+`meta/episodes.jsonl`, and one Parquet file and one video per camera for each episode.
+
+Entries: `observation.state` -> "state", `observation.images.<camera>` -> "<camera>" (only with `ReadOptions.images`),
+`observation.<name>` -> "<name>"; `state` and pictures without that prefix keep their names. Actions are `action` or
+`actions`, as recorded, which may be the robot's own units: rescale them to [-1, 1] with `adapt` of `load_episodes` or of the
+task. Other columns of numbers become infos, text is left out.
+
+Success is `next.success`, otherwise a positive `next.reward`. Without `next.reward` the reward is 1 in a successful step and
+0 elsewhere. Where neither column exists nothing succeeds, unless `ReadOptions.assume_success` states that all recordings are
+successful demonstrations: then the last step of each succeeds. A true end is `next.done` without `next.truncated` in the
+last step. Where one of them is not recorded the last step must have succeeded too, because `next.done` alone also marks time
+limits.
+
+T recorded observations go with T actions, so the observation after the last action is missing. The last action is
+kept, with its observation repeated, when the episode truly ended (nothing is learnt from what comes after) or succeeded
+there; otherwise it is left out.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from exporl.data.episodes import Episode
+from exporl.data.formats import fields
+from exporl.data.formats.decode import (
+    chosen,
+    column_array,
+    count,
+    pictures,
+    read_json,
+    read_jsonl,
+    readable,
+    video_frames,
+)
+from exporl.data.formats.record import Format, ReadOptions, Record
+
+_DATA = {2: "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+         3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}  # fmt: skip
+_VIDEO = {2: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+          3: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"}  # fmt: skip
+_PLACES = ("episode_index", "frame_index", "index")
+_LEARNT = ("next.reward", "next.success", "next.done", "next.truncated")
+
+
+class _Place(NamedTuple):
+    """Where one episode lies; files are relative to the folder."""
+
+    index: int
+    length: int
+    data: str
+    videos: dict[str, tuple[str, float]]
+    """Video key -> file, and the second at which the episode starts."""
+
+
+class _Folder(NamedTuple):
+    """What all episodes of a data set share."""
+
+    path: Path
+    cameras: tuple[str, ...]
+    """Features that are videos."""
+    fps: float
+    spans: Callable[[str], list[tuple[int, int]]]
+    """(file) -> least and greatest episode in each of its row groups."""
+    group: Callable[[str, int], Any]
+    """(file, number of the row group) -> its rows; neighbouring episodes share one."""
+    options: ReadOptions
+
+
+def records(path: Path, options: ReadOptions) -> Iterator[Record]:
+    """The episodes of a data set, given its folder, see `Format.records`.
+
+    Raises:
+        ValueError: an unknown version, or meta/ is damaged or contradicts itself; names the file.
+        ModuleNotFoundError: videos are asked for without av; names the command that installs it.
+    """
+    path = Path(path)
+    file = path / "meta" / "info.json"
+    info = read_json(file)
+    version = re.fullmatch(r"v([23])\.\d+", str(info.get("codebase_version")))
+    if version is None:
+        raise ValueError(f"{file}: codebase_version is {info.get('codebase_version')!r}. Known: v3.0, v2.1, v2.0.")
+    features, fps = info.get("features"), info.get("fps")
+    if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
+        raise ValueError(f"{file}: features is not an object of objects. Copy the folder again.")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
+        raise ValueError(f"{file}: fps is {fps!r}, not a rate above 0.")
+    cameras = tuple(name for name, feature in features.items() if feature.get("dtype") == "video")
+    if options.images and cameras and importlib.util.find_spec("av") is None:
+        raise ModuleNotFoundError(
+            f"videos of {path} need the package 'av'. Install it with: pip install 'exporl[video]'"
+        )
+    places = (_places_3 if version[1] == "3" else _places_2)(path, info, cameras)
+    for what, found in (("episodes", len(places)), ("frames", sum(place.length for place in places))):
+        stated = count(info, f"total_{what}", file)
+        if stated is not None and stated != found:
+            raise ValueError(
+                f"{file} states {stated} {what}, meta/episodes has {found}. The recording was interrupted, or only part "
+                "of the folder was copied. Copy it again, or correct info.json if the data is complete."
+            )
+    once = functools.lru_cache(maxsize=1)  # episodes are read in order, so a file or row group is opened once
+    folder = _Folder(
+        path, cameras, float(fps), once(functools.partial(_spans, path)),
+        once(functools.partial(_group, path, options.images)), options,
+    )  # fmt: skip
+    for place in sorted(places):
+        yield Record(f"episode {place.index}", functools.partial(_read, folder, place))
+
+
+def _fill(template: Any, what: str, **values: Any) -> str:
+    """A path template of info.json with its fields filled in; only plain `{name}` and `{name:03d}` are known."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise ValueError(f"{what} in meta/info.json has the unknown field {match[1]!r}.")
+        return str(values[match[1]]).zfill(int(match[2] or 0))
+
+    if not isinstance(template, str):
+        raise ValueError(f"{what} in meta/info.json is {template!r}, not a path.")
+    filled = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", value, template)
+    if Path(filled).is_absolute() or ".." in Path(filled).parts:
+        raise ValueError(f"{what} in meta/info.json leads out of the folder: {filled}.")
+    return filled
+
+
+def _whole(row: dict[str, Any], name: str, file: Path) -> int:
+    found = count(row, name, file)
+    if found is None:
+        raise ValueError(f"{file}: an episode lacks {name}; it has {', '.join(sorted(row))}.")
+    return found
+
+
+def _places_2(path: Path, info: dict[str, Any], cameras: tuple[str, ...]) -> list[_Place]:
+    file = path / "meta" / "episodes.jsonl"
+    chunk_size = count(info, "chunks_size", path / "meta" / "info.json") or 1000
+    places = []
+    for row in read_jsonl(file):
+        index = _whole(row, "episode_index", file)
+        where = {"episode_index": index, "episode_chunk": index // chunk_size}
+        videos = {
+            key: (_fill(info.get("video_path") or _VIDEO[2], "video_path", video_key=key, **where), 0.0)
+            for key in cameras
+        }
+        data = _fill(info.get("data_path") or _DATA[2], "data_path", **where)
+        places.append(_Place(index, _whole(row, "length", file), data, videos))
+    return places
+
+
+def _places_3(path: Path, info: dict[str, Any], cameras: tuple[str, ...]) -> list[_Place]:
+    wanted = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+    wanted += [f"videos/{key}/{part}" for key in cameras for part in ("chunk_index", "file_index", "from_timestamp")]
+    places = []
+    files = sorted((path / "meta" / "episodes").rglob("*.parquet"))
+    if not files:
+        raise ValueError(f"{path / 'meta' / 'episodes'} has no .parquet file. Copy the whole folder of the data set.")
+    for file in files:
+        with _parquet(file, str(file)) as parquet, readable(str(file)):
+            rows = parquet.read(columns=[name for name in wanted if name in parquet.schema_arrow.names]).to_pylist()
+        for row in rows:
+            where = {part: _whole(row, f"data/{part}", file) for part in ("chunk_index", "file_index")}
+            data = _fill(info.get("data_path") or _DATA[3], "data_path", **where)
+            videos = {}
+            for key in cameras:
+                start = row.get(f"videos/{key}/from_timestamp")
+                if start is None:  # such an episode has no video of this camera
+                    continue
+                if not isinstance(start, float) or not 0 <= start < 1e9:
+                    raise ValueError(f"{file}: videos/{key}/from_timestamp is {start!r}, not a second of the video.")
+                where = {part: _whole(row, f"videos/{key}/{part}", file) for part in ("chunk_index", "file_index")}
+                videos[key] = (_fill(info.get("video_path") or _VIDEO[3], "video_path", video_key=key, **where), start)
+            places.append(_Place(_whole(row, "episode_index", file), _whole(row, "length", file), data, videos))
+    return places
+
+
+@contextlib.contextmanager
+def _parquet(file: Path, what: str) -> Iterator[Any]:
+    """An open Parquet file, called `what` in errors."""
+    import pyarrow.parquet as pq
+
+    if not file.is_file():
+        raise ValueError(f"{what} is missing. Copy the whole folder of the data set.")
+    with file.open("rb") as source:
+        source.seek(max(file.stat().st_size - 4, 0))
+        if source.read() != b"PAR1":
+            raise ValueError(
+                f"{what} has no Parquet footer: its recording was interrupted before the file was closed (LeRobot's "
+                "finalize() was never called), or the copy was. The frames in it are lost; copy or record them again."
+            )
+    with readable(what):
+        parquet = pq.ParquetFile(file)
+    try:
+        yield parquet
+    finally:
+        parquet.close()
+
+
+def _spans(path: Path, file: str) -> list[tuple[int, int]]:
+    # From the column itself: pyarrow ends the process over damaged statistics instead of raising an error.
+    spans = []
+    with _parquet(path / file, file) as parquet:
+        names = parquet.schema_arrow.names
+        if "episode_index" not in names:
+            raise ValueError(f"{file} lacks episode_index; it has {', '.join(names)}.")
+        for number in range(parquet.num_row_groups):
+            with readable(file):
+                table = parquet.read_row_group(number, columns=["episode_index"])
+            episodes = _numbers(table, "episode_index")
+            spans += [(int(episodes.min()), int(episodes.max())) if episodes.size else (0, -1)]
+    return spans
+
+
+def _group(path: Path, images: bool, file: str, number: int) -> Any:
+    """The rows of one row group, without text and, unless asked for, without pictures."""
+    import pyarrow as pa
+
+    kept = [pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_nested]
+    with _parquet(path / file, file) as parquet, readable(file):
+        wanted = [
+            field.name for field in parquet.schema_arrow
+            if any(fits(field.type) for fits in kept) and (images or not pa.types.is_struct(field.type))
+        ]  # fmt: skip
+        table = parquet.read_row_group(number, columns=wanted)
+        table.validate(full=True)
+    return table
+
+
+def _rows(folder: _Folder, place: _Place) -> Any:
+    """The rows of one episode as a table, in the order of their frames."""
+    import pyarrow as pa
+
+    tables = []
+    for number, (low, high) in enumerate(folder.spans(place.data)):
+        if low <= place.index <= high:
+            table = folder.group(place.data, number)
+            at = np.flatnonzero(_numbers(table, "episode_index").reshape(-1) == place.index)
+            tables += [table.take(pa.array(at))] if len(at) else []
+    found = sum(len(table) for table in tables)
+    if found != place.length:
+        raise ValueError(
+            f"{place.data} has {found} frames of it, meta/episodes states {place.length}. The recording was interrupted, or "
+            "the files are of different copies."
+        )
+    if found == 0:
+        raise ValueError("no frames. Remove the episode.")
+    with readable(place.data):
+        table = pa.concat_tables(tables)
+    if "frame_index" not in table.column_names:
+        return table
+    frames = _numbers(table, "frame_index").reshape(-1)
+    order = np.argsort(frames, kind="stable")
+    if not np.array_equal(frames[order], np.arange(found)):
+        raise ValueError(
+            f"frame_index in {place.data} does not count from 0 to {found - 1}. Frames are missing or repeated."
+        )
+    return table.take(pa.array(order))
+
+
+def _numbers(table: Any, name: str) -> np.ndarray:
+    values = column_array(table[name], name)
+    if values is None:
+        raise ValueError(f"{name} is not a column of numbers; it is {table[name].type}.")
+    return values
+
+
+def _flags(table: Any, name: str) -> np.ndarray | None:
+    return fields.column(_numbers(table, name), name) > 0 if name in table.column_names else None
+
+
+def _entry(name: str, picture: bool) -> str | None:
+    """The observation entry that a column or video becomes, None if it is something else."""
+    for prefix in ("observation.images.", "observation."):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name if picture or name == "state" else None
+
+
+def _read(folder: _Folder, place: _Place) -> Episode:
+    import pyarrow as pa
+
+    table = _rows(folder, place)
+    names = table.column_names
+    action = next((name for name in ("action", "actions") if name in names), None)
+    if action is None:
+        raise ValueError(f"{place.data} lacks action; it has {', '.join(names)}.")
+    actions = _numbers(table, action)
+    actions = fields.action_rows(actions[:, None] if actions.ndim == 1 else actions)
+    rewards = fields.column(_numbers(table, "next.reward"), "next.reward") if "next.reward" in names else None
+    successes = _flags(table, "next.success")
+    if successes is None:
+        successes = np.zeros(len(actions), bool) if rewards is None else rewards > 0
+        successes[-1] |= rewards is None and folder.options.assume_success
+    rewards = fields.floats(successes) if rewards is None else rewards
+    done, truncated = _flags(table, "next.done"), _flags(table, "next.truncated")
+    ended = bool(done is None or done[-1]) and not (truncated is not None and truncated[-1])
+    terminated = ended and bool(successes[-1] or (done is not None and truncated is not None))
+    steps = len(actions) if terminated or successes[-1] else len(actions) - 1
+    if steps == 0:
+        raise ValueError("one frame and no true end: there is no observation after its action. Remove the episode.")
+    nested = {name for name in names if pa.types.is_struct(table[name].type)}
+    entries: dict[str, Callable[[], np.ndarray]] = {}
+    infos: dict[str, np.ndarray] = {}
+    for name in names:
+        entry = _entry(name, name in nested)
+        if entry is not None:
+            entries[entry] = functools.partial(_observation, table, name, name in nested, steps + 1)
+        elif name not in (action, *_PLACES, *_LEARNT) and (value := column_array(table[name], name)) is not None:
+            infos[name] = value[:steps]
+    for key, (file, start) in place.videos.items() if folder.options.images else ():
+        entries[_entry(key, True) or key] = functools.partial(
+            video_frames, folder.path / file, file, start, folder.fps, len(actions), steps + 1
+        )
+    for key in {_entry(key, True) for key in place.videos}.intersection(folder.options.keys) - entries.keys():
+        raise ValueError(f"{key} is a video: ask for images too (ReadOptions.images).")
+    if not entries:
+        raise ValueError("there is no observation but pictures: ask for images too (ReadOptions.images).")
+    observations = {key: entries[key]() for key in chosen(entries, folder.options.keys)}
+    return Episode(observations, actions[:steps], rewards[:steps], successes[:steps], terminated, infos)
+
+
+def _observation(table: Any, name: str, picture: bool, rows: int) -> np.ndarray:
+    """An entry of `rows` rows, the last one repeated where the file has one less."""
+    if picture:
+        values = pictures(((cell or {}).get("bytes") or b"" for cell in table[name].to_pylist()), name)
+    else:
+        values = _numbers(table, name)
+        values = fields.observation(values if values.ndim > 1 else values[:, None])
+    return values if len(values) == rows else np.concatenate([values, values[-1:]])
+
+
+def matches(path: Path) -> bool:
+    """A folder with `meta/info.json`."""
+    return (path / "meta" / "info.json").is_file()
+
+
+FORMAT = Format(
+    "lerobot", "LeRobotDataset folder, v3.0, v2.1 or v2.0 (meta/info.json)", matches, records,
+    module="pyarrow", extra="formats",
+)  # fmt: skip
