@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporl.data.episodes import Episode, faults, fingerprint
+from exporl.data.episodes import Episode, faults, fingerprint, validate_episodes
+from exporl.data.formats import load_episodes
 from exporl.envs import antmaze, make_task
 from exporl.envs.experts import ant_action, load_policy
 from exporl.envs.mazes import D4RL_GOALS, MazeEnv, next_cell, until_success
@@ -142,6 +143,17 @@ def test_ogbench_files_are_relabelled_as_ogbench_does(simulator):
             solved += adapted.success
         theirs.close()
     assert solved > 3
+
+
+def test_the_file_here_is_prior_data(simulator):
+    if not DATA.exists():
+        pytest.skip("the demonstration files are not on this machine")
+    task = make_task("antmaze/ogbench-medium")
+    episodes = load_episodes(DATA, adapt=task.adapt)
+    validate_episodes(episodes, task.spec)
+    assert len(episodes) == 60
+    assert 0 < sum(e.success for e in episodes) < 60
+    assert {len(e) for e in episodes if not e.success} == {1000}
 
 
 @pytest.mark.parametrize("name", VARIED)

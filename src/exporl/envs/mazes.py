@@ -1,6 +1,7 @@
 """OGBench's mazes with a point or an ant (arXiv 2410.20092), and the way through a maze, for several families."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ D4RL_GOALS = {"medium": (6, 6), "large": (7, 9)}
 
 
 class MazeEnv(gymnasium.Env[Any, np.ndarray]):
-    """One maze with one start and one goal: reward 1 at the goal, where the episode ends, else 0.
+    """One maze with one start and one goal: reward 1 at the goal, where the episode ends, else 0 (plus an offset).
 
     task 0 to 5: OGBench's single-task rules (0 is its default task, task 1): the start varies within a cell, the goal is
     the centre of a cell, and success is looked up before a step is taken, so the step after arrival is the rewarded one.
@@ -29,8 +30,10 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
     Action: joint torques [8] or displacement [2], in [-1, 1].
     """
 
-    def __init__(self, body: Literal["ant", "point"], maze: str, task: int | str):
-        from ogbench.locomaze.maze import make_maze_env
+    def __init__(self, body: Literal["ant", "point"], maze: str, task: int | str, reward_offset: float = 0.0):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without a display, the package's renderer complains as it is imported
+            from ogbench.locomaze.maze import make_maze_env
 
         self._d4rl = task == "d4rl"
         number = 1 if isinstance(task, str) else task
@@ -52,7 +55,7 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
             {"state": gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)}
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (actions,), np.float32)
-        self._steps = 0
+        self._steps, self._offset = 0, reward_offset
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Starts an episode; the seed fixes start, and goal where it varies."""
@@ -75,7 +78,8 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
         self._steps += 1
         success = bool(info["success"])
         truncated = not terminated and self._steps >= HORIZON
-        return {"state": state.astype(np.float32)}, float(success), bool(terminated), truncated, {"success": success}
+        reward = success + self._offset
+        return {"state": state.astype(np.float32)}, reward, bool(terminated), truncated, {"success": success}
 
     def close(self):
         """Frees the simulator."""

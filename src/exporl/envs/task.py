@@ -71,6 +71,7 @@ def _families() -> dict[str, Family]:
         adroit,
         antmaze,
         metaworld,
+        ogbench,
         probes,
     )
 
@@ -78,6 +79,7 @@ def _families() -> dict[str, Family]:
         "adroit": adroit.FAMILY,
         "antmaze": antmaze.FAMILY,
         "metaworld": metaworld.FAMILY,
+        "ogbench": ogbench.FAMILY,
         "probe": probes.FAMILY,
     }
 
