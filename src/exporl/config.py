@@ -58,6 +58,9 @@ class TrainConfig:
     """Critic updates per environment step (update-to-data ratio)."""
     batch_size: int = 256
     """Rows per minibatch."""
+    asynchronous: bool = False
+    """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async). Not repeatable to
+    the bit."""
     discount: float = 0.99
     """Per environment step (gamma)."""
     prefetch: bool = True

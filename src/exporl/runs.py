@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from exporl import checkpoint
+from exporl.algos import Algorithm
 from exporl.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
 from exporl.metrics import read_lines
 
@@ -33,6 +34,28 @@ def load_config(run_dir: Path) -> RunConfig[Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
     return from_json({name: value for name, value in data.items() if name != "versions"})
+
+
+def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool) -> None:
+    """Checks that every phase asked for exists and has what it needs.
+
+    Raises:
+        ValueError: naming the option and its value.
+    """
+    train, name = config.train, config.algorithm
+    for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
+        if getattr(train, option) and phase not in algorithm.phases:
+            raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
+    if train.critic_warmup_steps and algorithm.act_base is None:
+        raise ValueError(
+            f"{name} has no base policy that could act during train.critic_warmup_steps="
+            f"{train.critic_warmup_steps}; set it to 0."
+        )
+    if (train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0) and not has_data:
+        raise ValueError(
+            "no prior data: give data.path or data.demos, or set data.prior_ratio, train.offline_steps and "
+            "train.critic_pretrain_steps to 0."
+        )
 
 
 def open_run(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> None:

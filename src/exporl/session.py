@@ -1,6 +1,7 @@
 """All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,10 +47,14 @@ class Silent:
         """Ignored."""
 
 
+Share = Callable[[Algorithm], Algorithm] | None
+"""What a session does to its algorithm's record before using it."""
+
+
 class Session:
     """Task, data, statistics, algorithm and learner of one run."""
 
-    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress):
+    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress, share: Share = None):
         check(config)
         self.config, self.run_dir, self.progress = config, run_dir, progress
         self.task: Task = make_task(config.task, config.reward)
@@ -57,7 +62,8 @@ class Session:
         self.normalizer = self._statistics()
         self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
         base = make_base(config.base, self.spec, config.precision)
-        self.algorithm: Algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base, config.precision)
+        algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base, config.precision)
+        self.algorithm: Algorithm = algorithm if share is None else share(algorithm)
         self.learner = Learner(self.algorithm, config.seed)
         self._eval_envs: list[Any] = []
 

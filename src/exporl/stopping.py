@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
+class Interrupted(Exception):
+    """Training was asked to stop; a checkpoint was written first."""
+
+
 @contextlib.contextmanager
 def stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
     """While it lasts, the first SIGINT or SIGTERM sets `stop` and a second one interrupts at once.

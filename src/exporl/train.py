@@ -1,6 +1,8 @@
 """The training loop: imitation, then reinforcement learning online. It names no algorithm and no task."""
 
+import contextlib
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ import jax
 import numpy as np
 
 from exporl import checkpoint
+from exporl.asynchronous import Beside
 from exporl.config import RunConfig, to_json
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture
@@ -20,26 +23,25 @@ from exporl.learner import SAMPLE, run_rng
 from exporl.metrics import MetricsWriter, append_line
 from exporl.report import write_report
 from exporl.rollout import Rollout
-from exporl.runs import CHECKPOINTS, CONFIG, EVAL, METRICS, open_run, summarize
-from exporl.session import Progress, Session, Silent
-from exporl.stopping import stop_on_signals
+from exporl.runs import CHECKPOINTS, CONFIG, EVAL, METRICS, check_phases, open_run, summarize
+from exporl.session import Progress, Session, Share, Silent
+from exporl.stopping import Interrupted, stop_on_signals
 from exporl.types import Batch, Phase
 
 PRETRAIN_SCAN = 100
 """Imitation steps per compiled call."""
 
 
-class Interrupted(Exception):
-    """Training was asked to stop; a checkpoint was written first."""
-
-
 class Trainer(Session):
     """A run in progress: `pretrain`, `pretrain_critic`, `online`; every random draw follows from (seed, counter)."""
 
-    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress, resume: bool):
+    def __init__(
+        self, config: RunConfig[Any], run_dir: Path, progress: Progress, resume: bool,
+        stop: threading.Event | None = None, share: Share = None,
+    ):  # fmt: skip
         self._started = time.perf_counter()
-        super().__init__(config, run_dir, progress)
-        self._check_phases()
+        super().__init__(config, run_dir, progress, share)
+        check_phases(config, self.algorithm, has_data=bool(self.episodes))
         self.metrics = MetricsWriter(run_dir / METRICS)
         self.prior = self.prior_replay()
         rows = min(config.data.capacity, 2 * max(config.train.online_steps, 1) + config.chunk_length + 2)
@@ -63,28 +65,10 @@ class Trainer(Session):
         self.train_s = 0.0
         self.first_update_s: float | None = None
         self._prefetched: Batch | None = None
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
+        self._beside: Beside | None = None
         if resume:
             self._restore()
-
-    def _check_phases(self) -> None:
-        train, name, data = self.config.train, self.config.algorithm, self.config.data
-        for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
-            if getattr(train, option) and phase not in self.algorithm.phases:
-                raise ValueError(
-                    f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0."
-                )
-        if train.critic_warmup_steps and self.algorithm.act_base is None:
-            raise ValueError(
-                f"{name} has no base policy that could act during train.critic_warmup_steps="
-                f"{train.critic_warmup_steps}; set it to 0."
-            )
-        needs_data = train.offline_steps or train.critic_pretrain_steps or data.prior_ratio > 0
-        if needs_data and not self.episodes:
-            raise ValueError(
-                "no prior data: give data.path or data.demos, or set data.prior_ratio, train.offline_steps and "
-                "train.critic_pretrain_steps to 0."
-            )
 
     def run(self) -> None:
         """All phases. Stops at the next step boundary after SIGINT or SIGTERM, with a checkpoint.
@@ -139,22 +123,41 @@ class Trainer(Session):
         self.progress.phase(self.config.algorithm, total, rollout.env_steps)
         self.metrics.speed(rollout.env_steps)
         self._evaluate_if_due()
-        while rollout.env_steps < total:
-            before = rollout.env_steps
-            self._step()
-            for _ in range(self._updates_due(before, rollout.env_steps) if self.mixture.ready else 0):
-                self._update_online()
-            self._keep_books(before)
+        beside = Beside(self._update_online, self.learner.acting) if self.config.train.asynchronous else None
+        with beside or contextlib.nullcontext() as self._beside:
+            while rollout.env_steps < total:
+                before = rollout.env_steps
+                self._step()
+                self._learn(before)
+                self._keep_books(before)
 
     def _step(self) -> None:
         """One step of every environment, into the replay."""
-        for stream, step in self.rollout.step(self.learner.acting(), self._mode(self.rollout.env_steps)):
-            self.online_replay.add(step, stream)
+        beside = self._beside
+        acting = self.learner.acting() if beside is None else beside.acting()
+        steps = self.rollout.step(acting, self._mode(self.rollout.env_steps))
+        with contextlib.nullcontext() if beside is None else beside.lock:
+            for stream, step in steps:
+                self.online_replay.add(step, stream)
 
-    def _update_online(self) -> None:
-        """One update call on the mixture."""
+    def _learn(self, before: int) -> None:
+        """The update calls due since `before` environment steps; they are left out while there is nothing to sample."""
+        due = self._updates_due(before, self.rollout.env_steps) if self.mixture.ready else 0
+        if self._beside is not None:
+            self._beside.owe(due)
+        else:
+            for _ in range(due):
+                self._update_online()
+
+    def _update_online(self) -> Any:
         train = self.config.train
-        self.metrics.add(self._update(self.mixture, train.utd_ratio * train.update_every, "online"))
+        self.metrics.add(metrics := self._update(self.mixture, train.utd_ratio * train.update_every, "online"))
+        return metrics
+
+    def _settle(self) -> None:
+        """Before anything reads the learner: learning beside acting makes the update calls due, then rests."""
+        if self._beside is not None:
+            self._beside.settle()
 
     def _keep_books(self, before: int) -> None:
         """Progress, metrics, evaluation and checkpoint, where due since `before` environment steps."""
@@ -198,6 +201,7 @@ class Trainer(Session):
         return jax.device_put(source.sample(rng, num_minibatches, train.batch_size, discount=train.discount))
 
     def _log_online(self) -> None:
+        self._settle()
         rollout, recent = self.rollout, self.rollout.outcomes[-20:]
         fields: dict[str, Any] = {"phase": "online", "env_steps": rollout.env_steps, "updates": self.learner.updates}
         fields |= {"rollout/episodes": len(rollout.outcomes), "mode": self._mode(rollout.env_steps - 1)}
@@ -206,6 +210,8 @@ class Trainer(Session):
             fields["rollout/length_mean"] = float(np.mean([length for _, _, length, _ in recent]))
             fields["rollout/return_mean"] = float(np.mean([paid for _, _, _, paid in recent]))
         speed = self.metrics.speed(rollout.env_steps)
+        if self._beside is not None:
+            fields["rollout/staleness_updates"] = self._beside.staleness()
         if self.algorithm.num_proposals:
             fields["backup/staleness"] = self.online_replay.proposal_age(self.learner.updates)
         self.metrics.flush(**fields, **{"time/env_steps_per_s": speed, "time/train_s": self._seconds()})
@@ -217,6 +223,7 @@ class Trainer(Session):
         final = steps >= self.config.train.online_steps and self.last_eval != steps
         if not (self.last_eval < 0 or steps // options.every > self.last_eval // options.every or final):
             return
+        self._settle()
         self._seconds()
         began = time.perf_counter()
         record: dict[str, Any] = {"env_steps": steps, "updates": self.learner.updates}
@@ -249,6 +256,7 @@ class Trainer(Session):
 
     def save(self) -> None:
         """Writes a checkpoint of everything: learner, replay, environments, counters."""
+        self._settle()
         arrays, rollout = self.rollout.state()
         record = {
             "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
@@ -287,13 +295,18 @@ class Trainer(Session):
             self._prefetched = self._sample(self.mixture, self.config.train.utd_ratio * self.config.train.update_every)
         for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
             if _size(self.run_dir / name) > size:
-                with (self.run_dir / name).open("r+b") as file:
-                    file.truncate(size)
+                os.truncate(self.run_dir / name, size)
         self._started = time.perf_counter()
 
 
 def train(
-    config: RunConfig[Any], run_dir: Path, progress: Progress | None = None, *, resume: bool = False
+    config: RunConfig[Any],
+    run_dir: Path,
+    progress: Progress | None = None,
+    *,
+    resume: bool = False,
+    stop: threading.Event | None = None,
+    share: Share = None,
 ) -> dict[str, Any]:
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
@@ -302,6 +315,8 @@ def train(
         run_dir: where everything goes: config.json, metrics.jsonl, eval.jsonl, checkpoints, summary.json, report.html.
         progress: what to report to; nothing by default.
         resume: go on from the newest checkpoint in `run_dir`.
+        stop: stops the run as a signal does, once set.
+        share: gives the run another algorithm record that computes the same; `seeds` joins runs this way.
 
     Returns:
         The summary that is also written to summary.json.
@@ -315,7 +330,7 @@ def train(
     make_task(config.task, config.reward)
     open_run(config, run_dir, resume=resume)
     try:
-        trainer = Trainer(config, run_dir, progress or Silent(), resume)
+        trainer = Trainer(config, run_dir, progress or Silent(), resume, stop, share)
     except (ValueError, OSError):
         if not resume:  # nothing was learnt yet: leave no half-made run behind
             (run_dir / CONFIG).unlink(missing_ok=True)
