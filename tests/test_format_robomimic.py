@@ -80,7 +80,7 @@ def test_the_environment_and_the_model_are_kept(tmp_path):
     path = write(tmp_path / "lift.hdf5", {"demo_3": demonstration(2)})
     assert read_env_args(path) == {"env_name": "Lift", "type": 1, "env_kwargs": {"robots": ["Panda"]}}
     assert read_model_file(path, "demo_3") == "<mujoco model='demo_3'/>"
-    with pytest.raises(ValueError, match="there is no group 'demo_0'; found demo_3"):
+    with pytest.raises(ValueError, match=r"lift.hdf5: there is no group 'demo_0'; found demo_3"):
         read_model_file(path, "demo_0")
     with h5py.File(path, "a") as root:
         root["data"].attrs["env_args"] = "{"

@@ -24,7 +24,7 @@ import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.data.formats import hdf5
-from exporl.data.formats.fields import action_rows, check_rows, column, observation
+from exporl.data.formats.fields import action_rows, check_rows, column, naming, observation
 from exporl.data.formats.record import Format, ReadOptions, Record
 
 _NEEDED = ("observations", "actions", "rewards", "terminals")
@@ -43,11 +43,9 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """
     source = hdf5.Source(path)
     with source.open() as root:
-        try:
+        with naming(path):
             arrays = _arrays(root)
             pieces = _pieces(arrays, options.horizon)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
         for index, (start, stop, terminated) in enumerate(pieces):
             yield Record(
                 f"episode {index}", functools.partial(_episode, source, tuple(arrays), start, stop, terminated)

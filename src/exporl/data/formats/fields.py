@@ -1,11 +1,22 @@
 """Arrays of files as episodes want them: types, columns, lengths. Used by all readers of other people's formats."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
 NUMERIC = "biuf"
 """Kinds of NumPy types that can be data: booleans, integers, floating point."""
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts a file's name in front of the ValueErrors raised inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def floats(array: np.ndarray) -> np.ndarray:

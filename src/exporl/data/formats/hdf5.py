@@ -182,12 +182,11 @@ def rows_of(dataset: Any, what: str) -> int:
 
 
 def read(dataset: Any, what: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Rows start to stop of an array of numbers.
+    """Rows start to stop of an array that passed `rows_of`, which takes long where there are many chunks.
 
     Raises:
-        ValueError: see `rows_of`, or the rows cannot be read.
+        ValueError: the rows cannot be read.
     """
-    rows_of(dataset, what)
     try:
         return dataset[start:stop]
     except Exception as error:
@@ -195,9 +194,12 @@ def read(dataset: Any, what: str, start: int = 0, stop: int | None = None) -> np
 
 
 def array(group: Any, name: str) -> np.ndarray | None:
-    """A whole array of a group, None if there is none of that name. Raises as `child` and `read` do."""
+    """A whole array of numbers of a group, None if there is none of that name. Raises as `rows_of` and `read` do."""
     node = child(group, name)
-    return None if node is None else read(node, name)
+    if node is None:
+        return None
+    rows_of(node, name)
+    return read(node, name)
 
 
 def strings(dataset: Any, what: str) -> list[str]:

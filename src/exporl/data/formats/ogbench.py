@@ -19,7 +19,7 @@ import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.data.formats.arrays import archive_names, read_archive
-from exporl.data.formats.fields import NUMERIC, action_rows, check_rows, column, observation
+from exporl.data.formats.fields import NUMERIC, action_rows, check_rows, column, naming, observation
 from exporl.data.formats.record import Format, ReadOptions, Record
 
 _NEEDED = ("observations", "actions", "terminals")
@@ -35,10 +35,8 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """
     path = Path(path)
     data = read_archive(path)
-    try:
+    with naming(path):
         lasts = _last_states(data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
     for index, (start, last) in enumerate(zip(np.r_[0, lasts[:-1] + 1], lasts, strict=True)):
         yield Record(f"trajectory {index}", functools.partial(_episode, data, int(start), int(last)))
 

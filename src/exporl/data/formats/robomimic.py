@@ -32,7 +32,7 @@ import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.data.formats import hdf5
-from exporl.data.formats.fields import action_rows, check_rows, column, observation
+from exporl.data.formats.fields import action_rows, check_rows, column, naming, observation
 from exporl.data.formats.record import Format, ReadOptions, Record
 
 UNKNOWN_ENV = {"env_name": "unknown", "type": 2, "env_kwargs": {}}
@@ -48,10 +48,8 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """
     source = hdf5.Source(path)
     with source.open() as root:
-        try:
+        with naming(path):
             found = _demonstrations(root, options.filter_key)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
         for name in found:
             yield Record(name, functools.partial(_episode, source, name, options.keys))
 
@@ -63,14 +61,14 @@ def read_env_args(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: not a readable file, or `env_args` is not JSON; names the file.
     """
-    with hdf5.Source(path).open() as root:
+    with hdf5.Source(path).open() as root, naming(path):
         text = hdf5.attribute(_group(root, "data"), "env_args")
-    try:
-        value = json.loads(text) if text is not None else {}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: env_args of group data is not JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: env_args of group data is not a JSON object.")
+        try:
+            value = json.loads(text) if text is not None else {}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"env_args of group data is not JSON ({error}).") from error
+        if not isinstance(value, dict):
+            raise ValueError("env_args of group data is not a JSON object.")
     return value
 
 
@@ -79,9 +77,9 @@ def read_model_file(path: Path, name: str) -> str | None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a readable file, or no demonstration of that name.
+        ValueError: not a readable file, or no demonstration of that name; names the file.
     """
-    with hdf5.Source(path).open() as root:
+    with hdf5.Source(path).open() as root, naming(path):
         text = hdf5.attribute(_group(_group(root, "data"), name), "model_file")
     return None if text is None else str(text)
 
