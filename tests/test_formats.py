@@ -1,12 +1,13 @@
 """Archives of episodes: round trips, the recorded data beside the repository, and files that are not what they say."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from exporl.data.episodes import Episode, fingerprint, validate_episodes
-from exporl.data.formats import load_npz, save_npz
+from exporl.data.formats import ReadOptions, load_npz, read_records, save_npz
 from exporl.envs.metaworld import SPEC as METAWORLD
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -89,7 +90,7 @@ def test_others_may_read_what_was_written(tmp_path):
     assert (tmp_path / "data.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@pytest.mark.parametrize("where", ["numpy.savez_compressed", "os.replace", "os.fsync"])
+@pytest.mark.parametrize("where", ["shutil.copyfileobj", "os.replace", "os.fsync"])
 @pytest.mark.parametrize("existing", [False, True])
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch, where, existing):
     path = tmp_path / "episodes.npz"
@@ -97,8 +98,8 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch, where
         save_npz(path, EPISODES[:1])
 
     def fail(*args, **kwargs):
-        if where == "numpy.savez_compressed":
-            args[0].write(b"half of it")
+        if where == "shutil.copyfileobj":
+            args[1].write(b"half of it")
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
@@ -281,3 +282,49 @@ def test_recorded_metaworld_data(task, success):
     with np.load(path) as archive:
         assert sum(len(e) for e in episodes) == len(archive["actions"])
         np.testing.assert_array_equal(np.concatenate([e.actions for e in episodes]), archive["actions"])
+
+
+def test_only_the_entries_asked_for_in_that_order(tmp_path):
+    save_npz(tmp_path / "both.npz", [episode(3, images=True)])
+    read = lambda *keys: next(read_records(tmp_path / "both.npz", options=ReadOptions(keys=keys))).read()  # noqa: E731
+    assert list(read("image", "state").observations) == ["image", "state"]
+    assert list(read("image").observations) == ["image"]
+    with pytest.raises(ValueError, match=r"both.npz lacks observations/depth; it has .*observations/image"):
+        read("image", "depth")
+
+
+def test_further_arrays_survive_a_round_trip(tmp_path):
+    episodes = [
+        dataclasses.replace(e, infos={"qpos": np.arange(2.0 * len(e) + 2).reshape(-1, 2), "step": np.arange(len(e))})
+        for e in EPISODES
+    ]
+    save_npz(tmp_path / "infos.npz", episodes)
+    for got, expected in zip(load_npz(tmp_path / "infos.npz"), episodes, strict=True):
+        assert got.infos.keys() == expected.infos.keys()
+        for name, value in expected.infos.items():
+            np.testing.assert_array_equal(got.infos[name], value)
+    with pytest.raises(ValueError, match=r"flat.npz: infos/qpos has 6 rows for 5 steps"):
+        load_flat(tmp_path, **{"infos/qpos": np.zeros(6)})
+
+
+def test_episodes_are_written_one_at_a_time(tmp_path):
+    save_npz(tmp_path / "stream.npz", (e for e in EPISODES))
+    same_episodes(load_npz(tmp_path / "stream.npz"), EPISODES)
+    save_npz(tmp_path / "again.npz", EPISODES)
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "stream.npz").read_bytes()
+
+
+def test_episodes_that_do_not_go_together(tmp_path):
+    other = Episode({"state": np.zeros((3, 4), np.float32)}, np.zeros((2, 2)), np.zeros(2), np.zeros(2, bool), True)
+    with pytest.raises(ValueError, match=r"observations is float32 \(4,\) in one episode and float32 \(3,\) in those"):
+        save_npz(tmp_path / "mixed.npz", [*EPISODES, other])
+    with pytest.raises(ValueError, match=r"episode 1 has .*observations/image.*those before have"):
+        save_npz(tmp_path / "mixed.npz", [episode(2), episode(2, images=True)])
+    with pytest.raises(ValueError, match=r"no episodes to write to .*mixed\.npz"):
+        save_npz(tmp_path / "mixed.npz", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_different_shapes(tmp_path):
+    with pytest.raises(ValueError, match="observations and next_observations have rows of different shapes"):
+        load_flat(tmp_path, next_observations=np.zeros((5, 2)))

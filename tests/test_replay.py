@@ -317,6 +317,110 @@ def test_recorded_episodes_become_prior_rows(terminated):
     np.testing.assert_array_equal(batch.prior, 1)
 
 
+def recorded(first: int, length: int, terminated: bool, dtype="float32") -> Episode:
+    numbers = np.arange(first, first + length + 1).astype(dtype)
+    actions = np.stack([np.sin(numbers[:-1]), np.cos(numbers[:-1])], axis=1).astype(dtype)
+    return Episode(
+        {"state": np.stack([numbers, -numbers / 3], axis=1)}, actions, (numbers[:-1] % 7 / 3).astype(dtype),
+        numbers[:-1] % 5 == 2, terminated,
+    )  # fmt: skip
+
+
+def add_step_by_step(replay: Replay, episode: Episode, stream: int) -> None:
+    """The slow twin of `add_episode`."""
+    at = lambda t: {name: values[t] for name, values in episode.observations.items()}  # noqa: E731
+    for t in range(len(episode)):
+        last = t == len(episode) - 1
+        step = Step(
+            at(t), episode.actions[t], 3 * float(episode.rewards[t]) - 1, last and episode.terminated,
+            last and not episode.terminated, at(t + 1), bool(episode.successes[t]),
+        )  # fmt: skip
+        replay.add(step, stream)
+
+
+@st.composite
+def episode_histories(draw):
+    """(chunk length, capacity, streams, [(what, length, stream, terminated)])."""
+    chunk_length, num_streams = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    event = st.tuples(
+        st.sampled_from(["episode"] * 4 + ["step", "cut"]), st.integers(1, 12), st.integers(0, num_streams - 1),
+        st.booleans(),
+    )  # fmt: skip
+    return chunk_length, draw(st.integers(chunk_length + 2, 25)), num_streams, draw(st.lists(event, max_size=12))
+
+
+@settings(max_examples=300, deadline=None)
+@given(episode_histories())
+def test_an_episode_at_once_equals_its_steps_one_by_one(history):
+    """Bit for bit: wrapping rings, episodes longer than the ring, open episodes, several streams."""
+    chunk_length, capacity, num_streams, events = history
+    at_once, by_step = (
+        Replay(spec_of(chunk_length), capacity, num_streams=num_streams, num_proposals=2) for _ in range(2)
+    )
+    every = np.indices((num_streams, capacity)).reshape(2, -1)
+    for replay in (at_once, by_step):  # samples of observations that are about to be overwritten
+        replay.keep_proposals(*every, np.ones((len(every[0]), 2, chunk_length, 2)), version=3)
+    number = 0
+    for what, length, stream, terminated in events:
+        episode = recorded(number, length, terminated, "float64" if length % 3 == 0 else "float32")
+        number += length + 1
+        if what == "episode":
+            at_once.add_episode(episode, lambda reward: 3 * reward - 1, stream)
+            add_step_by_step(by_step, episode, stream)
+        elif what == "step":
+            for replay in (at_once, by_step):
+                replay.add(GOOD, stream)
+        else:
+            at_once.cut(stream)
+            by_step.cut(stream)
+        expected = snapshot(by_step)
+        same_state(at_once, expected)
+        assert all(at_once.state()[name].dtype == value.dtype for name, value in expected.items())
+
+
+def test_observations_pass_through_the_transform():
+    double = lambda observation: {name: 2 * value for name, value in observation.items()}  # noqa: E731
+    plain, doubled = (
+        Replay.from_episodes(spec_of(1), [recorded(5, 4, True)], float, transform=f) for f in (None, double)
+    )
+    np.testing.assert_array_equal(doubled.state()["observation/state"], 2 * plain.state()["observation/state"])
+
+
+BAD_EPISODES = {
+    "action": (lambda e: e.actions.__setitem__((2, 0), 1.5), r"step 2: action .* outside \[-1, 1\]"),
+    "action nan": (lambda e: e.actions.__setitem__((0, 1), np.nan), "step 0: action .* not finite"),
+    "reward": (lambda e: e.rewards.__setitem__(3, np.inf), "step 3: reward is inf"),
+    "observation": (
+        lambda e: e.observations["state"].__setitem__((1, 0), np.nan),
+        r"step 0: next_observation\['state'\]",
+    ),
+    "first observation": (
+        lambda e: e.observations["state"].__setitem__((0, 0), np.inf),
+        r"step 0: observation\['state'\]",
+    ),
+    "missing": (lambda e: e.observations.clear(), "step 0: observation lacks 'state'"),
+    "shape": (
+        lambda e: e.observations.update(state=np.zeros((5, 3))),
+        r"step 0: observation\['state'\] has shape \(3,\)",
+    ),
+    "length": (lambda e: e.observations.update(state=np.zeros((9, 2))), "state covers 8 steps, the actions 4"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EPISODES)
+def test_a_bad_episode_is_refused_with_its_step_and_nothing_is_stored(name):
+    damage, message = BAD_EPISODES[name]
+    episode = recorded(5, 4, True)
+    damage(episode)
+    replay = filled(capacity=19)
+    before = snapshot(replay)
+    with pytest.raises(ValueError, match="^" + message):
+        replay.add_episode(episode, float)
+    same_state(replay, before)
+    with pytest.raises(ValueError, match="episode 1, " + message):
+        Replay.from_episodes(spec_of(1), [recorded(0, 3, True), episode], float)
+
+
 def test_nothing_to_sample_yet():
     replay, writer = Replay(spec_of(3), 10), Writer(1)
     for _ in range(2):

@@ -10,7 +10,8 @@ from exporl.algos import Algorithm, make_algorithm
 from exporl.config import RunConfig, check
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
-from exporl.data.replay import Replay
+from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
+from exporl.data.replay import Replay, rows_needed
 from exporl.envs.task import Task, make_task
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.evaluate import EvalResult, evaluate
@@ -101,20 +102,27 @@ class Session:
         checkpoint.write_text(stored, json.dumps(normalizer.to_json()))
         return normalizer
 
-    def prior_replay(self) -> Replay | None:
-        """The demonstrations as a replay, normalised and in the learning reward; None without any."""
-        if not self.episodes:
-            return None
-        episodes = self.episodes
-        if self.normalizer is not None:
-            episodes = [
-                Episode(self.normalizer(e.observations), e.actions, e.rewards, e.successes, e.terminated)
-                for e in episodes
-            ]
-        return Replay.from_episodes(
-            self.spec, episodes, self.task.reward, bootstrap_timeouts=self.config.data.bootstrap_timeouts,
-            num_proposals=self.algorithm.num_proposals,
-        )  # fmt: skip
+    def replays(self) -> tuple[Replay | None, Replay]:
+        """The demonstrations, normalised and in the learning reward (None without any), and an empty online replay.
+
+        Says beforehand how much memory both will take.
+
+        Raises:
+            ValueError: more than there is.
+        """
+        data, streams = self.config.data, self.config.num_envs
+        timeouts, h = data.bootstrap_timeouts, self.spec.chunk_length
+        rows = min(data.capacity, 2 * max(self.config.train.online_steps, 1) + h + 2)
+        prior_rows = rows_needed(self.spec, map(len, self.episodes)) if self.episodes else 0
+        n = self.algorithm.num_proposals
+        plan = ReplayPlan(row_bytes(self.spec, n), prior_rows, rows, streams)
+        self.progress.say(str(plan))
+        plan.check(available_bytes())
+        prior = Replay.from_episodes(
+            self.spec, self.episodes, self.task.reward, bootstrap_timeouts=timeouts, num_proposals=n,
+            transform=self.normalizer,
+        ) if self.episodes else None  # fmt: skip
+        return prior, Replay(self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, num_proposals=n)
 
     def make_env(self) -> Any:
         """A new environment, normalised like the data."""

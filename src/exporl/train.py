@@ -43,12 +43,9 @@ class Trainer(Session):
         super().__init__(config, run_dir, progress, share)
         check_phases(config, self.algorithm, has_data=bool(self.episodes))
         self.metrics = MetricsWriter(run_dir / METRICS)
-        self.prior = self.prior_replay()
-        rows = min(config.data.capacity, 2 * max(config.train.online_steps, 1) + config.chunk_length + 2)
-        self.online_replay = Replay(
-            self.spec, rows, num_streams=config.num_envs, bootstrap_timeouts=config.data.bootstrap_timeouts,
-            num_proposals=self.algorithm.num_proposals,
-        )  # fmt: skip
+        self.prior, self.online_replay = self.replays()
+        self.data = fingerprint(self.episodes)
+        self.episodes = []  # the replay has them now: they are not held twice
         sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
         if self.prior is not None:
             ratio = config.data.prior_ratio
@@ -262,7 +259,7 @@ class Trainer(Session):
             "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
             "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
             "first_update_s": self.first_update_s, "prefetched": self._prefetched is not None,
-            "rollout": rollout, "data": fingerprint(self.episodes),
+            "rollout": rollout, "data": self.data,
             "files": {name: _size(self.run_dir / name) for name in (METRICS, EVAL)},
         }  # fmt: skip
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
@@ -279,7 +276,7 @@ class Trainer(Session):
         parts, record, problems = found
         for problem in problems:
             self.progress.say(f"skipped a damaged checkpoint: {problem}")
-        if record["data"] != fingerprint(self.episodes):
+        if record["data"] != self.data:
             raise ValueError(
                 "the prior data is not what this run was started with. Restore the file, or start a new run."
             )

@@ -36,6 +36,19 @@ class Episode:
         return bool(self.successes.any())
 
 
+def owned(episode: Episode) -> Episode:
+    """The episode with arrays of its own, where they were views of larger ones."""
+    own = lambda array: array if array.base is None else array.copy()  # noqa: E731
+    return dataclasses.replace(
+        episode,
+        observations={name: own(values) for name, values in episode.observations.items()},
+        actions=own(episode.actions),
+        rewards=own(episode.rewards),
+        successes=own(episode.successes),
+        infos={name: own(values) for name, values in episode.infos.items()},
+    )
+
+
 def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "data") -> None:
     """Checks shapes, finiteness and ranges of every episode against a task.
 
@@ -124,9 +137,14 @@ class Normalizer:
         mean, std = {}, {}
         for name, first in episodes[0].observations.items():
             if np.issubdtype(first.dtype, np.floating):
-                values = np.concatenate([episode.observations[name] for episode in episodes]).astype(np.float64)
-                mean[name] = values.mean(axis=0).astype(np.float32)
-                std[name] = np.maximum(values.std(axis=0), min_std).astype(np.float32)
+                parts = [episode.observations[name] for episode in episodes]  # summed one by one: no copy of it all
+                rows = sum(map(len, parts))
+                center = np.sum([part.sum(axis=0, dtype=np.float64) for part in parts], axis=0) / rows
+                spread = (
+                    np.sum([((part.astype(np.float64) - center) ** 2).sum(axis=0) for part in parts], axis=0) / rows
+                )
+                mean[name] = center.astype(np.float32)
+                std[name] = np.maximum(np.sqrt(spread), min_std).astype(np.float32)
         return cls(mean, std, clip)
 
     def __call__(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

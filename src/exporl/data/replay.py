@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.data.step_checks import check_step, check_steps
 from exporl.types import Batch, Spec, Step
 
-_LARGEST = np.float64(np.finfo(np.float32).max)
-"""Beyond it, what is finite in the environment would be stored as infinity."""
+
+def rows_needed(spec: Spec, lengths: Iterable[int]) -> int:
+    """Rows that hold episodes of so many steps: each has one more observation, and the head needs a row."""
+    return max(sum(length + 1 for length in lengths) + 1, spec.chunk_length + 2)
 
 
 class Replay:
@@ -75,13 +78,23 @@ class Replay:
         *,
         bootstrap_timeouts: bool = True,
         num_proposals: int = 0,
+        transform: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
     ) -> "Replay":
-        """Prior data in one stream, with rewards turned into the learning convention."""
+        """Prior data in one stream: rewards in the learning convention, observations through `transform` (if any).
+
+        Only one transformed episode exists at a time beside the episodes given and the replay.
+
+        Raises:
+            ValueError: an episode does not fit the spec; names episode, step and field.
+        """
         episodes = list(episodes)
-        capacity = max(sum(len(e) + 1 for e in episodes) + 1, spec.chunk_length + 2)
-        replay = cls(spec, capacity, prior=True, bootstrap_timeouts=bootstrap_timeouts, num_proposals=num_proposals)
-        for episode in episodes:
-            replay.add_episode(episode, reward)
+        rows = rows_needed(spec, map(len, episodes))
+        replay = cls(spec, rows, prior=True, bootstrap_timeouts=bootstrap_timeouts, num_proposals=num_proposals)
+        for index, episode in enumerate(episodes):
+            try:
+                replay.add_episode(episode, reward, transform=transform)
+            except ValueError as error:
+                raise ValueError(f"episode {index}, {error}") from error
         return replay
 
     def __len__(self) -> int:
@@ -93,16 +106,57 @@ class Replay:
         """Rows from which a chunk can be sampled."""
         return int(self._can_start.sum())
 
-    def add_episode(self, episode: Episode, reward: Callable[[float], float], stream: int = 0) -> None:
-        """Adds a recorded episode; one that did not terminate counts as truncated."""
-        for t in range(len(episode)):
-            last = t == len(episode) - 1
-            at = lambda i: {name: values[i] for name, values in episode.observations.items()}  # noqa: E731
-            self.add(
-                Step(at(t), episode.actions[t], reward(float(episode.rewards[t])), last and episode.terminated,
-                     last and not episode.terminated, at(t + 1), bool(episode.successes[t])),
-                stream,
-            )  # fmt: skip
+    def add_episode(
+        self,
+        episode: Episode,
+        reward: Callable[[float], float],
+        stream: int = 0,
+        *,
+        transform: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+    ) -> None:
+        """Adds a recorded episode as adding its steps one by one would; one that did not terminate is truncated.
+
+        Args:
+            episode: as recorded.
+            reward: turns recorded rewards into the learning convention.
+            stream: where it goes; it continues that stream's open episode if there is one.
+            transform: applied to all observations of the episode at once (normalisation).
+
+        Raises:
+            ValueError: what `add` refuses, with the number of the step, or arrays of different lengths; nothing is
+                stored then.
+        """
+        observations = episode.observations if transform is None else transform(episode.observations)
+        rewards = np.array([reward(float(paid)) for paid in episode.rewards], np.float64)
+        steps = len(episode)
+        check_steps(self.spec, observations, episode.actions, rewards, episode.successes)
+        if self._run[stream] or not 0 < steps < self.capacity:
+            for t in range(steps):
+                self.add(self._step(episode, observations, rewards, t), stream)
+            return
+        rows = (self._head[stream] + np.arange(steps + 1)) % self.capacity
+        taken = rows[:-1]
+        self._clear(stream, rows)
+        if self.num_proposals:
+            self._proposed[stream, rows[1:]] = 0
+        for name, values in self._observation.items():
+            values[stream, rows] = observations[name]
+        self._action[stream, taken] = episode.actions
+        self._reward[stream, taken] = rewards
+        self._is_step[stream, taken] = self._can_start[stream, taken] = True
+        self._success[stream, taken] = episode.success
+        self._terminated[stream, taken[-1]] = episode.terminated
+        self._truncated[stream, taken[-1]] = not episode.terminated
+        self._head[stream] = (rows[-1] + 1) % self.capacity
+        self._size[stream] = min(max(self._size[stream], taken.max() + 2), self.capacity)
+
+    def _step(self, episode: Episode, observations: dict[str, np.ndarray], rewards: np.ndarray, t: int) -> Step:
+        last = t == len(episode) - 1
+        at = lambda i: {name: values[i] for name, values in observations.items()}  # noqa: E731
+        return Step(
+            at(t), episode.actions[t], float(rewards[t]), last and episode.terminated, last and not episode.terminated,
+            at(t + 1), bool(episode.successes[t]),
+        )  # fmt: skip
 
     def add(self, step: Step, stream: int = 0) -> None:
         """Appends one step to a stream, overwriting its oldest rows when full.
@@ -110,7 +164,7 @@ class Replay:
         Raises:
             ValueError: wrong shape, NaN or infinity, or an action outside [-1, 1]; nothing is stored then.
         """
-        self._check(step)
+        check_step(self.spec, step)
         row = int(self._head[stream])
         after = (row + 1) % self.capacity
         self._clear(stream, row)
@@ -149,33 +203,9 @@ class Replay:
         self._run[stream], self._succeeded[stream] = 0, False
         self._head[stream] = (last + 2) % self.capacity
 
-    def _clear(self, stream: int, row: int) -> None:
+    def _clear(self, stream: int, row: int | np.ndarray) -> None:
         for flags in (self._is_step, self._can_start, self._success, self._terminated, self._truncated):
             flags[stream, row] = False
-
-    def _check(self, step: Step) -> None:
-        action = np.asarray(step.action)
-        if action.shape != (self.spec.action_dim,):
-            raise ValueError(f"action has shape {action.shape}, the task needs ({self.spec.action_dim},).")
-        if not np.isfinite(action).all() or np.abs(action).max() > 1:
-            raise ValueError(f"action {action} is not finite or outside [-1, 1]. Clip it where it is made.")
-        if not abs(step.reward) <= _LARGEST:
-            raise ValueError(f"reward is {step.reward}. Check the environment's reward.")
-        for which, observation in (("observation", step.observation), ("next_observation", step.next_observation)):
-            for name, shape, dtype in self.spec.observation:
-                if name not in observation:
-                    raise ValueError(f"{which} lacks {name!r}; it has {sorted(observation)}.")
-                value = np.asarray(observation[name])
-                if value.shape != shape:
-                    raise ValueError(f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}.")
-                if dtype == "uint8" and value.dtype != np.uint8:
-                    raise ValueError(
-                        f"{which}[{name!r}] is {value.dtype}, the task needs uint8. Scale images to 0-255."
-                    )
-                if value.dtype.kind == "f" and not (np.abs(value) <= _LARGEST).all():
-                    raise ValueError(
-                        f"{which}[{name!r}] holds NaN or infinity (as float32). Check the environment's sensors."
-                    )
 
     def sample(self, rng: np.random.Generator, batch_size: int, *, discount: float) -> Batch:
         """`batch_size` chunks, uniformly over the rows that can start one (with replacement).

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from exporl.data.episodes import Episode, faults
+from exporl.data.episodes import Episode, faults, owned
 from exporl.data.formats import arrays, d4rl, lerobot, minari, ogbench, robomimic
 from exporl.data.formats.arrays import load_npz, save_npz
 from exporl.data.formats.record import Format, ReadOptions, Record
@@ -105,6 +105,7 @@ def load_episodes(
     skipped = 0
     for record in read_records(path, format_name, options):
         if limit is not None and len(episodes) >= limit:
+            episodes = [owned(episode) for episode in episodes]  # a few episodes must not keep all the file in memory
             break
         try:
             episode = record.read()

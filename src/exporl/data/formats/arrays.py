@@ -3,16 +3,19 @@
 Flat arrays over all N steps of all episodes:
   observations [N, o]  next_observations [N, o]  actions [N, a]  rewards [N]  terminals [N]  episode_ends [episodes]
   successes [N] (per step) or success [episodes]; without either, success means a positive reward.
-Observations with several entries are stored as `observations/<name>` and `next_observations/<name>`.
+Observations with several entries are stored as `observations/<name>` and `next_observations/<name>`; whatever else an
+episode has as `infos/<name>`, [N, ...] per step or [N + episodes, ...] per observation.
 """
 
 import functools
 import itertools
 import os
+import shutil
 import uuid
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,32 +23,93 @@ from exporl.data.episodes import Episode
 from exporl.data.formats.record import Format, ReadOptions, Record
 
 _NEEDED = ("actions", "rewards", "terminals", "episode_ends")
+_DATE = (1980, 1, 1, 0, 0, 0)
+"""Of every member: the same episodes always make the same file."""
 
 
-def save_npz(path: Path, episodes: Sequence[Episode]) -> None:
-    """Writes episodes to one archive, under a temporary name first, so an interrupted write leaves nothing behind."""
-    arrays: dict[str, np.ndarray] = {
-        "actions": np.concatenate([e.actions for e in episodes]).astype(np.float32),
-        "rewards": np.concatenate([e.rewards for e in episodes]).astype(np.float32),
-        "successes": np.concatenate([e.successes for e in episodes]).astype(np.float32),
-        "terminals": np.concatenate([np.r_[np.zeros(len(e) - 1), e.terminated] for e in episodes]).astype(np.float32),
-        "episode_ends": np.cumsum([len(e) for e in episodes]),
-    }
-    names = list(episodes[0].observations)
-    for name in names:
-        suffix = "" if names == ["state"] else f"/{name}"
-        arrays[f"observations{suffix}"] = np.concatenate([e.observations[name][:-1] for e in episodes])
-        arrays[f"next_observations{suffix}"] = np.concatenate([e.observations[name][1:] for e in episodes])
+class _Column:
+    """Rows of one array, appended to a file, so that nothing is held in memory."""
+
+    def __init__(self, path: Path, first: np.ndarray):
+        self.dtype, self.tail, self.rows, self.path = first.dtype, first.shape[1:], 0, path
+        self._file = path.open("wb")
+
+    def append(self, name: str, rows: np.ndarray) -> None:
+        if (rows.dtype, rows.shape[1:]) != (self.dtype, self.tail):
+            raise ValueError(
+                f"{name} is {rows.dtype} {rows.shape[1:]} in one episode and {self.dtype} {self.tail} in those before."
+            )
+        self._file.write(np.ascontiguousarray(rows).data if rows.size else b"")
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def copy_to(self, member: Any) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(member, header | {"shape": (self.rows, *self.tail)})
+        with self.path.open("rb") as file:
+            shutil.copyfileobj(file, member, 1 << 20)
+
+
+def save_npz(path: Path, episodes: Iterable[Episode]) -> None:
+    """Writes episodes to one archive, one at a time in memory, under a temporary name first.
+
+    An interrupted write leaves nothing behind.
+
+    Raises:
+        ValueError: there are no episodes, or their entries, shapes or types differ.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    folder = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    columns: dict[str, _Column] = {}
+    folder.mkdir()
     try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+        steps = 0
+        for index, episode in enumerate(episodes):
+            steps += len(episode)
+            rows = _rows(episode, steps)
+            if columns and rows.keys() != columns.keys():
+                raise ValueError(f"episode {index} has {sorted(rows)}, those before have {sorted(columns)}.")
+            for name, array in rows.items():
+                if name not in columns:
+                    columns[name] = _Column(folder / str(len(columns)), array)
+                columns[name].append(name, array)
+        if not columns:
+            raise ValueError(f"no episodes to write to {path}.")
+        with (folder / "archive").open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, column in columns.items():
+                    column.close()
+                    info = zipfile.ZipInfo(f"{name}.npy", _DATE)
+                    info.compress_type = zipfile.ZIP_DEFLATED
+                    with archive.open(info, "w", force_zip64=True) as member:
+                        column.copy_to(member)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(folder / "archive", path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for column in columns.values():
+            column.close()
+        shutil.rmtree(folder)
+
+
+def _rows(episode: Episode, end: int) -> dict[str, np.ndarray]:
+    """The episode's part of every array; `end` counts all steps up to its last."""
+    steps = len(episode)
+    rows = {
+        "actions": episode.actions.astype(np.float32),
+        "rewards": episode.rewards.astype(np.float32),
+        "successes": episode.successes.astype(np.float32),
+        "terminals": np.r_[np.zeros(steps - 1), episode.terminated].astype(np.float32),
+        "episode_ends": np.array([end]),
+    }
+    names = list(episode.observations)
+    for name in names:
+        suffix = "" if names == ["state"] else f"/{name}"
+        rows[f"observations{suffix}"] = episode.observations[name][:-1]
+        rows[f"next_observations{suffix}"] = episode.observations[name][1:]
+    return rows | {f"infos/{name}": values for name, values in episode.infos.items()}
 
 
 def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
@@ -86,35 +150,83 @@ def archive_names(path: Path) -> set[str]:
 def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """The episodes of an archive, see `Format.records`. Raises as `load_npz` does."""
     path = Path(path)
-    data = read_archive(path)
-    missing = [name for name in _NEEDED if name not in data]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(data))}.")
-    names = {"state": ""} if "observations" in data else {
-        key.split("/", 1)[1]: "/" + key.split("/", 1)[1] for key in data if key.startswith("observations/")
-    }  # fmt: skip
-    if not names:
-        raise ValueError(f"{path} lacks observations; it has {', '.join(sorted(data))}.")
-    steps, ends = len(data["actions"]), data["episode_ends"].reshape(-1).astype(np.float64)
-    per_step = ["rewards", "terminals", *(["successes"] if "successes" in data else [])]
-    for suffix in names.values():
-        per_step += [f"observations{suffix}", f"next_observations{suffix}"]
-    for name in per_step:
-        if name not in data:
-            raise ValueError(f"{path} lacks {name}; it has {', '.join(sorted(data))}.")
-        if len(data[name]) != steps:
-            raise ValueError(f"{path}: {name} has {len(data[name])} rows, actions have {steps}. They must agree.")
-    if len(ends) == 0 or ends[-1] != steps or (ends % 1 != 0).any() or (np.diff(ends, prepend=0) <= 0).any():
-        raise ValueError(f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}.")
-    ends = ends.astype(np.int64)
-    if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
-        raise ValueError(f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must agree.")
+    if not path.is_file():
+        raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
+    data, names, ends = _load(path, options.keys)
     for index, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
         yield Record(f"episode {index}", functools.partial(_episode, data, names, index, int(start), int(end)))
 
 
-def _episode(data: dict[str, np.ndarray], names: dict[str, str], index: int, start: int, end: int) -> Episode:
-    rows = slice(start, end)
+def _load(path: Path, keys: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
+    """All arrays, checked, and the names of the observation entries.
+
+    Observations come as [N + episodes, ...], in the order they were made: episodes are views of it, nothing is held
+    twice.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for member in archive.zip.namelist():
+                archive.zip.open(member).close()  # a damaged name would hide an array
+            return _checked(path, keys, archive.files, lambda name: np.atleast_1d(archive[name]))
+    except _Fault as fault:
+        raise ValueError(str(fault)) from fault
+    except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
+        raise ValueError(f"{path} is not a readable .npz archive ({error}). Copy or collect it again.") from error
+
+
+class _Fault(Exception):
+    """Readable, but not what it should be."""
+
+
+def _checked(
+    path: Path, keys: tuple[str, ...], files: list[str], read: Callable[[str], np.ndarray]
+) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
+    missing = [name for name in _NEEDED if name not in files]
+    if missing:
+        raise _Fault(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(files))}.")
+    suffixes = {"state": ""} if "observations" in files else {
+        key.split("/", 1)[1]: "/" + key.split("/", 1)[1] for key in files if key.startswith("observations/")
+    }  # fmt: skip
+    if not suffixes:
+        raise _Fault(f"{path} lacks observations; it has {', '.join(sorted(files))}.")
+    names = list(keys or suffixes)
+    suffixes = {name: suffixes.get(name, f"/{name}") for name in names}
+    data = {name: read(name) for name in (*_NEEDED, *({"successes", "success"} & set(files)))}
+    steps, ends = len(data["actions"]), data["episode_ends"].reshape(-1).astype(np.float64)
+
+    def check(name: str, array: np.ndarray) -> np.ndarray:
+        if len(array) != steps:
+            raise _Fault(f"{path}: {name} has {len(array)} rows, actions have {steps}. They must agree.")
+        return array
+
+    for name in ("rewards", "terminals", "successes"):
+        if name in data:
+            check(name, data[name])
+    entries = [f"{kind}{suffix}" for suffix in suffixes.values() for kind in ("observations", "next_observations")]
+    for name in entries:
+        if name not in files:
+            raise _Fault(f"{path} lacks {name}; it has {', '.join(sorted(files))}.")
+    if len(ends) == 0 or ends[-1] != steps or (ends % 1 != 0).any() or (np.diff(ends, prepend=0) <= 0).any():
+        raise _Fault(f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}.")
+    ends = ends.astype(np.int64)
+    if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
+        raise _Fault(f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must agree.")
+    for name, suffix in suffixes.items():
+        final = check(f"next_observations{suffix}", read(f"next_observations{suffix}"))[ends - 1]
+        values = check(f"observations{suffix}", read(f"observations{suffix}"))
+        if final.shape[1:] != values.shape[1:]:
+            raise _Fault(f"{path}: observations{suffix} and next_observations{suffix} have rows of different shapes.")
+        data[f"observations/{name}"] = np.insert(values, ends, final, axis=0)
+    for key in files:
+        if key.startswith("infos/"):
+            data[key] = read(key)
+            if len(data[key]) not in (steps, steps + len(ends)):
+                raise _Fault(f"{path}: {key} has {len(data[key])} rows for {steps} steps. They must agree.")
+    return data, names, ends
+
+
+def _episode(data: dict[str, np.ndarray], names: list[str], index: int, start: int, end: int) -> Episode:
+    rows, seen = slice(start, end), slice(start + index, end + index + 1)
     rewards = data["rewards"][rows].reshape(-1).astype(np.float32)
     if "successes" in data:
         successes = data["successes"][rows].reshape(-1) > 0
@@ -123,12 +235,14 @@ def _episode(data: dict[str, np.ndarray], names: dict[str, str], index: int, sta
         successes[-1] = bool(data["success"][index])
     else:
         successes = rewards > 0
-    observations = {
-        name: np.concatenate([data[f"observations{s}"][rows], data[f"next_observations{s}"][end - 1 : end]])
-        for name, s in names.items()
-    }
-    terminated = bool(data["terminals"][end - 1] > 0)
-    return Episode(observations, data["actions"][rows].astype(np.float32), rewards, successes, terminated)
+    observations = {name: data[f"observations/{name}"][seen] for name in names}
+    steps = len(data["actions"])
+    infos = {
+        key.removeprefix("infos/"): values[rows if len(values) == steps else seen]
+        for key, values in data.items() if key.startswith("infos/")
+    }  # fmt: skip
+    actions, terminated = data["actions"][rows].astype(np.float32, copy=False), bool(data["terminals"][end - 1] > 0)
+    return Episode(observations, actions, rewards, successes, terminated, infos)
 
 
 def matches(path: Path) -> bool:
@@ -138,5 +252,5 @@ def matches(path: Path) -> bool:
 
 FORMAT = Format(
     "arrays", "plain .npz: observations, next_observations, actions, rewards, terminals, episode_ends", matches,
-    records, lambda path, episodes: save_npz(path, list(episodes)),
+    records, save_npz,
 )  # fmt: skip

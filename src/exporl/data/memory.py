@@ -1,0 +1,106 @@
+"""How much memory the replays of a run will take, known before the run starts."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from exporl.types import Spec
+
+_FLAGS = 5
+"""One byte each per row: step or not, can start a chunk, terminated, truncated, success."""
+
+
+def row_bytes(spec: Spec, num_proposals: int = 0) -> int:
+    """Bytes of one replay row: every observation entry, one action, the reward, the flags, samples kept for reuse."""
+    observation = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for _, shape, dtype in spec.observation)
+    kept = 8 + 4 * num_proposals * spec.chunk_length * spec.action_dim if num_proposals else 0
+    return observation + 4 * spec.action_dim + 4 + _FLAGS + kept
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayPlan:
+    """Rows (steps plus one per episode) and bytes of the prior and the online replay."""
+
+    row_bytes: int
+    prior_rows: int
+    online_rows: int
+    """Per stream."""
+    num_streams: int = 1
+
+    @property
+    def total_bytes(self) -> int:
+        """Both replays when full."""
+        return (self.prior_rows + self.online_rows * self.num_streams) * self.row_bytes
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        online = self.online_rows * self.num_streams
+        parts, rows = [("prior", self.prior_rows), ("online, when full,", online)], self.prior_rows + online
+        shares = ", ".join(f"{name} {count:,} rows {size(count * self.row_bytes)}" for name, count in parts if count)
+        return f"replay: {rows:,} rows x {self.row_bytes:,} B = {size(self.total_bytes)} ({shares})"
+
+    def check(self, available: int | None) -> None:
+        """Refuses a plan that does not fit.
+
+        Args:
+            available: bytes that can be had, see `available_bytes`; None when unknown.
+
+        Raises:
+            ValueError: the plan needs more; names both numbers and the capacity that would fit.
+        """
+        if available is None or self.total_bytes <= available:
+            return
+        fit = (available // self.row_bytes - self.prior_rows) // self.num_streams
+        advice = (
+            f"Set data.capacity to at most {fit}, or train.online_steps lower."
+            if fit > 0
+            else "Read less of the file with data.demos."
+        )
+        raise ValueError(f"{self}, but only {size(available)} of memory are available. {advice}")
+
+
+def size(count: int | float) -> str:
+    """Bytes in words: 12 B, 3.4 kB, 120 MB, 2.1 GB (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            break
+        count, unit = count / 1000, "TB"
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+
+
+def available_bytes() -> int | None:
+    """Memory that this process can still get without swapping, control groups included; None where nobody tells."""
+    found = [_meminfo(), *_groups()]
+    if not any(value is not None for value in found):
+        found = [_physical()]
+    return min((value for value in found if value is not None), default=None)
+
+
+def _meminfo(path: Path = Path("/proc/meminfo")) -> int | None:
+    try:
+        lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _groups(root: Path = Path("/sys/fs/cgroup")) -> list[int | None]:
+    """What the container's limit leaves, for both generations of control groups."""
+    pairs = [("memory.max", "memory.current")]
+    pairs += [("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")]
+    left = []
+    for limit, used in pairs:
+        try:
+            left.append(max(int((root / limit).read_text()) - int((root / used).read_text()), 0))
+        except (OSError, ValueError):  # no such file, or "max": no limit
+            left.append(None)
+    return left
+
+
+def _physical() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
