@@ -55,7 +55,7 @@ def test_train_eval_report_and_resume(tmp_path, capsys):
         (["train", "expo", "--task", "probe/bandid"], "Did you mean 'probe/bandit'"),
         (["train", "expo", "--task", "probe/bandit", "--preset", "smal"], "Did you mean 'small'"),
         (["train", "--resume", "nowhere"], "nowhere is not a run directory"),
-        (["train", "expo", "--task", "probe/bandit", "--data.path", "gone.npz"], "no data at gone.npz"),
+        (["train", "expo", "--task", "probe/bandit", "--data.path", "gone.npz"], "no data file at gone.npz"),
         (
             ["train", "expo", "--task", "probe/bandit", "--algo.num-min-qs", "9"],
             "num_min_qs must be between 1 and num_qs=4, got 9",

@@ -388,10 +388,10 @@ def test_collect_needs_an_expert(tmp_path, capsys, monkeypatch):
     ("args", "expected"),
     [
         (["inspekt"], "Did you mean 'inspect'"),
-        (["inspect", "nowhere.npz"], "no data at nowhere.npz"),
-        (["validate", "nowhere.npz"], "no data at nowhere.npz"),
+        (["inspect", "nowhere.npz"], "no data file at nowhere.npz"),
+        (["validate", "nowhere.npz"], "no data file at nowhere.npz"),
         (["validate", ".", "--task", "probe/bandid"], "Did you mean 'probe/bandit'"),
-        (["convert", "nowhere.npz", "out.npz"], "no data at nowhere.npz"),
+        (["convert", "nowhere.npz", "out.npz"], "no data file at nowhere.npz"),
         (["convert", "nowhere.npz", "out.xyz"], "does not say which format"),
         (["collect", "probe/bandid", "--output", "x.npz"], "Did you mean 'probe/bandit'"),
         (["collect", "probe/bandit", "--output", "x.npz", "--noise", "-1"], "need --noise >= 0"),

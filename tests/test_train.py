@@ -253,7 +253,7 @@ def test_resume_needs_a_run_and_the_same_data(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.path": "missing.npz"}, "no data at missing.npz"),
+        ({"data.path": "missing.npz"}, "no data file at missing.npz"),
         ({"data.demos": 0}, "no prior data"),
         ({"train.batch_size": 0}, "train.batch_size must be at least 1, got 0"),
         ({"train.batch_size": 1}, "some source gets no row"),
