@@ -56,11 +56,10 @@ def _positive(text: str) -> int:
 
 def _records(path: Path, options: argparse.Namespace) -> tuple[str, Any]:
     """The format's name and an iterator over the records."""
-    from exporl.data.formats import ReadOptions, find_format
+    from exporl.data.formats import ReadOptions, find_format, read_records
 
-    found = find_format(path, options.format)
     reading = ReadOptions(options.keys, options.filter_key, options.horizon, options.images)
-    return found.name, found.records(path, reading)
+    return find_format(path, options.format).name, read_records(path, options.format, reading)
 
 
 def _task(name: str | None) -> Any:
