@@ -222,6 +222,15 @@ def test_dense_rewards_are_compared_as_ranges():
     assert status == "fail" and "pays -1..-0.1, the data 3..3" in detail
 
 
+def test_sparse_rewards_agree_when_the_same_is_learnt_from_them():
+    """An expert meets more of the conditions that a task counts than random actions do."""
+    counts, episodes = changing(lambda r, t: (r[0], -3.0, *r[2:])), walk_episodes(-1.0)
+    at_goal = lambda reward: 0.0 if reward == 0 else -1.0  # noqa: E731
+    assert statuses(walk_task(counts, reward=at_goal), episodes)["rewards"][0] == "pass"
+    status, detail = statuses(walk_task(counts), episodes)["rewards"]
+    assert status == "fail" and "pays -3, the data -1" in detail
+
+
 def test_the_command_prints_a_table_and_fails_where_something_is_broken(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["check", "probe/delay", "--demos", "5"]) == 0
