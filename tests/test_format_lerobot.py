@@ -1,5 +1,6 @@
 """LeRobot folders, written by hand from the documented layout: both versions, videos, interrupted recordings, damage."""
 
+import importlib.util
 import io
 import json
 import shutil
@@ -163,6 +164,24 @@ def test_videos(tmp_path, version):
         assert np.abs(frames.astype(int) - expected).max() <= 2
 
 
+def test_videos_without_their_package(tmp_path, monkeypatch):
+    folder, find_spec = make(tmp_path / "set", video=True), importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "av" else find_spec(name))
+    assert load_episodes(folder, 1)
+    with pytest.raises(ModuleNotFoundError, match=r"videos of .*set need the package 'av'\. .*exporl\[video\]"):
+        load_episodes(folder, options=ReadOptions(images=True))
+
+
+def test_a_camera_that_some_episodes_lack(tmp_path):
+    folder = make(tmp_path / "set", video=True)
+    path = folder / "meta/episodes/chunk-000/file-001.parquet"
+    rows = pq.read_table(path).to_pydict()
+    key = "videos/observation.images.top/from_timestamp"
+    write_table(path, {**rows, key: [0, *[None] * (len(rows[key]) - 1)]})  # 0, not 0.0
+    episodes = load_episodes(folder, options=ReadOptions(images=True), skip_bad=True)
+    assert ["top" in episode.observations for episode in episodes] == [True, False, True, True]
+
+
 def test_damaged_videos(tmp_path):
     folder, options = make(tmp_path / "set", video=True), ReadOptions(images=True)
     file = folder / "videos/observation.images.top/chunk-000/file-000.mp4"
@@ -201,6 +220,15 @@ def test_pictures_in_the_table(tmp_path):
     assert set(load_episodes(folder)[0].observations) == {"state"}
     got = load_episodes(folder, options=ReadOptions(images=True))[0].observations["image"]
     np.testing.assert_array_equal(got, frames[[0, 1, 2, 3, 3]])
+    small = io.BytesIO()
+    Image.fromarray(frames[0, :3]).save(small, format="PNG")
+    cells[1]["bytes"] = small.getvalue()
+    with pytest.raises(ValueError, match=r"episode 0: image row 1 has shape \(3, 6, 3\), row 0 has \(5, 6, 3\)"):
+        load_episodes(make(tmp_path / "sizes", tables=[columns(0, 4, **odd)]), options=ReadOptions(images=True))
+    cells[1] = {"bytes": None, "path": "elsewhere.png"}
+    with pytest.raises(ValueError, match="episode 0: image row 1 cannot be read"):
+        load_episodes(make(tmp_path / "elsewhere", tables=[columns(0, 4, **odd)]), options=ReadOptions(images=True))
+    cells[1] = cells[0]
     cells[2]["bytes"] = b"no picture"
     folder = make(tmp_path / "odd", tables=[columns(0, 4, **odd)])
     with pytest.raises(ValueError, match="episode 0: image row 2 cannot be read"):
@@ -264,6 +292,7 @@ ODD = {
     "unequal rows": ({"observation.state": [[0.0]] * 3 + [[0.0, 1.0]]}, "state has rows of 1 to 2 numbers"),
     "empty cells": ({"action": [[0.0, 0.0], None, [0.0, 0.0], [0.0, 0.0]]}, "action has 1 empty cells"),
     "empty numbers": ({"next.reward": [0.0, None, 0.0, 0.0]}, "next.reward has 1 empty cells"),
+    "no rows": ({"observation.state": [[]] * 4}, "observation.state is not a column of numbers; it is list<"),
     "text": ({"action": [["a"]] * 4}, "action is not a column of numbers"),
     "robot units": ({"action": [[30.0, -90.0]] * 4}, r"actions row 0 reaches 90, outside \[-1, 1\]"),
     "two rewards": ({"next.reward": [[0.0, 1.0]] * 4}, r"next.reward has shape \(4, 2\), expected one number"),
@@ -330,6 +359,7 @@ INFO = {
     "template": ({"data_path": "data/{x}.parquet"}, "data_path in meta/info.json has the unknown field 'x'"),
     "attribute": ({"data_path": "{file_index.real}.parquet"}, "is missing"),
     "no path": ({"data_path": 3}, "data_path in meta/info.json is 3, not a path"),
+    "long": ({"data_path": "{file_index:99d}" * 3}, "makes a name of more than 255 letters: 000"),
     "outside": ({"data_path": "../{file_index:03d}"}, r"leads out of the folder: \.\./00[01]"),
 }
 
@@ -349,6 +379,7 @@ def test_odd_episode_lists(tmp_path):
         lines + "{": r"episodes.jsonl line 6 cannot be read",
         lines + "[]\n": r"episodes.jsonl line 6 holds list",
         '{"episode_index": 0}\n': r"episodes.jsonl: an episode lacks length; it has episode_index",
+        lines.replace('"episode_index": 1', '"episode_index": 0'): "set/meta lists episode 0 twice",
         lines.replace('"length": 4', '"length": 4.5'): "length is 4.5, not a whole number",
         "": "states 5 episodes, meta/episodes has 0",
     }.items():

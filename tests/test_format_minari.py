@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -290,6 +291,8 @@ METADATA = {
     "format": ({"data_format": "zarr"}, "is stored as 'zarr'. Known: hdf5, arrow, parquet"),
     "space": ({"observation_space": "{"}, "observation_space cannot be read"),
     "shape": ({"observation_space": '{"type": "Box", "shape": ["a"]}'}, "observation_space cannot be read .*shape"),
+    "no list": ({"observation_space": '{"type": "Box", "shape": {}}'}, "observation_space cannot be read .*shape"),
+    "no space": ({"observation_space": "3"}, "observation_space cannot be read"),
     "discrete": ({"action_space": '{"type": "Discrete", "n": 3}'}, "actions of type Discrete. Only continuous"),
 }
 
@@ -368,6 +371,21 @@ def test_damaged_jpeg(root):
         frames = data["episode_0/observations/top"]
         frames[2] = frames[2] * 0
     with pytest.raises(ValueError, match=r"episode_0: observations\['top'\] row 2 cannot be read \(cannot identify"):
+        load_episodes(root / FOLDER)
+
+
+def test_missing_packages(root, monkeypatch):
+    make(root, "arrow", gymnasium.spaces.Dict({"top": IMAGE}))
+    find_spec = importlib.util.find_spec
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "PIL", None)
+        message = r"observations\['top'\] holds encoded pictures, which need the package 'PIL'\. .*pip install pillow"
+        with pytest.raises(ModuleNotFoundError, match=message):
+            load_episodes(root / FOLDER, skip_bad=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else find_spec(name))
+    with pytest.raises(
+        ModuleNotFoundError, match=r"data needs the package 'pyarrow'\. .*pip install 'exporl\[formats\]'"
+    ):
         load_episodes(root / FOLDER)
 
 

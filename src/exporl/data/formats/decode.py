@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def column_array(column: Any, what: str) -> np.ndarray | None:
         return column.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def pictures(encoded: Iterable[Any], what: str) -> np.ndarray:
+def pictures(encoded: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
     """[rows, H, W(, C)] uint8 of pictures as they lie in JPEG or PNG files, each given as bytes.
 
     Raises:
@@ -125,13 +125,16 @@ def pictures(encoded: Iterable[Any], what: str) -> np.ndarray:
     except ModuleNotFoundError as error:
         message = f"{what} holds encoded pictures, which need the package 'PIL'. Install it with: pip install pillow"
         raise ModuleNotFoundError(message) from error
-    frames: list[np.ndarray] = []
+    frames = np.zeros((0, 0, 0, 3), np.uint8)
     for row, content in enumerate(encoded):
         with readable(f"{what} row {row}"):
-            frames.append(np.asarray(Image.open(io.BytesIO(bytes(content))), np.uint8))
-        if frames[-1].shape != frames[0].shape:
-            raise ValueError(f"{what} row {row} has shape {frames[-1].shape}, row 0 has {frames[0].shape}.")
-    return np.stack(frames) if frames else np.zeros((0, 0, 0, 3), np.uint8)
+            frame = np.asarray(Image.open(io.BytesIO(bytes(content))), np.uint8)
+        if row == 0:
+            frames = np.empty((len(encoded), *frame.shape), np.uint8)
+        if frame.shape != frames.shape[1:]:
+            raise ValueError(f"{what} row {row} has shape {frame.shape}, row 0 has {frames.shape[1:]}.")
+        frames[row] = frame
+    return frames
 
 
 def video_frames(path: Path, what: str, start: float, fps: float, length: int, rows: int) -> np.ndarray:

@@ -20,7 +20,6 @@ kept, with its observation repeated, when the episode truly ended (nothing is le
 there; otherwise it is left out.
 """
 
-import contextlib
 import functools
 import importlib.util
 import re
@@ -38,36 +37,20 @@ from exporl.data.formats.decode import (
     count,
     pictures,
     read_json,
-    read_jsonl,
     readable,
     video_frames,
 )
+from exporl.data.formats.lerobot_layout import Place, find_places, open_parquet
 from exporl.data.formats.record import Format, ReadOptions, Record
 
-_DATA = {2: "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-         3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}  # fmt: skip
-_VIDEO = {2: "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-          3: "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"}  # fmt: skip
 _PLACES = ("episode_index", "frame_index", "index")
 _LEARNT = ("next.reward", "next.success", "next.done", "next.truncated")
-
-
-class _Place(NamedTuple):
-    """Where one episode lies; files are relative to the folder."""
-
-    index: int
-    length: int
-    data: str
-    videos: dict[str, tuple[str, float]]
-    """Video key -> file, and the second at which the episode starts."""
 
 
 class _Folder(NamedTuple):
     """What all episodes of a data set share."""
 
     path: Path
-    cameras: tuple[str, ...]
-    """Features that are videos."""
     fps: float
     spans: Callable[[str], list[tuple[int, int]]]
     """(file) -> least and greatest episode in each of its row groups."""
@@ -99,7 +82,7 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
         raise ModuleNotFoundError(
             f"videos of {path} need the package 'av'. Install it with: pip install 'exporl[video]'"
         )
-    places = (_places_3 if version[1] == "3" else _places_2)(path, info, cameras)
+    places = find_places(path, info, cameras, int(version[1]))
     for what, found in (("episodes", len(places)), ("frames", sum(place.length for place in places))):
         stated = count(info, f"total_{what}", file)
         if stated is not None and stated != found:
@@ -109,104 +92,17 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
             )
     once = functools.lru_cache(maxsize=1)  # episodes are read in order, so a file or row group is opened once
     folder = _Folder(
-        path, cameras, float(fps), once(functools.partial(_spans, path)),
+        path, float(fps), once(functools.partial(_spans, path)),
         once(functools.partial(_group, path, options.images)), options,
     )  # fmt: skip
-    for place in sorted(places):
+    for place in places:
         yield Record(f"episode {place.index}", functools.partial(_read, folder, place))
-
-
-def _fill(template: Any, what: str, **values: Any) -> str:
-    """A path template of info.json with its fields filled in; only plain `{name}` and `{name:03d}` are known."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise ValueError(f"{what} in meta/info.json has the unknown field {match[1]!r}.")
-        return str(values[match[1]]).zfill(int(match[2] or 0))
-
-    if not isinstance(template, str):
-        raise ValueError(f"{what} in meta/info.json is {template!r}, not a path.")
-    filled = re.sub(r"\{(\w+)(?::0?(\d{1,2})d)?\}", value, template)
-    if Path(filled).is_absolute() or ".." in Path(filled).parts:
-        raise ValueError(f"{what} in meta/info.json leads out of the folder: {filled}.")
-    return filled
-
-
-def _whole(row: dict[str, Any], name: str, file: Path) -> int:
-    found = count(row, name, file)
-    if found is None:
-        raise ValueError(f"{file}: an episode lacks {name}; it has {', '.join(sorted(row))}.")
-    return found
-
-
-def _places_2(path: Path, info: dict[str, Any], cameras: tuple[str, ...]) -> list[_Place]:
-    file = path / "meta" / "episodes.jsonl"
-    chunk_size = count(info, "chunks_size", path / "meta" / "info.json") or 1000
-    places = []
-    for row in read_jsonl(file):
-        index = _whole(row, "episode_index", file)
-        where = {"episode_index": index, "episode_chunk": index // chunk_size}
-        videos = {
-            key: (_fill(info.get("video_path") or _VIDEO[2], "video_path", video_key=key, **where), 0.0)
-            for key in cameras
-        }
-        data = _fill(info.get("data_path") or _DATA[2], "data_path", **where)
-        places.append(_Place(index, _whole(row, "length", file), data, videos))
-    return places
-
-
-def _places_3(path: Path, info: dict[str, Any], cameras: tuple[str, ...]) -> list[_Place]:
-    wanted = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-    wanted += [f"videos/{key}/{part}" for key in cameras for part in ("chunk_index", "file_index", "from_timestamp")]
-    places = []
-    files = sorted((path / "meta" / "episodes").rglob("*.parquet"))
-    if not files:
-        raise ValueError(f"{path / 'meta' / 'episodes'} has no .parquet file. Copy the whole folder of the data set.")
-    for file in files:
-        with _parquet(file, str(file)) as parquet, readable(str(file)):
-            rows = parquet.read(columns=[name for name in wanted if name in parquet.schema_arrow.names]).to_pylist()
-        for row in rows:
-            where = {part: _whole(row, f"data/{part}", file) for part in ("chunk_index", "file_index")}
-            data = _fill(info.get("data_path") or _DATA[3], "data_path", **where)
-            videos = {}
-            for key in cameras:
-                start = row.get(f"videos/{key}/from_timestamp")
-                if start is None:  # such an episode has no video of this camera
-                    continue
-                if not isinstance(start, float) or not 0 <= start < 1e9:
-                    raise ValueError(f"{file}: videos/{key}/from_timestamp is {start!r}, not a second of the video.")
-                where = {part: _whole(row, f"videos/{key}/{part}", file) for part in ("chunk_index", "file_index")}
-                videos[key] = (_fill(info.get("video_path") or _VIDEO[3], "video_path", video_key=key, **where), start)
-            places.append(_Place(_whole(row, "episode_index", file), _whole(row, "length", file), data, videos))
-    return places
-
-
-@contextlib.contextmanager
-def _parquet(file: Path, what: str) -> Iterator[Any]:
-    """An open Parquet file, called `what` in errors."""
-    import pyarrow.parquet as pq
-
-    if not file.is_file():
-        raise ValueError(f"{what} is missing. Copy the whole folder of the data set.")
-    with file.open("rb") as source:
-        source.seek(max(file.stat().st_size - 4, 0))
-        if source.read() != b"PAR1":
-            raise ValueError(
-                f"{what} has no Parquet footer: its recording was interrupted before the file was closed (LeRobot's "
-                "finalize() was never called), or the copy was. The frames in it are lost; copy or record them again."
-            )
-    with readable(what):
-        parquet = pq.ParquetFile(file)
-    try:
-        yield parquet
-    finally:
-        parquet.close()
 
 
 def _spans(path: Path, file: str) -> list[tuple[int, int]]:
     # From the column itself: pyarrow ends the process over damaged statistics instead of raising an error.
     spans = []
-    with _parquet(path / file, file) as parquet:
+    with open_parquet(path / file, file) as parquet:
         names = parquet.schema_arrow.names
         if "episode_index" not in names:
             raise ValueError(f"{file} lacks episode_index; it has {', '.join(names)}.")
@@ -223,7 +119,7 @@ def _group(path: Path, images: bool, file: str, number: int) -> Any:
     import pyarrow as pa
 
     kept = [pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_nested]
-    with _parquet(path / file, file) as parquet, readable(file):
+    with open_parquet(path / file, file) as parquet, readable(file):
         wanted = [
             field.name for field in parquet.schema_arrow
             if any(fits(field.type) for fits in kept) and (images or not pa.types.is_struct(field.type))
@@ -233,7 +129,7 @@ def _group(path: Path, images: bool, file: str, number: int) -> Any:
     return table
 
 
-def _rows(folder: _Folder, place: _Place) -> Any:
+def _rows(folder: _Folder, place: Place) -> Any:
     """The rows of one episode as a table, in the order of their frames."""
     import pyarrow as pa
 
@@ -283,7 +179,7 @@ def _entry(name: str, picture: bool) -> str | None:
     return name if picture or name == "state" else None
 
 
-def _read(folder: _Folder, place: _Place) -> Episode:
+def _read(folder: _Folder, place: Place) -> Episode:
     import pyarrow as pa
 
     table = _rows(folder, place)
@@ -329,7 +225,7 @@ def _read(folder: _Folder, place: _Place) -> Episode:
 def _observation(table: Any, name: str, picture: bool, rows: int) -> np.ndarray:
     """An entry of `rows` rows, the last one repeated where the file has one less."""
     if picture:
-        values = pictures(((cell or {}).get("bytes") or b"" for cell in table[name].to_pylist()), name)
+        values = pictures([(cell or {}).get("bytes") or b"" for cell in table[name].to_pylist()], name)
     else:
         values = _numbers(table, name)
         values = fields.observation(values if values.ndim > 1 else values[:, None])

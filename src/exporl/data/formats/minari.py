@@ -103,8 +103,9 @@ def _spaces(metadata: dict[str, Any], name: str, folder: Path) -> Spaces:
     with readable(f"{folder / 'metadata.json'}: {name}"):
         leaves = dict(_space_leaves(json.loads(text), ""))
         for space in leaves.values():
-            if any(not isinstance(n, int) or n < 0 for n in space.get("shape", [])):
-                raise ValueError(f"shape {space['shape']}")
+            shape = space.get("shape", [])
+            if not isinstance(shape, list) or any(not isinstance(n, int) or n < 0 for n in shape):
+                raise ValueError(f"shape {shape}")
     return leaves
 
 
