@@ -146,6 +146,17 @@ def test_compressed_files_and_late_reading(tmp_path):
         np.testing.assert_array_equal(got.infos["qpos"], episode.infos["qpos"])
 
 
+def test_the_file_is_closed_afterwards(tmp_path):
+    """HDF5 refuses to write to a file that is still open for reading."""
+    path = write(tmp_path / "flat.hdf5", flat())
+    load_episodes(path, 1)
+    records = list(read_records(path))
+    records[1].read()
+    with h5py.File(path, "a") as root:
+        root["rewards"][...] = 5.0
+    assert records[1].read().rewards.tolist() == [5.0] * 4
+
+
 BAD = {
     "no actions": ({"actions": None}, "actions is missing; found infos, metadata, observations, rewards"),
     "no rewards or terminals": ({"rewards": None, "terminals": None}, "rewards, terminals is missing; found"),

@@ -141,7 +141,7 @@ def _jumps(observations: Any, following: Any) -> np.ndarray:
 def _episode(source: hdf5.Source, names: tuple[str, ...], start: int, stop: int, terminated: bool) -> Episode:
     with source.open() as root:
         part = {
-            name: hdf5.read(hdf5.child(root, name), name, stop - 1 if name == "next_observations" else start, stop)
+            name: hdf5.read(source.array(root, name), name, stop - 1 if name == "next_observations" else start, stop)
             for name in names
             if name not in ("terminals", "timeouts")
         }

@@ -12,8 +12,8 @@ import numpy as np
 from exporl.data.formats.fields import NUMERIC, one_line
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-CHUNK_CACHE_BYTES = 64 * 2**20
-"""Decompressed chunks kept while a file is open, so that neighbouring episodes do not decompress them again."""
+CHUNK_CACHE_BYTES = 16 * 2**20
+"""Decompressed chunks kept per open array, so that neighbouring episodes do not decompress them again."""
 MAX_EXPANSION = 1_100
 """Compression shrinks data to no less than about a 1,030th; a damaged file may claim any size."""
 ALWAYS_ALLOWED_BYTES = 64 * 2**20
@@ -42,6 +42,7 @@ class Source:
     def __init__(self, path: Path):
         self.path = Path(path)
         self._root: Any = None
+        self._arrays: dict[str, Any] = {}
         if not self.path.is_file():
             raise FileNotFoundError(f"no data file at {self.path}. Check the path.")
 
@@ -67,7 +68,15 @@ class Source:
             yield self._root
         finally:
             root, self._root = self._root, None
-            root.close()
+            self._arrays.clear()
+            with contextlib.suppress(Exception):  # closing what was only read loses nothing
+                root.close()
+
+    def array(self, root: Any, name: str) -> Any:
+        """As `child` of the root group, but open as long as the file, so that its decompressed chunks are kept."""
+        if name not in self._arrays:
+            self._arrays[name] = child(root, name)
+        return self._arrays[name]
 
 
 def looks_like(path: Path, test: Callable[[Any], bool], damaged: bool = False) -> bool:
