@@ -101,7 +101,10 @@ def test_marked_timeouts_make_the_horizon_unnecessary(tmp_path):
 
 
 def test_files_without_any_end_ask_for_the_horizon(tmp_path):
-    with pytest.raises(ValueError, match=r"flat.hdf5: no row of its 12 is marked .* with --horizon"):
+    with pytest.raises(
+        ValueError,
+        match=r"flat.hdf5: no row of its 12 is marked .* with --horizon; to train on it, run `exporl data convert`",
+    ):
         load(tmp_path, terminals=np.zeros(ROWS), timeouts=None)
     assert len(load(tmp_path, ReadOptions(horizon=50), terminals=np.arange(ROWS) == 11, timeouts=None)) == 1
     with pytest.raises(ValueError, match="the horizon must be at least 1 step, got 0"):

@@ -99,7 +99,7 @@ def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[tuple[int, int,
     if not ends.any():
         raise ValueError(
             f"no row of its {rows} is marked as the end of an episode, in terminals or timeouts. Give the time limit "
-            "of the environment in steps with --horizon."
+            "of the environment in steps with --horizon; to train on it, run `exporl data convert` with --horizon first."
         )
     stops = np.flatnonzero(ends) + 1
     stops = stops if stops[-1] == rows else np.r_[stops, rows]
