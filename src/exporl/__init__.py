@@ -7,9 +7,10 @@ from exporl.algos.rlpd import RlpdConfig, rlpd
 from exporl.config import DataConfig, EvalConfig, LogConfig, RunConfig, TrainConfig, override
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_npz, save_npz
+from exporl.data.from_arrays import from_arrays
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
-from exporl.envs import Task, list_tasks, make_task
+from exporl.envs import Task, check_task, custom_task, list_tasks, make_task
 from exporl.evaluate import EvalResult, evaluate
 from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
 from exporl.presets import PRESETS, preset_config
@@ -43,10 +44,13 @@ __all__ = [
     "Task",
     "TrainConfig",
     "bc",
+    "check_task",
+    "custom_task",
     "diffusion",
     "evaluate",
     "expo",
     "flow",
+    "from_arrays",
     "list_tasks",
     "load_config",
     "load_npz",

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,7 +63,9 @@ def train_command(args: list[str]) -> int:
             raise ValueError(f"unknown algorithm {algorithm!r}. {closest(algorithm, ALGORITHMS)}")
         helping = "--help" in rest or "-h" in rest
         if known.task is None and not helping:
-            raise ValueError("name a task: --task family/name (`exporl tasks` lists them)")
+            raise ValueError(
+                "name a task: --task family/name (`exporl tasks` lists them), or module:function of your own"
+            )
         config = preset_config(algorithm, known.preset or "small", known.task or "family/name")
     algo_class = type(config.algo)
     description = (
@@ -77,7 +80,7 @@ def train_command(args: list[str]) -> int:
         description=description,
     )
     if known.resume is None:
-        name = f"{config.algorithm}-{config.task.replace('/', '-')}-s{config.seed}"
+        name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}-s{config.seed}"
         run_dir = Path(known.run_dir or Path("runs") / name)
     return _train(config, run_dir, resume=known.resume is not None)
 

@@ -101,7 +101,8 @@ class RunConfig(Generic[AlgoT]):
     """Everything that defines a run; written to config.json with its effective values."""
 
     task: str
-    """Task name, `family/name`; `exporl tasks` lists them."""
+    """Task name, `family/name`; `exporl tasks` lists them. Or `module:function` of your own: it returns an environment or a
+    Task."""
     algo: AlgoT
     """Options of the algorithm."""
     preset: str = "small"

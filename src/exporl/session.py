@@ -55,10 +55,12 @@ Share = Callable[[Algorithm], Algorithm] | None
 class Session:
     """Task, data, statistics, algorithm and learner of one run."""
 
-    def __init__(self, config: RunConfig[Any], run_dir: Path, progress: Progress, share: Share = None):
+    def __init__(
+        self, config: RunConfig[Any], run_dir: Path, progress: Progress, share: Share = None, task: Task | None = None
+    ):
         check(config)
         self.config, self.run_dir, self.progress = config, run_dir, progress
-        self.task: Task = make_task(config.task, config.reward)
+        self.task: Task = task or make_task(config.task, config.reward)
         self.episodes = self._prior_episodes()
         self.normalizer = self._statistics()
         self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
@@ -143,13 +145,13 @@ class Session:
         )  # fmt: skip
 
 
-def load_run(run_dir: Path, progress: Progress | None = None) -> Session:
-    """A finished or interrupted run, ready to evaluate or act.
+def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:
+    """A finished or interrupted run, ready to evaluate or act; `task` is what `train` was given, if it was given one.
 
     Raises:
         ValueError: not a run directory, or no intact checkpoint.
     """
-    session = Session(load_config(run_dir), Path(run_dir), progress or Silent())
+    session = Session(load_config(run_dir), Path(run_dir), progress or Silent(), task=task)
     found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
     if found is None:
         raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")

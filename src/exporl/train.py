@@ -18,7 +18,7 @@ from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture
 from exporl.data.proposals import renew_proposals
 from exporl.data.replay import Replay
-from exporl.envs.task import make_task
+from exporl.envs.task import Task, make_task
 from exporl.learner import SAMPLE, run_rng
 from exporl.metrics import MetricsWriter, append_line
 from exporl.report import write_report
@@ -37,10 +37,10 @@ class Trainer(Session):
 
     def __init__(
         self, config: RunConfig[Any], run_dir: Path, progress: Progress, resume: bool,
-        stop: threading.Event | None = None, share: Share = None,
+        stop: threading.Event | None = None, share: Share = None, task: Task | None = None,
     ):  # fmt: skip
         self._started = time.perf_counter()
-        super().__init__(config, run_dir, progress, share)
+        super().__init__(config, run_dir, progress, share, task)
         check_phases(config, self.algorithm, has_data=bool(self.episodes))
         self.metrics = MetricsWriter(run_dir / METRICS)
         self.prior, self.online_replay = self.replays()
@@ -304,6 +304,7 @@ def train(
     resume: bool = False,
     stop: threading.Event | None = None,
     share: Share = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
@@ -314,6 +315,7 @@ def train(
         resume: go on from the newest checkpoint in `run_dir`.
         stop: stops the run as a signal does, once set.
         share: gives the run another algorithm record that computes the same; `seeds` joins runs this way.
+        task: used instead of the one that `config.task` names; a name `module:function` lets other processes find it.
 
     Returns:
         The summary that is also written to summary.json.
@@ -324,10 +326,10 @@ def train(
         Interrupted: stopped by a signal, after saving.
     """
     run_dir = Path(run_dir)
-    make_task(config.task, config.reward)
+    task = task or make_task(config.task, config.reward)
     open_run(config, run_dir, resume=resume)
     try:
-        trainer = Trainer(config, run_dir, progress or Silent(), resume, stop, share)
+        trainer = Trainer(config, run_dir, progress or Silent(), resume, stop, share, task)
     except (ValueError, OSError):
         if not resume:  # nothing was learnt yet: leave no half-made run behind
             (run_dir / CONFIG).unlink(missing_ok=True)

@@ -105,13 +105,17 @@ def make_task(name: str, reward: Reward = "-1/0") -> Task:
     """A task by name.
 
     Args:
-        name: `family/name`, see `exporl tasks`.
+        name: `family/name`, see `exporl tasks`, or `module:function` of your own, see `exporl.envs.custom`.
         reward: the learning reward.
 
     Raises:
-        ValueError: unknown task (names the closest), or unknown reward convention.
+        ValueError: unknown task (names the closest), unknown reward convention, or a module that is of no use.
         ModuleNotFoundError: the task's package is not installed; names the command that installs it.
     """
+    if ":" in name:
+        from exporl.envs.custom import import_task  # it imports this file
+
+        return import_task(name, reward)
     known = dict(list_tasks())
     if name not in known:
         match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
