@@ -10,9 +10,9 @@ import pytest
 from exporl.cli import main
 from exporl.data.episodes import Episode
 from exporl.data.formats import load_episodes, save_npz
-from exporl.envs import make_task
+from exporl.envs import list_tasks, make_task
 from exporl.envs.check import check_task
-from exporl.envs.task import Task
+from exporl.envs.task import Task, state_spec
 from exporl.types import Spec
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -132,7 +132,7 @@ def walk_episodes(reward=0.0, shift=0.0, n=4):
     return [Episode({"state": s}, actions, np.full(10, reward, np.float32), no, False) for s in states]
 
 
-@pytest.mark.parametrize("name", ["probe/bandit", "probe/delay", "probe/terminal", "probe/timeout"])
+@pytest.mark.parametrize("name", ["probe/bandit", "probe/delay", "probe/terminal", "probe/timeout", "probe/image"])
 def test_the_probes_keep_their_promises(name):
     found = statuses(make_task(name))
     assert {status for status, _ in found.values()} <= {"pass", "skip"}
@@ -253,3 +253,35 @@ def test_a_simulated_task_with_its_data():
     found = statuses(make_task("metaworld/push-v3"), episodes)
     assert {status for status, _ in found.values()} == {"pass"}
     assert found["demonstrations"][1].startswith("5 episodes read" if episodes else "3 episodes collected")
+
+
+def test_the_list_of_tasks(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main(["tasks"]) == 0
+    out = capsys.readouterr().out
+    for family, _ in {name.split("/")[0]: record for name, record in list_tasks()}.items():
+        assert family in out
+    assert "pip install 'exporl[metaworld]'" in out
+    assert main(["tasks", "probe"]) == 0
+    out = capsys.readouterr().out
+    assert "probe/image" in out and "image 8x8x3, state 2: step, first action" in out and "two-mode script" in out
+    assert main(["tasks", "probes"]) == 2
+    assert "unknown family 'probes'. Did you mean 'probe'? There are adroit" in capsys.readouterr().err
+
+
+def test_tasks_are_listed_without_their_simulators(capsys, monkeypatch):
+    """Every record is made of constants, so the list needs no extra."""
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for family in dict.fromkeys(name.split("/")[0] for name, _ in list_tasks()):
+        assert main(["tasks", family]) == 0
+        assert "(not installed)" in capsys.readouterr().out or family == "probe"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in list_tasks()])
+def test_records_are_complete(name):
+    record = dict(list_tasks())[name]
+    task = record.make(name.split("/", 1)[1], "env")
+    assert task.name == name
+    assert state_spec(task.spec).action_dim > 0 and task.max_episode_steps > 0
+    assert task.reward_note and (task.source or task.collect is None)

@@ -13,7 +13,7 @@ from exporl.envs import metaworld as ours
 from exporl.envs.task import env_seed, sparse_reward
 from exporl.envs.wrappers import NormalizedObservation
 
-PROBES = ("bandit", "delay", "terminal", "timeout")
+PROBES = ("bandit", "delay", "terminal", "timeout", "image")
 VARIED = ("reach-v3", "peg-insert-side-v3", "door-open-v3", "stick-pull-v3", "assembly-v3", "soccer-v3")
 
 
@@ -70,7 +70,7 @@ def test_demonstrations_of_the_probes(name):
     assert task.collect is not None
     episodes = task.collect(40, 0.0, 0)
     validate_episodes(episodes, task.spec)
-    assert {len(e) for e in episodes} == ({2} if name == "delay" else {1})
+    assert {len(e) for e in episodes} == ({2} if name in ("delay", "image") else {1})
     assert {e.terminated for e in episodes} == {name != "timeout"}
     assert {float(a) for e in episodes for a in e.actions.ravel()} == {-0.5, 0.5}
     noisy = np.concatenate([e.actions.ravel() for e in task.collect(200, 0.1, 0)])

@@ -1,11 +1,15 @@
 """The commands about tasks: `exporl tasks` and `exporl check`."""
 
 import argparse
+import difflib
+import importlib.util
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from exporl.envs.task import Family
 
 FAILED = 2
 COLORS = {"pass": "green", "fail": "red", "skip": "yellow"}
@@ -13,18 +17,52 @@ COLORS = {"pass": "green", "fail": "red", "skip": "yellow"}
 
 def tasks_command(args: list[str]) -> int:
     """`exporl tasks [FAMILY]`."""
-    argparse.ArgumentParser(prog="exporl tasks", description="List the tasks.").parse_args(args)
-    from importlib.util import find_spec
-
+    parser = argparse.ArgumentParser(prog="exporl tasks", description="List the task families, or one family's tasks.")
+    parser.add_argument("family", nargs="?", help="list every task of this family")
+    name = parser.parse_args(args).family
     from exporl.envs.task import list_tasks
 
-    table = Table("family", "what", "needs", "tasks")
-    for family, record in dict((name.split("/")[0], family) for name, family in list_tasks()).items():
-        missing = record.module is not None and find_spec(record.module) is None
-        needs = "-" if record.extra is None else f"exporl\\[{record.extra}]" + (" (not installed)" if missing else "")
-        table.add_row(family, record.summary, needs, " ".join(f"{family}/{name}" for name in record.names))
+    families: dict[str, Family] = {task.split("/", 1)[0]: family for task, family in list_tasks()}
+    if name is None:
+        table = Table("family", "tasks", "observation, action, horizon, reward, data", "install", title="Families")
+        for family, record in families.items():
+            table.add_row(family, str(len(record.names)), record.summary, _install(record))
+        Console().print(table)
+        print("exporl tasks FAMILY lists its tasks; exporl check TASK plays one. Yours: --task module:function")
+        return 0
+    if name not in families:
+        match = difflib.get_close_matches(name, families, n=1)
+        hint = f"Did you mean {match[0]!r}? " if match else ""
+        raise ValueError(f"unknown family {name!r}. {hint}There are {', '.join(families)}.")
+    record = families[name]
+    table = Table(
+        "task", "observation", "action", "steps", "the environment pays", "demonstrations", title=record.summary
+    )
+    for short in record.names:
+        try:
+            task = record.make(short, "env")
+        except (ModuleNotFoundError, ValueError) as error:
+            table.add_row(f"{name}/{short}", escape(str(error)))
+            continue
+        entries = ", ".join(f"{entry} {'x'.join(map(str, shape))}" for entry, shape, _ in task.spec.observation)
+        note = f": {task.observation_note}" if task.observation_note else ""
+        source = task.source or "files"
+        row = (f"{name}/{short}", entries + note, str(task.spec.action_dim), str(task.max_episode_steps))
+        table.add_row(
+            *map(escape, (*row, task.reward_note, source + ("" if task.collect else " (read with --data.path)")))
+        )
     Console().print(table)
+    print(f"install: {_install(record, markup=False)}")
     return 0
+
+
+def _install(record: Family, markup: bool = True) -> str:
+    """The command that installs what a family needs, and whether that is done."""
+    if record.module is None:
+        return "nothing"
+    command = f"pip install 'exporl[{record.extra}]'"
+    installed = importlib.util.find_spec(record.module) is not None
+    return (escape(command) if markup else command) + (" (installed)" if installed else " (not installed)")
 
 
 def check_command(args: list[str]) -> int:

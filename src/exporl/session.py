@@ -12,7 +12,7 @@ from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
-from exporl.envs.task import Task, make_task
+from exporl.envs.task import Task, make_task, state_spec
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.evaluate import EvalResult, evaluate
 from exporl.learner import Learner
@@ -64,9 +64,11 @@ class Session:
         self.episodes = self._prior_episodes()
         self.normalizer = self._statistics()
         self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
-        base = make_base(config.base, self.spec, config.precision)
-        algorithm = make_algorithm(config.algorithm, config.algo, self.spec, base, config.precision)
-        self.algorithm: Algorithm = algorithm if share is None else share(algorithm)
+        self.network_spec = state_spec(self.spec)
+        base = make_base(config.base, self.network_spec, config.precision)
+        algorithm = make_algorithm(config.algorithm, config.algo, self.network_spec, base, config.precision)
+        algorithm = algorithm if share is None else share(algorithm)
+        self.algorithm: Algorithm = _reading(algorithm, self.spec, self.network_spec)
         self.learner = Learner(self.algorithm, config.seed)
         self._eval_envs: list[Any] = []
 
@@ -143,6 +145,18 @@ class Session:
             self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
             seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
         )  # fmt: skip
+
+
+def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
+    """The algorithm, acting on those entries of an observation that it reads: the others are not sent to the device."""
+    if read == seen:
+        return algorithm
+
+    def only(act: Any) -> Any:
+        keep = lambda observation: {name: observation[name] for name, _, _ in read.observation}  # noqa: E731
+        return act and (lambda params, observation, key: act(params, keep(observation), key))
+
+    return algorithm._replace(**{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base")})
 
 
 def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:

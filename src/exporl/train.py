@@ -50,6 +50,8 @@ class Trainer(Session):
         if self.prior is not None:
             ratio = config.data.prior_ratio
             sources = [(self.prior, ratio), (self.online_replay, 1 - ratio)]
+        for replay, _ in sources:
+            replay.sampled = tuple(name for name, _, _ in self.network_spec.observation)
         self.mixture = Mixture(sources)
         self.mixture.counts(config.train.batch_size)  # refuses impossible shares before anything is learnt
         self.rollout = Rollout(
@@ -297,15 +299,9 @@ class Trainer(Session):
 
 
 def train(
-    config: RunConfig[Any],
-    run_dir: Path,
-    progress: Progress | None = None,
-    *,
-    resume: bool = False,
-    stop: threading.Event | None = None,
-    share: Share = None,
-    task: Task | None = None,
-) -> dict[str, Any]:
+    config: RunConfig[Any], run_dir: Path, progress: Progress | None = None, *, resume: bool = False,
+    stop: threading.Event | None = None, share: Share = None, task: Task | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
     Args:

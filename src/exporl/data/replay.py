@@ -52,6 +52,8 @@ class Replay:
         self.prior, self.bootstrap_timeouts = prior, bootstrap_timeouts
         rows = (num_streams, capacity)
         self._observation = {name: np.zeros((*rows, *shape), dtype) for name, shape, dtype in spec.observation}
+        self.sampled = tuple(self._observation)
+        """Observation entries that are read out; the others (images that no network looks at) only stay stored."""
         self._action = np.zeros((*rows, spec.action_dim), np.float32)
         self._reward = np.zeros(rows, np.float32)
         self._terminated = np.zeros(rows, bool)
@@ -228,11 +230,11 @@ class Replay:
         over = self._terminated[last] if self.bootstrap_timeouts else self._terminated[last] | self._truncated[last]
         powers = np.float64(discount) ** np.arange(h)
         return Batch(
-            observation={name: values[streams, starts] for name, values in self._observation.items()},
+            observation=self.observation(streams, starts),
             action=np.where(valid[..., None], self._action[at], self._action[last][:, None]),
             reward=(self._reward[at] * valid * powers).sum(axis=1).astype(np.float32),
             discount=np.where(over, 0.0, np.float64(discount) ** steps).astype(np.float32),
-            next_observation={name: values[after] for name, values in self._observation.items()},
+            next_observation=self.observation(*after),
             valid=valid.astype(np.float32),
             prior=np.full(batch_size, self.prior, np.float32),
             success=self._success[streams, starts].astype(np.float32),
@@ -240,8 +242,8 @@ class Replay:
         )
 
     def observation(self, streams: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The observations [b, ...] stored in some rows."""
-        return {name: values[streams, rows] for name, values in self._observation.items()}
+        """The observations [b, ...] stored in some rows, as far as `sampled` names them."""
+        return {name: self._observation[name][streams, rows] for name in self.sampled}
 
     def without_proposals(self) -> tuple[np.ndarray, np.ndarray]:
         """(streams, rows) of the next observations that have no samples yet."""

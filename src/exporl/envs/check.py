@@ -10,7 +10,7 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.check_case import Case, Play, Skip, floats, long_play, play_episode, random_actions
 from exporl.envs.check_data import demonstrations, rewards, statistics
-from exporl.envs.task import Task, env_seed
+from exporl.envs.task import Task, env_seed, state_spec
 
 SHORT = 25
 """Steps of the episodes that are played several times."""
@@ -80,6 +80,10 @@ def _spaces(case: Case) -> tuple[list[str], str]:
     elif not ((space.low == -1).all() and (space.high == 1).all()):
         low, high = float(space.low.min()), float(space.high.max())
         found.append(f"action bounds are [{low:g}, {high:g}], they must be [-1, 1]. Rescale the actions in a wrapper.")
+    try:
+        state_spec(spec)
+    except ValueError as error:
+        found.append(str(error))
     entries = ", ".join(f"{name} {dtype}{list(shape)}" for name, shape, dtype in spec.observation)
     return found, f"{entries}; action [{spec.action_dim}] in [-1, 1]"
 

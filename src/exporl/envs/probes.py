@@ -4,6 +4,7 @@ bandit: one step, reward -|a - 0.8|, demonstrations at +-0.5. Imitation earns ab
 delay: two steps; the first action, seen in the second observation, decides the reward of the second step, -|a - 0.5|.
 terminal: one step, reward 1, then a true end: every value is 1.
 timeout: one step, reward 1, then a time limit: with time-outs bootstrapped every value is 1 / (1 - discount).
+image: as delay, with a camera frame beside the state whose brightness is the first action.
 """
 
 import functools
@@ -18,15 +19,23 @@ from exporl.envs.task import Family, Reward, Task
 from exporl.types import Spec
 
 SPEC = Spec((("state", (2,), "float32"),), action_dim=1)
-NAMES = ("bandit", "delay", "terminal", "timeout")
+IMAGE_SPEC = Spec((("image", (8, 8, 3), "uint8"), *SPEC.observation), action_dim=1)
+NAMES = ("bandit", "delay", "terminal", "timeout", "image")
+TWO_STEPS = ("delay", "image")
 
 
 class Probe(gymnasium.Env[Any, np.ndarray]):
-    """One of the probes. Observation {"state": [2]}: (step, first action) for `delay`, zeros otherwise; action [1]."""
+    """One of the probes. Observation {"state": [2]}: (step, first action) where there are two steps, else zeros.
+
+    Action [1]. `image` adds {"image": [8, 8, 3]}, 0 to 255 for a first action of -1 to 1.
+    """
 
     def __init__(self, name: str):
         self.name = name
-        self.observation_space = gymnasium.spaces.Dict({"state": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)})
+        spaces: dict[str, gymnasium.Space] = {"state": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)}
+        if name == "image":
+            spaces["image"] = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
         self._first: float | None = None
 
@@ -34,20 +43,26 @@ class Probe(gymnasium.Env[Any, np.ndarray]):
         """Starts an episode. Nothing here is random."""
         super().reset(seed=seed)
         self._first = None
-        return {"state": np.zeros(2, np.float32)}, {"success": False}
+        return self._observation(0, 0.0), {"success": False}
 
     def step(self, action: np.ndarray):
         """One step; success means the best possible reward to within 0.1."""
         a = float(action[0])
-        if self.name == "delay" and self._first is None:
+        two, timeout = self.name in TWO_STEPS, self.name == "timeout"
+        if two and self._first is None:
             self._first = a
-            return {"state": np.array([1, a], np.float32)}, 0.0, False, False, {"success": False}
+            return self._observation(1, a), 0.0, False, False, {"success": False}
         first = 0.0 if self._first is None else self._first
-        reward = {"bandit": -abs(a - 0.8), "delay": -abs(first - 0.5)}.get(self.name, 1.0)
-        best = {"bandit": 0.0, "delay": 0.0}.get(self.name, 1.0)
-        timeout = self.name == "timeout"
-        state = np.array([1, first], np.float32) if self.name == "delay" else np.zeros(2, np.float32)
-        return {"state": state}, reward, not timeout, timeout, {"success": reward > best - 0.1}
+        reward = -abs(first - 0.5) if two else -abs(a - 0.8) if self.name == "bandit" else 1.0
+        best = 0.0 if two or self.name == "bandit" else 1.0
+        observation = self._observation(1, first) if two else self._observation(0, 0.0)
+        return observation, reward, not timeout, timeout, {"success": reward > best - 0.1}
+
+    def _observation(self, step: int, first: float) -> dict[str, np.ndarray]:
+        observation: dict[str, np.ndarray] = {"state": np.array([step, first], np.float32)}
+        if self.name == "image":
+            observation["image"] = np.full((8, 8, 3), round(127.5 * (1 + first)), np.uint8)
+        return observation
 
 
 def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
@@ -55,18 +70,17 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
     env, rng, result = Probe(name), np.random.default_rng(seed), []
     for _ in range(episodes):
         observation, _ = env.reset()
-        states, actions, rewards, successes, terminated, truncated = [observation["state"]], [], [], [], False, False
+        seen, actions, rewards, successes, terminated, truncated = [observation], [], [], [], False, False
         while not (terminated or truncated):
             action = np.clip(rng.choice([-0.5, 0.5]) + noise * rng.standard_normal(1), -1, 1).astype(np.float32)
             observation, reward, terminated, truncated, info = env.step(action)
-            states.append(observation["state"])
+            seen.append(observation)
             actions.append(action)
             rewards.append(reward)
             successes.append(info["success"])
-        episode = Episode(
-            {"state": np.stack(states)}, np.stack(actions), np.array(rewards, np.float32), np.array(successes),
-            terminated,
-        )  # fmt: skip
+        observations = {entry: np.stack([o[entry] for o in seen]) for entry in seen[0]}
+        paid = np.array(rewards, np.float32)
+        episode = Episode(observations, np.stack(actions), paid, np.array(successes), terminated)
         result.append(announce(episode))
     return result
 
@@ -76,11 +90,13 @@ def make(name: str, reward: Reward) -> Task:
     return Task(
         name=f"probe/{name}",
         make_env=functools.partial(Probe, name),
-        spec=SPEC,
+        spec=IMAGE_SPEC if name == "image" else SPEC,
         reward=float,
         max_episode_steps=1 if name == "timeout" else 3,  # the others end by themselves before any limit
         collect=functools.partial(collect, name),
         source="two-mode script",
+        observation_note="step, first action" if name in TWO_STEPS else "zeros",
+        reward_note="its own, see exporl.envs.probes",
     )
 
 
