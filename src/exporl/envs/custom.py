@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gymnasium
 import numpy as np
@@ -124,7 +124,7 @@ def import_task(name: str, reward: Reward) -> Task:
         return dataclasses.replace(made, name=name)
     if isinstance(made, gymnasium.Env):
         made.close()
-        return custom_task(function, name=name, reward=reward)
+        return custom_task(cast(Callable[[], gymnasium.Env], function), name=name, reward=reward)
     raise ValueError(f"{name}() returned {type(made).__name__}; it must return a gymnasium.Env or a Task.")
 
 
