@@ -70,17 +70,25 @@ def _families() -> dict[str, Family]:
     from exporl.envs import (  # the families import this file
         adroit,
         antmaze,
+        driving,
         metaworld,
+        mimicgen,
         ogbench,
         probes,
+        pusht,
+        robomimic,
     )
 
     return {
         "adroit": adroit.FAMILY,
         "antmaze": antmaze.FAMILY,
+        "driving": driving.FAMILY,
         "metaworld": metaworld.FAMILY,
+        "mimicgen": mimicgen.FAMILY,
         "ogbench": ogbench.FAMILY,
         "probe": probes.FAMILY,
+        "pusht": pusht.FAMILY,
+        "robomimic": robomimic.FAMILY,
     }
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exporl.data.episodes import Episode, faults, owned
-from exporl.data.formats import arrays, d4rl, lerobot, minari, ogbench, robomimic
+from exporl.data.formats import arrays, d4rl, lerobot, minari, ogbench, pusht, robomimic
 from exporl.data.formats.arrays import load_npz, save_npz
 from exporl.data.formats.record import Format, ReadOptions, Record
 
 FORMATS: dict[str, Format] = {
     record.name: record
     for record in (
+        pusht.FORMAT,  # also has episode_ends, so it comes before arrays
         arrays.FORMAT,
         minari.FORMAT,
         lerobot.FORMAT,
