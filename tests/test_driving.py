@@ -100,3 +100,17 @@ def test_the_planner_parks(simulator):
         assert e.rewards.tolist() == [0.0] * (len(e) - 1) + [1.0]
     assert fingerprint(task.collect(1, 0.2, 0)) == fingerprint(found[:1])
     assert fingerprint(task.collect(1, 0.2, 1)) != fingerprint(found[:1])
+
+
+def test_a_driver_who_is_pushed_off_the_route_plans_anew(simulator):
+    env = driving.ParkingEnv()
+    observation, info = env.reset(seed=0)
+    expert = driving.make_expert(env)
+    for step in range(driving.HORIZON):
+        if step == 12:
+            env.simulator.vehicle.position = env.simulator.vehicle.position + np.array([-3.0, 2.0])
+            observation = {"state": env._state()}
+        observation, _, terminated, _, info = env.step(expert(observation, info))
+        if terminated:
+            break
+    assert info["success"]

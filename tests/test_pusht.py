@@ -180,3 +180,31 @@ def test_endings(simulator):
     env.reset(seed=0)
     env.simulator.block.angle, env.simulator.block.position = np.pi / 4, (256.0, 256.0)
     assert env.step(np.array([2.0, -3.0]))[1:4] == (1.0, True, False)
+
+
+def test_damaged_files_end_in_a_clean_error_or_a_valid_read(tmp_path):
+    good, path, rng = save(tmp_path).read_bytes(), tmp_path / "damaged.npz", np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(good)
+        for position in rng.integers(len(data), size=int(rng.integers(1, 6))):
+            data[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data[: int(rng.integers(1, len(data)))] if rng.random() < 0.3 else data)
+        try:
+            found = load_episodes(path, format_name="pusht")
+        except ValueError as error:
+            assert "damaged.npz" in str(error)
+            refused += 1
+        else:
+            assert all(not list(faults(e)) for e in found)
+    assert refused > 10
+
+
+def test_a_demonstration_without_its_last_action_ends_with_its_last_pose():
+    pytest.importorskip("shapely", reason="the extra exporl[pusht] is not installed")
+    pose = np.tile(np.array([100, 100, 300, 300, 0.5], np.float32), (4, 1))
+    recorded = Episode({"pose": pose}, np.zeros((3, 2), np.float32), np.zeros(3, np.float32), np.zeros(3, bool), False)
+    found = pusht.adapt(0.9, False, recorded)
+    assert (len(found), found.terminated, found.success) == (3, False, False)
+    np.testing.assert_array_equal(found.observations["state"], pusht.state(pose))
+    np.testing.assert_allclose(found.observations["state"][0, 4:], [np.cos(0.5), np.sin(0.5)], rtol=1e-6)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from exporl.data.episodes import Episode, faults
-from exporl.data.formats import load_episodes
+from exporl.data.formats import FORMATS, load_episodes
 from exporl.envs import make_task, mimicgen, robomimic, robosuite_scenes
 from exporl.envs.global_random import seeded_global_random
-from exporl.envs.robosuite_experts import SCRIPTS, _turns, make_expert, wrap, yaw
+from exporl.envs.robosuite_experts import CLOSED, OPEN, SCRIPTS, Hand, _turns, make_expert, wrap, yaw
 from exporl.envs.robosuite_scenes import CAN, LIFT, STACK, TRANSPORT, RobosuiteEnv, Scene, adapt, relative_pose
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "robosuite"
@@ -311,3 +311,82 @@ def test_scripts_approach_their_object_the_same_way_every_time(simulator, scene)
     np.testing.assert_array_equal(runs[0], runs[1])
     distances = np.linalg.norm(runs[0][:, -9:-7] - runs[0][:, :2], axis=1)
     assert distances[-1] < distances[0] - 0.02
+
+
+@pytest.mark.parametrize("name", ["lift", "transport"])
+def test_robomimic_files_on_disk_become_episodes_of_the_task(tmp_path, name):
+    pytest.importorskip("h5py", reason="the extra exporl[formats] is not installed")
+    scene = robomimic.SCENES[name]
+    state = states(scene, 1, steps=5)
+    widths = [scene.spec.observation[0][1][0] - 9 * scene.arms, *(width for _, width in scene.proprioception)]
+    names = ["object", *(entry for entry, _ in scene.proprioception)]
+    entries = dict(zip(names, np.split(state, np.cumsum(widths)[:-1], axis=1), strict=True))
+    recorded = episode(state, success=3, entries=entries)
+    recorded = dataclasses.replace(recorded, actions=np.zeros((5, scene.spec.action_dim), np.float32))
+    write = FORMATS["robomimic"].write
+    assert write is not None
+    write(tmp_path / "demo.hdf5", [recorded, recorded])
+    task = robomimic.make(name, "-1/0")
+    found = load_episodes(tmp_path / "demo.hdf5", adapt=task.adapt)
+    assert len(found) == 2
+    for e in found:
+        assert list(faults(e, task.spec)) == []
+        np.testing.assert_allclose(e.observations["state"], states(scene, 0, steps=5)[:5], atol=1e-5)
+        assert (e.successes.tolist(), e.terminated) == ([False, False, False, True], True)
+    with pytest.raises(ValueError, match=r"demo\.hdf5, demo_0: the state has shape .* NutAssemblySquare needs 23"):
+        load_episodes(tmp_path / "demo.hdf5", adapt=robomimic.make("square", "-1/0").adapt)
+
+
+def test_the_hand_moves_straight_slowly_and_level(lifts):
+    env, _ = lifts
+    env.reset(seed=0)
+    hand = Hand(env.simulator, np.random.default_rng(0))
+    assert 0.5 <= hand.speed <= 1.0
+    far = hand.toward(hand.position + np.array([1.0, -0.5, 0]), 0.0, OPEN)
+    np.testing.assert_allclose(far[:3], hand.speed * np.array([1, -0.5, 0]), atol=1e-9)
+    assert far[6] == OPEN
+    near = hand.toward(hand.position + np.array([0.005, 0, 0]), 0.1, CLOSED, slow=0.6)
+    np.testing.assert_allclose(near[:3], [0.1, 0, 0], atol=1e-9)
+    assert near[5] == pytest.approx(0.2, abs=0.05)
+    assert np.abs(hand.toward(hand.position, 9.0, OPEN)[3:6]).max() == 0.5
+    actions = list(hand.release(6))
+    assert [a[6] for a in actions] == [OPEN] * 6
+    assert [a[2] > 0 for a in actions] == [False] * 4 + [True] * 2
+    assert [a[6] for a in hand.stay(CLOSED, 3)] == [CLOSED] * 3
+
+
+def test_a_cube_that_slips_is_grasped_again(lifts):
+    env, _ = lifts
+    observation, info = env.reset(seed=2)
+    expert, dropped, success = make_expert(env), False, False
+    for _ in range(200):
+        action = expert(observation, info)
+        holding = observation["state"][2] > 0.835 and action[6] == CLOSED
+        if holding and not dropped:
+            dropped = True
+            for _ in range(6):  # somebody opens the fingers
+                observation, *_, info = env.step(np.array([0, 0, 1, 0, 0, 0, OPEN], np.float32))
+            continue
+        observation, *_, info = env.step(action)
+        success = info["success"]
+        if success:
+            break
+    assert dropped
+    assert success
+
+
+def test_the_shapes_of_transport_are_drawn_anew_and_by_the_seed(simulator):
+    used, fresh = RobosuiteEnv(TRANSPORT), RobosuiteEnv(TRANSPORT)
+
+    def hammer(env: RobosuiteEnv) -> float:
+        return float(env.simulator.transport.objects["payload"].head_halfsize)
+
+    action = np.random.default_rng(0).uniform(-1, 1, (1, 14))
+    first, size = play(used, 3, action), hammer(used)
+    play(used, 4, action)
+    assert hammer(used) != size
+    np.testing.assert_array_equal(play(fresh, 3, action), first)
+    assert hammer(fresh) == size
+    assert adapt(TRANSPORT, episode(first[:, :-1].astype(np.float32))).observations["state"].shape == (2, 59)
+    for env in (used, fresh):
+        env.close()
