@@ -273,11 +273,55 @@ def collect_command(args: list[str]) -> int:
     return 0
 
 
+def download_command(args: list[str]) -> int:
+    """`exporl data download NAME`."""
+    parser = _parser(
+        "download",
+        "Fetch a published data set: mirrors in order, checked by SHA-256, resumed where a download was cut off. Where\n"
+        "no SHA-256 is published the first download records it in downloads.lock.json, and later ones must agree.",
+        ["--list", "robomimic/can-mh-v141", "ogbench/cube-single-play-v0 --mirror /media/disk/data --offline"],
+    )
+    parser.add_argument("name", nargs="?", help="which (see --list)")
+    parser.add_argument("--list", action="store_true", help="list the names and where the files are published")
+    parser.add_argument("--dir", type=Path, default=Path("data"), help="data folder (default data)")
+    parser.add_argument("--mirror", action="append", default=[], metavar="URL_OR_FOLDER", help="try here first")
+    parser.add_argument("--offline", action="store_true", help="use local folders and file:// mirrors only")
+    options = parser.parse_args(args)
+    from exporl.data import download
+
+    if options.list:
+        for name, sources in download.DATASETS.items():
+            print(f"{name:<36} {sources[0].urls[0]}")
+        return 0
+    if options.name is None:
+        raise ValueError("name a data set; `exporl data download --list` shows them.")
+    progress = Drawn(Console(stderr=True))
+    for source in download.find_dataset(options.name):
+        progress.phase(source.path, 1, 0)
+        seen = 0
+
+        def advance(received: int, total: int) -> None:
+            nonlocal seen
+            if seen == 0 and total:
+                progress.phase(source.path, total, 0)  # noqa: B023 - called within this turn of the loop only
+            progress.advance(received - seen, "")
+            seen = received
+
+        try:
+            path = download.fetch(source, options.dir, mirrors=options.mirror, offline=options.offline,
+                                  say=progress.say, advance=advance)  # fmt: skip
+        finally:
+            progress.close()
+        print(path)
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "inspect": inspect_command,
     "validate": validate_command,
     "convert": convert_command,
     "collect": collect_command,
+    "download": download_command,
 }
 
 
