@@ -87,7 +87,9 @@ def train_command(args: list[str]) -> int:
 
 def _train(config: Any, run_dir: Path, *, resume: bool) -> int:
     from exporl.train import Interrupted, train
+    from exporl.tuning import keep_compiled_programs
 
+    keep_compiled_programs()
     console = Console(stderr=True)
     progress = Drawn(console)
     try:

@@ -17,7 +17,7 @@ from exporl.config import RESUMABLE, RunConfig, check, differences, from_json, t
 from exporl.metrics import read_lines
 
 DEMONSTRATIONS, STATISTICS, CONFIG = "demonstrations.npz", "statistics.json", "config.json"
-METRICS, EVAL, CHECKPOINTS = "metrics.jsonl", "eval.jsonl", "checkpoints"
+METRICS, EVAL, CHECKPOINTS, TUNING = "metrics.jsonl", "eval.jsonl", "checkpoints", "tuning.json"
 
 
 def load_config(run_dir: Path) -> RunConfig[Any]:

@@ -1,5 +1,6 @@
 """All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from exporl.envs.wrappers import NormalizedObservation
 from exporl.evaluate import EvalResult, evaluate
 from exporl.learner import Learner
 from exporl.policies import make_base
-from exporl.runs import CHECKPOINTS, DEMONSTRATIONS, STATISTICS, load_config
+from exporl.runs import CHECKPOINTS, DEMONSTRATIONS, STATISTICS, TUNING, load_config
+from exporl.tuning import hoisting_pays
 from exporl.types import Spec
 
 
@@ -66,11 +68,24 @@ class Session:
         self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
         self.network_spec = state_spec(self.spec)
         base = make_base(config.base, self.network_spec, config.precision)
-        algorithm = make_algorithm(config.algorithm, config.algo, self.network_spec, base, config.precision)
+        algorithm = make_algorithm(config.algorithm, self._algo_options(), self.network_spec, base, config.precision)
         algorithm = algorithm if share is None else share(algorithm)
         self.algorithm: Algorithm = _reading(algorithm, self.spec, self.network_spec)
         self.learner = Learner(self.algorithm, config.seed)
         self._eval_envs: list[Any] = []
+
+    def _algo_options(self) -> Any:
+        """The algorithm's options, with what is decided by measurement decided: once per run."""
+        algo, train = self.config.algo, self.config.train
+        if getattr(algo, "hoist_sampling", None) != "auto":
+            return algo
+        stored = self.run_dir / TUNING
+        if stored.is_file():
+            return dataclasses.replace(algo, **json.loads(stored.read_text()))
+        rows, u = train.batch_size * algo.num_base_samples, train.utd_ratio * train.update_every
+        decided = {"hoist_sampling": algo.backup == "fresh" and hoisting_pays(rows, u, self.config.base.width)}
+        checkpoint.write_text(stored, json.dumps(decided))
+        return dataclasses.replace(algo, **decided)
 
     def _prior_episodes(self) -> list[Episode]:
         data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
