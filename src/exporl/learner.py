@@ -1,5 +1,6 @@
 """The learner: an algorithm's state, its compiled update and its counters."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,14 @@ INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
 _COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+@functools.lru_cache(maxsize=64)
+def _stream(seed: int, purpose: int) -> KeyArray:
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
 def run_key(seed: int, purpose: int, counter: int = 0) -> KeyArray:
     """The JAX key of one draw."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), counter)
+    return jax.random.fold_in(_stream(seed, purpose), counter)
 
 
 def run_rng(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
