@@ -1,11 +1,14 @@
-"""Seconds from starting the process to the first update, of the imitation phase and of EXPO, demo preset.
+"""Seconds from starting the process to the first update: demo and paper preset, without and with kept programs.
 
     .venv/bin/python benchmarks/startup.py
 
-Every measurement is a fresh process without a compilation cache. Writes benchmarks/results/startup.json.
+Every measurement is a fresh process; "cold" starts from an empty cache folder, "warm" from one filled by the cold run
+before it. "begun": data, environment and networks are there, the update is compiled and has begun. "finished": it is
+done, which at the paper preset takes as long as an update takes. Writes benchmarks/results/startup.json.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -18,47 +21,64 @@ from common import write_result
 SCRIPT = """
 import sys, time
 from pathlib import Path
+import jax
 from exporl import override, preset_config
+from exporl.data.mixture import Mixture
 from exporl.session import Silent
 from exporl.train import Trainer
-options = {"data.path": sys.argv[1], "train.offline_steps": 100, "train.update_after": 0}
-config = override(preset_config("expo", "demo", "metaworld/peg-insert-side-v3"), options)
-trainer = Trainer(config, Path(sys.argv[2]), Silent(), False)
-if sys.argv[3] == "imitation":
-    trainer.pretrain()
+from exporl.tuning import keep_compiled_programs
+data, folder, preset, what = sys.argv[1:]
+keep_compiled_programs()
+options = {"data.path": data, "train.offline_steps": 100 if what == "imitation" else 0, "train.random_steps": 0,
+           "train.update_after": 0, "train.prefetch": False}
+config = override(preset_config("expo", preset, "metaworld/peg-insert-side-v3"), options)
+trainer = Trainer(config, Path(folder), Silent(), False)
+trainer.first_update_s = 0.0  # do not wait for the first update where the loop would
+if what == "imitation":
+    metrics = trainer._update(Mixture([(trainer.prior, 1.0)]), 100, "pretrain")
 else:
-    trainer.config = override(config, {"train.online_steps": 2})
-    trainer.last_eval = 0
     for stream, step in (x for _ in range(8) for x in trainer.rollout.step(trainer.learner.acting(), "base")):
         trainer.online_replay.add(step, stream)
-    trainer._update(trainer.mixture, config.train.utd_ratio * config.train.update_every, "online")
-print(time.time())
+    metrics = trainer._update(trainer.mixture, config.train.utd_ratio * config.train.update_every, "online")
+begun = time.time()
+jax.block_until_ready(metrics)
+print(begun, time.time())
 """
+CASES = [("demo", "imitation"), ("demo", "online"), ("paper", "online")]
 
 
 def main() -> None:
-    """Measures both, alternating."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measures all cases, alternating."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
     from exporl.data.formats import save_npz
     from exporl.envs import make_task
 
-    seconds: dict[str, list[float]] = {"imitation": [], "online": []}
+    seconds: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         collect = make_task("metaworld/peg-insert-side-v3").collect
         assert collect is not None
         save_npz(Path(folder) / "demos.npz", collect(20, 0.4, 0))
         for i in range(repeats):
-            for what in seconds:
-                began = time.time()
-                command = [sys.executable, "-c", SCRIPT, f"{folder}/demos.npz", f"{folder}/{what}{i}", what]
-                Path(f"{folder}/{what}{i}").mkdir()
-                out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                seconds[what].append(float(out.split()[-1]) - began)
-    medians = {what: statistics.median(values) for what, values in seconds.items()}
-    print("seconds from process start to the first update, median:", medians)
-    print(write_result("startup", {"command": "benchmarks/startup.py", "seconds": seconds, "median_s": medians}))
+            for preset, what in CASES:
+                for cache in ("cold", "warm"):
+                    run = Path(folder) / f"{preset}-{what}-{cache}-{i}"
+                    run.mkdir()
+                    environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache-{preset}-{what}-{i}"}
+                    began = time.time()
+                    command = [sys.executable, "-c", SCRIPT, f"{folder}/demos.npz", str(run), preset, what]
+                    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+                    begun, finished = (float(x) - began for x in out.split()[-2:])
+                    record = seconds.setdefault(f"{preset} {what} {cache}", {"begun": [], "finished": []})
+                    record["begun"].append(begun)
+                    record["finished"].append(finished)
+    medians = {name: {k: statistics.median(v) for k, v in record.items()} for name, record in seconds.items()}
+    for name, record in medians.items():
+        print(f"{name:22s} update begun after {record['begun']:5.1f} s, finished after {record['finished']:5.1f} s")
+    load = os.getloadavg() if hasattr(os, "getloadavg") else None
+    result = {"command": "benchmarks/startup.py", "seconds": seconds, "median_s": medians, "load_average": load}
+    print(write_result("startup", result))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,8 @@ from exporl.types import Batch, KeyArray, Metrics, Observation, Params, Phase
 INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
 """Purposes of randomness: every draw follows from (run seed, purpose, counter), so a resumed run repeats it."""
 
+_stream = functools.lru_cache(64)(lambda seed, purpose: jax.random.fold_in(jax.random.key(seed), purpose))
 _COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-@functools.lru_cache(maxsize=64)
-def _stream(seed: int, purpose: int) -> KeyArray:
-    return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
 def run_key(seed: int, purpose: int, counter: int = 0) -> KeyArray:
