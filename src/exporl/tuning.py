@@ -17,7 +17,7 @@ def keep_compiled_programs() -> Path | None:
     JAX's own setting (JAX_COMPILATION_CACHE_DIR) wins. Returns the folder, or None where nothing can be written:
     programs are then compiled again by every process.
     """
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen:
         return Path(chosen)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporl"
