@@ -163,7 +163,7 @@ class Session:
 
 
 def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
-    """The algorithm, acting on those entries of an observation that it reads: the others are not sent to the device."""
+    """The algorithm, acting on the entries of an observation that it reads: the others are not sent to the device."""
     if read == seen:
         return algorithm
 
@@ -171,7 +171,9 @@ def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
         keep = lambda observation: {name: observation[name] for name, _, _ in read.observation}  # noqa: E731
         return act and (lambda params, observation, key: act(params, keep(observation), key))
 
-    return algorithm._replace(**{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base")})
+    return algorithm._replace(
+        **{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base", "propose")}
+    )
 
 
 def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:
