@@ -30,10 +30,15 @@ def test_every_logged_metric_has_its_formula_in_the_page():
     """Names are read off the source: every literal "group/name" that an update or the loop logs."""
     page = (ROOT / "docs" / "algorithms" / "expo.md").read_text()
     files = [
-        ROOT / "src/exporl" / name for name in ("algos/expo.py", "algos/common.py", "policies/flow.py", "train.py")
+        ROOT / "src/exporl" / name
+        for name in ("algos/expo.py", "algos/common.py", "algos/backup.py", "policies/flow.py", "train.py")
     ]
-    names = {n for f in files for n in re.findall(r'"((?:critic|edit|base|rollout|time)/[a-z_]+)"', f.read_text())}
-    assert len(names) > 25
+    names = {
+        n
+        for f in files
+        for n in re.findall(r'"((?:critic|edit|base|backup|filter|rollout|time)/[a-z_]+)"', f.read_text())
+    }
+    assert len(names) > 25 and {"backup/staleness", "filter/loss"} <= names
     assert sorted(n for n in names if f"`{n}`" not in page) == []
 
 

@@ -15,7 +15,7 @@ from exporl import checkpoint
 from exporl.asynchronous import Beside
 from exporl.config import RunConfig, to_json
 from exporl.data.episodes import fingerprint
-from exporl.data.mixture import Mixture
+from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import renew_proposals
 from exporl.data.replay import Replay
 from exporl.envs.task import Task, make_task
@@ -211,8 +211,8 @@ class Trainer(Session):
         speed = self.metrics.speed(rollout.env_steps)
         if self._beside is not None:
             fields["rollout/staleness_updates"] = self._beside.staleness()
-        if self.algorithm.num_proposals:
-            fields["backup/staleness"] = self.online_replay.proposal_age(self.learner.updates)
+        if self.algorithm.num_proposals and np.isfinite(age := self.online_replay.proposal_age(self.learner.updates)):
+            fields["backup/staleness"] = age
         self.metrics.flush(**fields, **{"time/env_steps_per_s": speed, "time/train_s": self._seconds()})
         success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%" if recent else "no episode ended yet"
         self.progress.advance(0, f"{speed:.0f} env steps/s, {success}")
@@ -260,11 +260,13 @@ class Trainer(Session):
         record = {
             "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
             "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
-            "first_update_s": self.first_update_s, "prefetched": self._prefetched is not None,
-            "rollout": rollout, "data": self.data,
+            "first_update_s": self.first_update_s, "rollout": rollout, "data": self.data,
             "files": {name: _size(self.run_dir / name) for name in (METRICS, EVAL)},
         }  # fmt: skip
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
+        if self._prefetched is not None:  # drawn before the newest rows: it cannot be drawn again
+            parts["prefetched"] = pack(self._prefetched)
+        parts |= {"prior": self.prior.proposals()} if self.prior and self.algorithm.num_proposals else {}
         step = self.offline_steps + self.critic_steps + self.rollout.env_steps
         checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, record, self.config.log.keep)
 
@@ -290,8 +292,9 @@ class Trainer(Session):
         self.offline_steps, self.critic_steps = record["offline_steps"], record["critic_steps"]
         self.last_eval, self.train_s = record["last_eval"], record["train_s"]
         self.first_update_s = record["first_update_s"]
-        if record["prefetched"]:  # before anything is added: as it was drawn
-            self._prefetched = self._sample(self.mixture, self.config.train.utd_ratio * self.config.train.update_every)
+        self._prefetched = jax.device_put(unpack(parts["prefetched"])) if "prefetched" in parts else None
+        if self.prior is not None and self.algorithm.num_proposals:
+            self.prior.load_proposals(parts["prior"])
         for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
             if _size(self.run_dir / name) > size:
                 os.truncate(self.run_dir / name, size)

@@ -73,12 +73,22 @@ def make_backup(base: BasePolicy, spec: Spec, config: Any, precision: Precision)
     """The source that an `ExpoConfig` asks for."""
     if config.backup == "filtered":
         return _filtered(base, spec, config, precision)
-    cached = config.backup == "cached"
+    cached, num = config.backup == "cached", config.num_base_samples
+
+    def stored(batch: Batch) -> Any:
+        found = 0 if batch.next_proposals is None else batch.next_proposals.shape[1]
+        if found != num:
+            raise ValueError(
+                f"backup='cached' reads num_base_samples={num} samples per next observation from Batch.next_proposals, "
+                f"got {found}. Give the replay num_proposals={num} and renew them (exporl.data.proposals)."
+            )
+        return batch.next_proposals
+
     return Backup(
-        num=config.num_base_samples,
-        kept=config.num_base_samples if cached else 0,
+        num=num,
+        kept=num if cached else 0,
         init=lambda key: None,
-        draw=lambda params, state, batch, key: (batch.next_proposals if cached else None, None),
+        draw=lambda params, state, batch, key: (stored(batch) if cached else None, None),
         learn=lambda state, batch, kept, value: (state, {}),
         acting=lambda state: None,
         act=lambda params, acting, observation, key: None,

@@ -1,6 +1,7 @@
 """Several replays in fixed proportions, exact in every minibatch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,3 +49,22 @@ class Mixture:
             rows = replay.sample(rng, u * count, discount=discount)
             parts.append(jax.tree.map(lambda x, count=count: x.reshape(u, count, *x.shape[1:]), rows))
         return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+
+
+def pack(batch: Batch) -> dict[str, np.ndarray]:
+    """A batch as flat arrays in host memory, `field/entry`. Inverse of `unpack`."""
+    fields = {field: value for field, value in vars(batch).items() if value is not None}
+    entries = {f: value.items() if isinstance(value, Mapping) else [("", value)] for f, value in fields.items()}
+    return {f"{field}/{name}": np.asarray(x) for field, values in entries.items() for name, x in values}
+
+
+def unpack(arrays: Mapping[str, np.ndarray]) -> Batch:
+    """The batch that was packed."""
+    fields: dict[str, Any] = {}
+    for key, value in arrays.items():
+        field, name = key.split("/", 1)
+        if name:
+            fields.setdefault(field, {})[name] = value
+        else:
+            fields[field] = value
+    return Batch(**fields)

@@ -18,7 +18,8 @@ def renew_proposals(
     Args:
         replays: buffers with `num_proposals` > 0.
         propose: (observation [block, ...], index of the call) -> samples [block, n, h, a].
-        block: observations per call of `propose`, and the least number that is renewed.
+        block: observations per call of `propose`, and the least number that is given samples (while there are as
+            many). What the missing ones leave of it is shared equally between the buffers.
         version: counts the base policy's updates; the age of samples is measured in it.
 
     Returns:
@@ -27,9 +28,9 @@ def renew_proposals(
     pieces = [(replay, *replay.without_proposals()) for replay in replays]
     missing = sum(len(rows) for _, _, rows in pieces)
     spare = max(block, -(-missing // block) * block) - missing
-    for i, replay in enumerate(replays):
-        share = spare // len(replays) + (i < spare % len(replays))
-        pieces.append((replay, *replay.oldest_proposals(share)))
+    for i, replay in enumerate(sorted(replays, key=len)):  # what the smaller ones cannot use, the larger ones take
+        pieces.append((replay, *replay.oldest_proposals(spare // (len(replays) - i))))
+        spare -= len(pieces[-1][1])
     which = np.concatenate([np.full(len(rows), i) for i, (_, _, rows) in enumerate(pieces)])
     streams = np.concatenate([streams for _, streams, _ in pieces])
     rows = np.concatenate([rows for _, _, rows in pieces])

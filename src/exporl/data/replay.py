@@ -65,7 +65,6 @@ class Replay:
         if num_proposals:
             self._proposals = np.zeros((*rows, num_proposals, spec.chunk_length, spec.action_dim), np.float32)
             self._proposed = np.zeros(rows, np.int64)  # version at which they were made, plus one; 0: none yet
-            self._cursor = np.zeros(1, np.int64)  # where renewal goes on
         self._head = np.zeros(num_streams, np.int64)
         self._size = np.zeros(num_streams, np.int64)
         self._run = np.zeros(num_streams, np.int64)
@@ -252,17 +251,25 @@ class Replay:
 
     def oldest_proposals(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """(streams, rows) of up to `limit` next observations with samples, those renewed longest ago first."""
-        flat = np.flatnonzero(self._is_next() & (self._proposed > 0))
-        start = np.searchsorted(flat, self._cursor[0])
-        chosen = np.roll(flat, -start)[:limit]
-        if len(chosen):
-            self._cursor[0] = chosen[-1] + 1
-        return chosen // self.capacity, chosen % self.capacity
+        streams, rows = np.nonzero(self._is_next() & (self._proposed > 0))
+        if limit < len(rows):
+            oldest = np.argpartition(self._proposed[streams, rows], limit)[:limit]
+            streams, rows = streams[oldest], rows[oldest]
+        return streams, rows
 
     def keep_proposals(self, streams: np.ndarray, rows: np.ndarray, proposals: np.ndarray, version: int) -> None:
         """Stores samples [b, n, h, a] for the observations in some rows, made by the base policy of a version."""
         self._proposals[streams, rows] = proposals
         self._proposed[streams, rows] = version + 1
+
+    def proposals(self) -> dict[str, np.ndarray]:
+        """The samples and when they were made, as arrays; none where none are kept. Inverse of `load_proposals`."""
+        return {name: value for name, value in self.state().items() if name in ("proposals", "proposed")}
+
+    def load_proposals(self, saved: Mapping[str, np.ndarray]) -> None:
+        """Restores `proposals` into a buffer that holds the same observations."""
+        for name, value in saved.items():
+            self._arrays()[name][:, : value.shape[1]] = value
 
     def proposal_age(self, version: int) -> float:
         """Mean age, in versions, of the samples of all next observations; NaN without any."""
