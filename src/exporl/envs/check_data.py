@@ -33,13 +33,16 @@ def demonstrations(case: Case) -> tuple[list[str], str]:
         return ["there are none."], ""
     found = [f"episode {i}: {fault}" for i, e in enumerate(case.episodes) for fault in faults(e, task.spec)]
     steps = [len(e) for e in case.episodes]
+    beyond = ""
     if not found and max(steps) > task.max_episode_steps:
-        found.append(
-            f"an episode has {max(steps)} steps, max_episode_steps is {task.max_episode_steps}. Which is right?"
-        )
+        beyond = f"an episode has {max(steps)} steps, max_episode_steps is {task.max_episode_steps}"
+        if origin != "read":  # recordings may be longer, play data is; what the task itself plays may not
+            found.append(f"{beyond}. Which is right?")
     solved = sum(e.success for e in case.episodes)
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-    detail = f"{len(steps)} episodes {origin}, {min(steps)}-{max(steps)} steps, {solved} successful"
+    detail = f"{len(steps)} episodes {origin}, {min(steps)}-{max(steps)} steps, {solved} successful" + (
+        f"; {beyond}" if beyond else ""
+    )
     return [*found[:3], *([more] if more else [])], detail
 
 
