@@ -1,6 +1,5 @@
 """The learner: an algorithm's state, its compiled update and its counters."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +13,12 @@ from exporl.types import Batch, KeyArray, Metrics, Observation, Params, Phase
 INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
 """Purposes of randomness: every draw follows from (run seed, purpose, counter), so a resumed run repeats it."""
 
-_stream = functools.lru_cache(64)(lambda seed, purpose: jax.random.fold_in(jax.random.key(seed), purpose))
 _COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def run_key(seed: int, purpose: int, counter: int = 0) -> KeyArray:
     """The JAX key of one draw."""
-    return jax.random.fold_in(_stream(seed, purpose), counter)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), counter)
 
 
 def run_rng(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:

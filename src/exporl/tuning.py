@@ -39,12 +39,14 @@ def hoisting_pays(rows: int, minibatches: int, width: int, repeats: int = 3) -> 
     Times one residual block of the base network, which is nearly all that sampling computes, on `rows` and on
     `minibatches` * `rows` rows. The best of `repeats` counts.
     """
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(0), 4)
     expand = 0.05 * jax.random.normal(keys[0], (width, 4 * width))
     contract = 0.05 * jax.random.normal(keys[1], (4 * width, width))
     block = jax.jit(lambda x: x + jax.nn.swish(x @ expand) @ contract)
 
-    inputs = [jax.random.normal(keys[2], (num, width)) for num in (rows, minibatches * rows)]
+    inputs = [
+        jax.random.normal(key, (num, width)) for key, num in zip(keys[2:], (rows, minibatches * rows), strict=True)
+    ]
     seconds: list[list[float]] = [[], []]
     for i in range(repeats + 1):
         for x, times in zip(inputs, seconds, strict=True):
