@@ -172,6 +172,23 @@ def test_inspect(mixed, capsys):
     assert "episodes   4, 20 steps" in out and "|bars| from -1 to 1" in out and "NaN or infinite" not in out
 
 
+def test_inspect_says_where_nothing_was_rewarded(tmp_path, capsys):
+    unpaid = episode(rewards=np.zeros(5, np.float32), successes=np.zeros(5, bool))
+    save_npz(tmp_path / "unpaid.npz", [unpaid])
+    assert main(["data", "inspect", str(tmp_path / "unpaid.npz")]) == 0
+    assert "success    0 of 1 (0%); no rewards in this file: --task T applies" in capsys.readouterr().out
+
+
+def test_demonstrations_without_rewards_may_be_called_successes(monkeypatch, mixed, capsys):
+    """The option reaches the reader."""
+    seen = []
+    monkeypatch.setattr(
+        "exporl.data.formats.read_records", lambda path, name, options: seen.append(options) or records(episode())
+    )
+    assert main(["data", "inspect", str(mixed), "--assume-success"]) == 0
+    assert [options.assume_success for options in seen] == [True]
+
+
 def test_inspect_writes_a_page_that_loads_nothing(mixed, tmp_path, capsys):
     assert main(["data", "inspect", str(mixed), "--plot", str(tmp_path / "plots" / "page.html")]) == 0
     page = (tmp_path / "plots" / "page.html").read_text()

@@ -328,3 +328,25 @@ def test_episodes_that_do_not_go_together(tmp_path):
 def test_rows_of_different_shapes(tmp_path):
     with pytest.raises(ValueError, match="observations and next_observations have rows of different shapes"):
         load_flat(tmp_path, next_observations=np.zeros((5, 2)))
+
+
+def test_a_recording_of_observations_and_actions_alone(tmp_path):
+    """Two episodes of 3 and 2 rows: 2 and 1 steps whose outcome is known, none of them a true end."""
+    arrays = {"observations": np.arange(10, dtype=np.float32).reshape(5, 2), "actions": np.full((5, 1), 0.5, np.float32),
+              "rewards": np.array([0, 1, 9, 0, 9], np.float32), "episode_ends": np.array([3, 5])}  # fmt: skip
+    np.savez(tmp_path / "bare.npz", **arrays)
+    first, second = load_npz(tmp_path / "bare.npz")
+    np.testing.assert_array_equal(first.observations["state"], arrays["observations"][:3])
+    np.testing.assert_array_equal(second.observations["state"], arrays["observations"][3:])
+    assert (len(first), len(second)) == (2, 1) and not (first.terminated or second.terminated)
+    np.testing.assert_array_equal(first.rewards, [0, 1])
+    assert first.success and not second.success
+    np.savez(tmp_path / "short.npz", **arrays | {"episode_ends": np.array([4, 5])})
+    with pytest.raises(ValueError, match=r"short.npz has an episode of one step and no next_observations"):
+        load_npz(tmp_path / "short.npz")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside the repository")
+def test_teleoperated_demonstrations_are_read():
+    episodes = load_npz(SHARED / "adroit" / "door-human.npz")
+    assert len(episodes) == 25 and sum(len(e) for e in episodes) == 6_729 - 25

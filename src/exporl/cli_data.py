@@ -43,6 +43,7 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--filter-key", metavar="NAME", help="robomimic: only the demonstrations under mask/NAME")
     group.add_argument("--horizon", type=_positive, metavar="N", help="D4RL without timeouts: steps per episode")
     group.add_argument("--images", action="store_true", help="LeRobot: also decode the videos (slow)")
+    group.add_argument("--assume-success", action="store_true", help="LeRobot without rewards: all are successes")
     group.add_argument("--skip-bad", action="store_true", help="leave damaged episodes out, and say which")
     group.add_argument("--limit", type=_positive, metavar="N", help="read the first N episodes only")
 
@@ -58,7 +59,7 @@ def _records(path: Path, options: argparse.Namespace) -> tuple[str, Any]:
     """The format's name and an iterator over the records."""
     from exporl.data.formats import ReadOptions, find_format, read_records
 
-    reading = ReadOptions(options.keys, options.filter_key, options.horizon, options.images)
+    reading = ReadOptions(options.keys, options.filter_key, options.horizon, options.images, options.assume_success)
     return find_format(path, options.format).name, read_records(path, options.format, reading)
 
 

@@ -34,11 +34,12 @@ def describe(found: Survey, title: str) -> str:
 def _episodes(found: Survey) -> list[str]:
     count, steps = len(found.names), sum(found.lengths)
     good = sum(found.successes)
+    unrecorded = "" if good or any(found.returns) else "; no rewards in this file: --task T applies the task's own rule"
     ends = f"{sum(found.terminated):,} terminated, {count - sum(found.terminated):,} cut off"
     lengths, returns = np.array(found.lengths, np.float64), np.array(found.returns)
     return [
         f"  episodes   {count:,}, {steps:,} steps; {ends}",
-        f"  success    {good:,} of {count:,} ({100 * good / count:.0f}%)",
+        f"  success    {good:,} of {count:,} ({100 * good / count:.0f}%)" + unrecorded,
         f"  length     {_range(lengths)}  |{bars(lengths, lengths.min(), lengths.max())}|",
         f"  return     {_range(returns)}  |{bars(returns, returns.min(), returns.max())}|",
     ]

@@ -3,6 +3,8 @@
 Flat arrays over all N steps of all episodes:
   observations [N, o]  next_observations [N, o]  actions [N, a]  rewards [N]  terminals [N]  episode_ends [episodes]
   successes [N] (per step) or success [episodes]; without either, success means a positive reward.
+A recording without next_observations and terminals (demonstrations as they were teleoperated) is read too: the last
+action of every episode, whose outcome is unknown, is left out, and no episode counts as terminated.
 Observations with several entries are stored as `observations/<name>` and `next_observations/<name>`; whatever else an
 episode has as `infos/<name>`, [N, ...] per step or [N + episodes, ...] per observation.
 """
@@ -181,7 +183,9 @@ class _Fault(Exception):
 def _checked(
     path: Path, keys: tuple[str, ...], files: list[str], read: Callable[[str], np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
-    missing = [name for name in _NEEDED if name not in files]
+    bare = "terminals" not in files and not any(name.startswith("next_observations") for name in files)
+    needed = tuple(name for name in _NEEDED if not (bare and name == "terminals"))
+    missing = [name for name in needed if name not in files]
     if missing:
         raise _Fault(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(files))}.")
     suffixes = {"state": ""} if "observations" in files else {
@@ -191,7 +195,7 @@ def _checked(
         raise _Fault(f"{path} lacks observations; it has {', '.join(sorted(files))}.")
     names = list(keys or suffixes)
     suffixes = {name: suffixes.get(name, f"/{name}") for name in names}
-    data = {name: read(name) for name in (*_NEEDED, *({"successes", "success"} & set(files)))}
+    data = {name: read(name) for name in (*needed, *({"successes", "success"} & set(files)))}
     steps, ends = len(data["actions"]), data["episode_ends"].reshape(-1).astype(np.float64)
 
     def check(name: str, array: np.ndarray) -> np.ndarray:
@@ -202,7 +206,8 @@ def _checked(
     for name in ("rewards", "terminals", "successes"):
         if name in data:
             check(name, data[name])
-    entries = [f"{kind}{suffix}" for suffix in suffixes.values() for kind in ("observations", "next_observations")]
+    kinds = ("observations",) if bare else ("observations", "next_observations")
+    entries = [f"{kind}{suffix}" for suffix in suffixes.values() for kind in kinds]
     for name in entries:
         if name not in files:
             raise _Fault(f"{path} lacks {name}; it has {', '.join(sorted(files))}.")
@@ -211,7 +216,9 @@ def _checked(
     ends = ends.astype(np.int64)
     if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
         raise _Fault(f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must agree.")
-    for name, suffix in suffixes.items():
+    for name, suffix in suffixes.items() if bare else ():
+        data[f"observations/{name}"] = check(f"observations{suffix}", read(f"observations{suffix}"))
+    for name, suffix in suffixes.items() if not bare else ():
         final = check(f"next_observations{suffix}", read(f"next_observations{suffix}"))[ends - 1]
         values = check(f"observations{suffix}", read(f"observations{suffix}"))
         if final.shape[1:] != values.shape[1:]:
@@ -222,7 +229,22 @@ def _checked(
             data[key] = read(key)
             if len(data[key]) not in (steps, steps + len(ends)):
                 raise _Fault(f"{path}: {key} has {len(data[key])} rows for {steps} steps. They must agree.")
+    if bare:
+        return _without_last_actions(path, data, ends), names, ends - np.arange(1, len(ends) + 1)
     return data, names, ends
+
+
+def _without_last_actions(path: Path, data: dict[str, np.ndarray], ends: np.ndarray) -> dict[str, np.ndarray]:
+    """Every observation serves as the outcome of the action before it; the last action of an episode has none."""
+    if (np.diff(ends, prepend=0) < 2).any():
+        raise _Fault(f"{path} has an episode of one step and no next_observations: nothing of it can be used.")
+    known = np.delete(np.arange(ends[-1]), ends - 1)
+    steps = len(data["actions"])
+    kept = {
+        name: values[known] if name in ("actions", "rewards", "successes") or name.startswith("infos/") else values
+        for name, values in data.items() if not (name.startswith("infos/") and len(values) != steps)
+    }  # fmt: skip
+    return kept | {"terminals": np.zeros(len(known), np.float32)}
 
 
 def _episode(data: dict[str, np.ndarray], names: list[str], index: int, start: int, end: int) -> Episode:
