@@ -173,3 +173,8 @@ def test_impossible_options(changes, message):
 
 def test_make_algorithm():
     assert make_algorithm("rlpd", CONFIG, SPEC, None).phases == {"critic_pretrain", "online"}
+
+
+def test_there_is_nothing_to_round():
+    with pytest.raises(ValueError, match=r"rlpd samples no base policy.*precision must be float32, got bfloat16"):
+        rlpd(CONFIG, SPEC, precision="bfloat16")
