@@ -1,7 +1,9 @@
 """Memory is planned before a run, and data is not held twice."""
 
 import dataclasses
+import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from exporl.data import memory
 from exporl.data.episodes import Episode, Normalizer
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
-from exporl.data.replay import Replay
+from exporl.data.replay import Replay, rows_needed
 from exporl.presets import preset_config
+from exporl.session import _given_away
 from exporl.train import train
 from exporl.types import Spec
 
@@ -168,3 +171,27 @@ def test_few_episodes_of_a_large_file_do_not_keep_it_in_memory(large):
     finally:
         tracemalloc.stop()
     assert len(episodes) == 3 and held < 0.05 * content
+
+
+def test_episodes_are_let_go_as_the_replay_fills():
+    """An HDF5 file of half the memory can be trained on: at no time are two episodes alive beside the replay."""
+    spec = Spec((("state", (2,), "float32"),), action_dim=1)
+    made = [
+        Episode({"state": np.full((5, 2), seed, np.float32)}, np.zeros((4, 1), np.float32), np.zeros(4, np.float32),
+                np.zeros(4, bool), True)
+        for seed in range(5)
+    ]  # fmt: skip
+    whole = Replay.from_episodes(spec, made, float)
+    alive = []
+
+    def transform(observations):
+        gc.collect()
+        alive.append(sum(reference() is not None for reference in references))
+        return observations
+
+    references = [weakref.ref(e) for e in made]
+    given = _given_away(made)
+    replay = Replay.from_episodes(spec, given, float, rows=rows_needed(spec, [4] * 5), transform=transform)
+    assert made == [] and alive == [5, 4, 3, 2, 1]
+    for name, values in whole.state().items():
+        np.testing.assert_array_equal(replay.state()[name], values)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -124,7 +124,7 @@ class Session:
     def replays(self) -> tuple[Replay | None, Replay]:
         """The demonstrations, normalised and in the learning reward (None without any), and an empty online replay.
 
-        Says beforehand how much memory both will take.
+        Says beforehand how much memory both will take. `episodes` is empty afterwards: data is not held twice.
 
         Raises:
             ValueError: more than there is.
@@ -138,7 +138,7 @@ class Session:
         self.progress.say(str(plan))
         plan.check(available_bytes())
         prior = Replay.from_episodes(
-            self.spec, self.episodes, self.task.reward, bootstrap_timeouts=timeouts, num_proposals=n,
+            self.spec, _given_away(self.episodes), self.task.reward, rows=prior_rows, bootstrap_timeouts=timeouts, num_proposals=n,
             transform=self.normalizer,
         ) if self.episodes else None  # fmt: skip
         return prior, Replay(self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, num_proposals=n)
@@ -160,6 +160,13 @@ class Session:
             self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
             seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
         )  # fmt: skip
+
+
+def _given_away(episodes: list[Episode]) -> Iterator[Episode]:
+    """All episodes in order, each leaving the list as it is handed out."""
+    episodes.reverse()
+    while episodes:
+        yield episodes.pop()
 
 
 def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:

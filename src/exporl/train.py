@@ -43,9 +43,8 @@ class Trainer(Session):
         super().__init__(config, run_dir, progress, share, task)
         check_phases(config, self.algorithm, has_data=bool(self.episodes))
         self.metrics = MetricsWriter(run_dir / METRICS)
-        self.prior, self.online_replay = self.replays()
         self.data = fingerprint(self.episodes)
-        self.episodes = []  # the replay has them now: they are not held twice
+        self.prior, self.online_replay = self.replays()
         sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
         if self.prior is not None:
             ratio = config.data.prior_ratio

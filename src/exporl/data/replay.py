@@ -80,16 +80,19 @@ class Replay:
         bootstrap_timeouts: bool = True,
         num_proposals: int = 0,
         transform: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+        rows: int | None = None,
     ) -> "Replay":
         """Prior data in one stream: rewards in the learning convention, observations through `transform` (if any).
 
-        Only one transformed episode exists at a time beside the episodes given and the replay.
+        With `rows` (`rows_needed`) given, episodes are taken one at a time and none is kept: an iterator
+        that gives them away is never held beside the replay.
 
         Raises:
             ValueError: an episode does not fit the spec; names episode, step and field.
         """
-        episodes = list(episodes)
-        rows = rows_needed(spec, map(len, episodes))
+        if rows is None:
+            episodes = list(episodes)
+            rows = rows_needed(spec, map(len, episodes))
         replay = cls(spec, rows, prior=True, bootstrap_timeouts=bootstrap_timeouts, num_proposals=num_proposals)
         for index, episode in enumerate(episodes):
             try:
