@@ -6,7 +6,7 @@ from exporl.algos.expo import ExpoConfig, expo
 from exporl.algos.rlpd import RlpdConfig, rlpd
 from exporl.config import DataConfig, EvalConfig, LogConfig, RunConfig, TrainConfig, override
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
-from exporl.data.formats import load_npz, save_npz
+from exporl.data.formats import ReadOptions, load_episodes, load_npz, save_npz
 from exporl.data.from_arrays import from_arrays
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
@@ -36,6 +36,7 @@ __all__ = [
     "LogConfig",
     "Mixture",
     "Normalizer",
+    "ReadOptions",
     "Replay",
     "RlpdConfig",
     "RunConfig",
@@ -53,6 +54,7 @@ __all__ = [
     "from_arrays",
     "list_tasks",
     "load_config",
+    "load_episodes",
     "load_npz",
     "load_run",
     "make_algorithm",
