@@ -89,3 +89,15 @@ def test_what_is_not_json_leaves_no_part_of_a_line(tmp_path):
     with pytest.raises(TypeError):
         append_line(tmp_path / "m.jsonl", {"step": 2, "value": object()})
     assert (tmp_path / "m.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_what_is_pending_survives_a_resumption(tmp_path):
+    """Two updates before, one after, NaN where a source had no rows: the line is that of all three."""
+    updates = [{"loss": 0.1, "q_prior": math.nan}, {"loss": 0.7, "q_prior": 2.0}, {"loss": 0.4, "q_prior": 1.0}]
+    whole = write(tmp_path / "whole.jsonl", *updates)
+    first, second = MetricsWriter(tmp_path / "a.jsonl"), MetricsWriter(tmp_path / "b.jsonl")
+    for update in updates[:2]:
+        first.add({name: jnp.float32(value) for name, value in update.items()})
+    second.load(json.loads(json.dumps(first.pending())))
+    second.add({name: jnp.float32(value) for name, value in updates[2].items()})
+    assert second.flush() == whole

@@ -16,12 +16,20 @@ class MetricsWriter:
 
     def __init__(self, path: Path):
         self.path = path
-        self._pending: list[Metrics] = []
+        self._pending: list[Any] = []
         self._last = time.perf_counter(), 0
 
     def add(self, metrics: Metrics) -> None:
         """Remembers the (device) metrics of one update call."""
         self._pending.append(metrics)
+
+    def pending(self) -> list[dict[str, float]]:
+        """What was added since the last line, as plain numbers: a resumed run averages it in."""
+        return [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(self._pending)]
+
+    def load(self, pending: list[dict[str, float]]) -> None:
+        """Restores `pending`."""
+        self._pending = [{name: np.float32(value) for name, value in metrics.items()} for metrics in pending]
 
     def flush(self, **fields: Any) -> dict[str, Any]:
         """Writes one line: the given fields and the pending metrics, reduced; the only host synchronisation.

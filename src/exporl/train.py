@@ -259,7 +259,7 @@ class Trainer(Session):
         record = {
             "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
             "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
-            "first_update_s": self.first_update_s, "rollout": rollout, "data": self.data,
+            "first_update_s": self.first_update_s, "rollout": rollout, "data": self.data, "metrics": self.metrics.pending(),
             "files": {name: _size(self.run_dir / name) for name in (METRICS, EVAL)},
         }  # fmt: skip
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
@@ -291,6 +291,7 @@ class Trainer(Session):
         self.offline_steps, self.critic_steps = record["offline_steps"], record["critic_steps"]
         self.last_eval, self.train_s = record["last_eval"], record["train_s"]
         self.first_update_s = record["first_update_s"]
+        self.metrics.load(record["metrics"])
         self._prefetched = jax.device_put(unpack(parts["prefetched"])) if "prefetched" in parts else None
         if self.prior is not None and self.algorithm.num_proposals:
             self.prior.load_proposals(parts["prior"])
