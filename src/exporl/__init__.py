@@ -16,6 +16,7 @@ from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
 from exporl.presets import PRESETS, preset_config
 from exporl.report import write_report
 from exporl.runs import load_config
+from exporl.seeds import SeedResult, train_seeds
 from exporl.session import load_run
 from exporl.train import train
 from exporl.types import Batch, Spec, Step
@@ -40,6 +41,7 @@ __all__ = [
     "Replay",
     "RlpdConfig",
     "RunConfig",
+    "SeedResult",
     "Spec",
     "Step",
     "Task",
@@ -65,6 +67,7 @@ __all__ = [
     "rlpd",
     "save_npz",
     "train",
+    "train_seeds",
     "validate_episodes",
     "write_report",
 ]

@@ -22,7 +22,8 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
 
   exporl demo                      imitation, then EXPO and RLPD on a robot task, and a report: start here
   exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train expo --help` lists every option
-  exporl train --resume RUN        go on where a run stopped, bit for bit
+  exporl train ALGO ... --seeds 8  many seeds: one process per core, or one program on an accelerator
+  exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
   exporl report RUN [RUN ...]      one HTML page about one or more runs
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
@@ -45,12 +46,14 @@ def train_command(args: list[str]) -> int:
     from exporl.algos import ALGORITHMS, closest
     from exporl.config import RunConfig
     from exporl.presets import preset_config
-    from exporl.runs import load_config
+    from exporl.runs import load_config, seed_runs
 
-    known, rest = _split(args, "run-dir", "resume", "preset", "task")
+    known, rest = _split(args, "run-dir", "resume", "preset", "task", "seeds", "seeds-mode")
+    rest = ["--train.asynchronous" if arg == "--async" else arg for arg in rest]
+    begun = {} if known.resume is None else seed_runs(Path(known.resume))
     algorithm = rest.pop(0) if rest and not rest[0].startswith("-") else None
     if known.resume is not None:
-        config = load_config(Path(known.resume))
+        config = load_config(begun[min(begun)] if begun else Path(known.resume))
         if algorithm not in (None, config.algorithm):
             raise ValueError(f"{known.resume} was started with {config.algorithm}, not {algorithm}.")
         run_dir = Path(known.resume)
@@ -70,7 +73,9 @@ def train_command(args: list[str]) -> int:
     algo_class = type(config.algo)
     description = (
         f"Train with {config.algorithm.upper()}. Shown defaults are those of the preset {config.preset!r}; choose "
-        "another with --preset. Two more options: --run-dir DIR (default: runs/<algo>-<task>-s<seed>) and --resume RUN."
+        "another with --preset. More options: --run-dir DIR (default: runs/<algo>-<task>-s<seed>), --resume RUN, "
+        "--seeds N (that many runs, seeds seed, seed+1, ..., in runs/<algo>-<task>/s<seed>), --seeds-mode "
+        "auto|processes|vmap, --async (short for --train.asynchronous)."
     )
     config = tyro.cli(
         RunConfig[algo_class],
@@ -79,9 +84,15 @@ def train_command(args: list[str]) -> int:
         prog=f"exporl train {config.algorithm}",
         description=description,
     )
+    if known.seeds is not None and not known.seeds.isdecimal():
+        raise ValueError(f"--seeds must be a number of seeds, got {known.seeds!r}.")
+    many = begun or known.seeds is not None
     if known.resume is None:
-        name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}-s{config.seed}"
+        name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + ("" if many else f"-s{config.seed}")
         run_dir = Path(known.run_dir or Path("runs") / name)
+    if many:
+        num = max(int(known.seeds or 0), max(begun, default=config.seed) - config.seed + 1 if begun else 0)
+        return _train_seeds(config, run_dir, num, known.seeds_mode or "auto", resume=known.resume is not None)
     return _train(config, run_dir, resume=known.resume is not None)
 
 
@@ -107,6 +118,29 @@ def _train(config: Any, run_dir: Path, *, resume: bool) -> int:
             print(f"{when}: {rates} at {record['env_steps']} environment steps")
     print(f"report: {run_dir / 'report.html'}")
     return 0
+
+
+def _train_seeds(config: Any, folder: Path, num: int, mode: Any, *, resume: bool) -> int:
+    from exporl.console import Board
+    from exporl.seeds import train_seeds
+    from exporl.stopping import Interrupted
+
+    board = Board(Console(stderr=True))
+    try:
+        results = train_seeds(config, folder, num, mode=mode, progress=board.row, resume=resume)
+    except Interrupted as stopped:
+        board.say(f"{stopped}. Go on with: exporl train --resume {folder}")
+        return STOPPED
+    finally:
+        board.close()
+    for result in results:
+        after = (result.summary or {}).get("after", {})
+        rates = ", ".join(f"{who} {100 * after[who]:.0f}%" for who in ("base", "policy") if who in after)
+        outcome = f"failed: {result.error}" if result.error else f"{rates} at {after['env_steps']} environment steps"
+        print(f"s{result.seed}: {outcome}")
+    if any(result.summary for result in results):
+        print(f"report: {folder / 'report.html'}")
+    return FAILED if any(result.error for result in results) else 0
 
 
 def eval_command(args: list[str]) -> int:
@@ -141,12 +175,14 @@ def eval_command(args: list[str]) -> int:
 def report_command(args: list[str]) -> int:
     """`exporl report RUN [RUN ...] [--output FILE]`."""
     parser = argparse.ArgumentParser(prog="exporl report", description="One HTML page about one or more runs.")
-    parser.add_argument("runs", type=Path, nargs="+", help="run directories")
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories, or folders of seeds")
     parser.add_argument("--output", type=Path, help="file to write (default: report.html in the first run)")
     options = parser.parse_args(args)
     from exporl.report import write_report
+    from exporl.runs import seed_runs
 
-    print(write_report(options.runs, options.output or options.runs[0] / "report.html"))
+    runs = [run for given in options.runs for run in (seed_runs(given).values() or [given])]
+    print(write_report(runs, options.output or options.runs[0] / "report.html"))
     return 0
 
 

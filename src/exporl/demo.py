@@ -13,7 +13,7 @@ from exporl.envs.task import make_task
 from exporl.metrics import read_lines
 from exporl.presets import preset_config
 from exporl.report import dip, read_run, write_report
-from exporl.runs import CONFIG, EVAL, load_config
+from exporl.runs import CONFIG, EVAL, finished, load_config
 from exporl.stats import paired_difference, wilson
 
 TASK = "metaworld/peg-insert-side-v3"
@@ -47,7 +47,7 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
         started = load_config(run_dir) if (run_dir / CONFIG).is_file() else None
         if started is not None and started.task != task:
             raise ValueError(f"{run_dir} holds a run on {started.task}, not on {task}. Choose another --dir.")
-        if started is not None and (run_dir / "summary.json").is_file() and started.train.online_steps >= steps:
+        if started is not None and finished(run_dir, override(config, {"train.online_steps": steps})) is not None:
             print(f"{name}: already finished in {run_dir}")
             continue
         config = dataclasses.replace(

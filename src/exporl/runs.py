@@ -17,6 +17,7 @@ from exporl.config import RESUMABLE, RunConfig, check, differences, from_json, t
 from exporl.metrics import read_lines
 
 DEMONSTRATIONS, STATISTICS, CONFIG = "demonstrations.npz", "statistics.json", "config.json"
+SUMMARY = "summary.json"
 METRICS, EVAL, CHECKPOINTS, TUNING = "metrics.jsonl", "eval.jsonl", "checkpoints", "tuning.json"
 
 
@@ -83,6 +84,20 @@ def open_run(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> None:
         raise ValueError(
             f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir."
         ) from error
+
+
+def seed_runs(folder: Path) -> dict[int, Path]:
+    """Seed -> run directory, for the runs `s<seed>` inside a folder."""
+    names = [path.parent for path in Path(folder).glob(f"s*/{CONFIG}")]
+    return {int(path.name[1:]): path for path in sorted(names) if path.name[1:].isdecimal()}
+
+
+def finished(run_dir: Path, config: RunConfig[Any]) -> dict[str, Any] | None:
+    """The summary of a run that has made all the environment steps of a configuration, otherwise None."""
+    path = Path(run_dir) / SUMMARY
+    summary = json.loads(path.read_text()) if path.is_file() else {}
+    done = summary.get("after", {}).get("env_steps", -1)
+    return summary if done >= config.train.online_steps else None
 
 
 def summarize(run_dir: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from exporl.learner import SAMPLE, run_rng
 from exporl.metrics import MetricsWriter, append_line
 from exporl.report import write_report
 from exporl.rollout import Rollout
-from exporl.runs import CHECKPOINTS, CONFIG, EVAL, METRICS, check_phases, open_run, summarize
+from exporl.runs import CHECKPOINTS, CONFIG, EVAL, METRICS, SUMMARY, check_phases, open_run, summarize
 from exporl.session import Progress, Session, Share, Silent
 from exporl.stopping import Interrupted, stop_on_signals
 from exporl.types import Batch, Phase
@@ -335,7 +335,7 @@ def train(
         raise
     trainer.run()
     summary = summarize(run_dir) | {"train_s": trainer.train_s, "first_update_s": trainer.first_update_s}
-    checkpoint.write_text(run_dir / "summary.json", json.dumps(summary, indent=1))
+    checkpoint.write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
     write_report([run_dir], run_dir / "report.html")
     return summary
 

@@ -1,0 +1,175 @@
+"""Many seeds: each equals its own single run, resumes singly and together, fails alone, stops with the others."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+from test_cli import SMALL, wait_for
+from test_train import newest, tiny
+
+from exporl import checkpoint
+from exporl.cli import main
+from exporl.config import override
+from exporl.console import Board
+from exporl.metrics import read_lines
+from exporl.runs import finished
+from exporl.seeds import train_seeds
+from exporl.session import Silent
+from exporl.stopping import Interrupted
+from exporl.train import train
+
+
+@pytest.fixture
+def no_key_checker():
+    """The key-reuse checker takes every `scan` over keys inside `vmap` for a reuse (jax 0.10): off for that."""
+    jax.config.update("jax_debug_key_reuse", False)
+    yield
+    jax.config.update("jax_debug_key_reuse", True)
+
+
+def assert_close_runs(one: Path, two: Path) -> None:
+    """Parameters, replay, counters and metrics, to float32 reordering."""
+    for part in ("learner", "replay", "rollout"):
+        left, right = (load_file(newest(run) / f"{part}.safetensors") for run in (one, two))
+        assert left.keys() == right.keys()
+        for name in left:
+            np.testing.assert_allclose(left[name], right[name], rtol=1e-4, atol=1e-5, err_msg=f"{part} {name}")
+    assert checkpoint.load(newest(one))[1]["updates"] == checkpoint.load(newest(two))[1]["updates"]
+    lines, others = (read_lines(run / "metrics.jsonl") for run in (one, two))
+    assert len(lines) == len(others) > 3
+    for line, other in zip(lines, others, strict=True):
+        assert line.keys() == other.keys()
+        for name, value in line.items():
+            if isinstance(value, float) and not name.startswith("time/"):
+                assert value == pytest.approx(other[name], rel=1e-3, abs=1e-4), name
+
+
+def test_seeds_in_one_program_equal_single_runs(tmp_path, no_key_checker):
+    config = tiny(seed=3)
+    rows: dict[str, Silent] = {}
+    results = train_seeds(config, tmp_path / "many", 3, mode="vmap", progress=lambda n: rows.setdefault(n, Silent()))
+    assert [result.seed for result in results] == [3, 4, 5] and list(rows) == ["s3", "s4", "s5"]
+    for result in results:
+        assert result.error is None and result.summary is not None and result.summary["after"]["env_steps"] == 24
+        train(tiny(seed=result.seed), tmp_path / f"single{result.seed}")
+        assert_close_runs(result.run_dir, tmp_path / f"single{result.seed}")
+    assert (tmp_path / "many" / "report.html").is_file()
+    before = newest(tmp_path / "many" / "s4").stat().st_mtime_ns
+    assert train_seeds(config, tmp_path / "many", 3, mode="vmap", resume=True)[1].summary == results[1].summary
+    assert newest(tmp_path / "many" / "s4").stat().st_mtime_ns == before, "finished seeds are not repeated"
+
+
+class StopAt(Silent):
+    """SIGINT at an advance."""
+
+    def __init__(self, advances):
+        self.left = advances
+
+    def advance(self, steps, note):
+        self.left -= steps > 0
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_seeds_stop_at_one_step_and_resume_singly_and_together(tmp_path, no_key_checker):
+    """One seed goes on alone, then the rest together, each as if nothing had happened; a new seed joins."""
+    config = tiny(seed=3, chunk_length=2, **{"train.update_every": 2})
+    with pytest.raises(Interrupted, match="stopped 2 of 2 seeds; everything is saved"):
+        train_seeds(config, tmp_path / "many", 2, mode="vmap", progress=lambda n: StopAt(9) if n == "s3" else Silent())
+    steps = [checkpoint.load(newest(tmp_path / "many" / f"s{s}"))[1]["rollout"]["env_steps"] for s in (3, 4)]
+    assert steps[0] == steps[1] and 0 < steps[0] < 24
+    train(tiny(seed=4, chunk_length=2, **{"train.update_every": 2}), tmp_path / "many" / "s4", resume=True)
+    results = train_seeds(config, tmp_path / "many", 3, mode="vmap", resume=True)
+    assert all(result.summary is not None for result in results)
+    for seed in (3, 4):
+        train(tiny(seed=seed, chunk_length=2, **{"train.update_every": 2}), tmp_path / f"single{seed}")
+        assert_close_runs(tmp_path / "many" / f"s{seed}", tmp_path / f"single{seed}")
+
+
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
+
+
+@pytest.mark.parametrize("mode", ["vmap", "processes"])
+def test_a_failing_seed_is_reported_and_the_others_go_on(tmp_path, mode, no_key_checker):
+    rows: list[Heard] = []
+    (tmp_path / "many" / "s1").mkdir(parents=True)
+    (tmp_path / "many" / "s1" / "checkpoints").write_text("in the way")
+    results = train_seeds(tiny(), tmp_path / "many", 2, mode=mode, progress=lambda _: rows.append(Heard()) or rows[-1])
+    assert results[0].summary is not None and results[0].error is None
+    assert results[1].summary is None and "File exists" in str(results[1].error)
+    assert any("seed 1 failed: " in line and "File exists" in line for line in rows[1].said)
+    assert finished(tmp_path / "many" / "s0", tiny()) and not finished(tmp_path / "many" / "s1", tiny())
+
+
+def test_control_c_stops_all_processes_and_resume_goes_on(tmp_path, capsys):
+    """Real processes, a real SIGINT through the command line, then a real resumption."""
+    folder, steps = tmp_path / "many", ["--train.online-steps", "100000", "--eval.every", "100000"]
+    args = ["train", "expo", "--task", "probe/bandit", "--run-dir", str(folder), "--seeds", "2", *SMALL, *steps]
+    process = subprocess.Popen([sys.executable, "-m", "exporl.cli", *args], stderr=subprocess.PIPE, text=True)
+    for seed in (0, 1):
+        wait_for(folder / f"s{seed}" / "metrics.jsonl", '"phase": "online"')
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "stopped 2 of 2 seeds; everything is saved" in error and f"exporl train --resume {folder}" in error
+    done = [checkpoint.load(newest(folder / f"s{seed}"))[1]["rollout"]["env_steps"] for seed in (0, 1)]
+    assert all(0 < made < 100_000 for made in done)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(folder), "--train.online-steps", str(max(done) + 5)]) == 0
+    out = capsys.readouterr().out
+    assert f"at {max(done) + 5} environment steps" in out and "s1: " in out and "report.html" in out
+    assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "call", "message"),
+    [
+        ({}, {"num_seeds": 0}, "number of seeds must be at least 1, got 0"),
+        ({}, {"mode": "threads"}, "must be one of auto, processes, vmap; got 'threads'"),
+        ({"train.asynchronous": True}, {"mode": "vmap"}, "choose the mode processes"),
+        ({"train.batch_size": 0}, {}, "train.batch_size must be at least 1"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused(tmp_path, changes, call, message):
+    with pytest.raises(ValueError, match=message):
+        train_seeds(tiny(**changes), tmp_path / "many", **{"num_seeds": 2, **call})
+    assert not (tmp_path / "many").exists()
+
+
+def test_existing_seeds_are_refused_and_other_options_too(tmp_path, capsys):
+    train(tiny(), tmp_path / "many" / "s0")
+    with pytest.raises(FileExistsError, match=r"already holds runs.*--resume"):
+        train_seeds(tiny(), tmp_path / "many", 2)
+    with pytest.raises(ValueError, match=r"algo.edit_scale was 0.1, now 0.3"):
+        train_seeds(tiny(**{"algo.edit_scale": 0.3}), tmp_path / "many", 2, resume=True)
+    assert not finished(tmp_path / "many" / "s0", override(tiny(), {"train.online_steps": 25}))
+    assert main(["train", "expo", "--task", "probe/bandit", "--seeds", "many"]) == 2
+    assert "--seeds must be a number of seeds, got 'many'" in capsys.readouterr().err
+
+
+def test_progress_of_all_seeds_in_one_line():
+    out = io.StringIO()
+    board = Board(Console(file=out, width=200), interval_s=0.0)
+    one, two = board.row("s0"), board.row("s1")
+    one.phase("expo", 100, 40)
+    one.advance(30, "5 env steps/s")
+    two.say("collecting")
+    board.close()
+    last, said = out.getvalue().splitlines()[-2:]
+    assert last.startswith("s0 expo 70/100, about ") and last.endswith("s left, 5 env steps/s | s1 waiting")
+    assert said == "s1: collecting"
