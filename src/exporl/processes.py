@@ -1,6 +1,7 @@
 """One process per core: each trains one run, and tells its parent how it goes, one JSON line at a time."""
 
 import contextlib
+import io
 import json
 import os
 import queue
@@ -11,7 +12,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from exporl.config import RunConfig, from_json, to_json
 from exporl.session import Progress
@@ -68,7 +69,7 @@ def run_processes(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading
                 else:
                     process, own = running.pop(i)
                     free.append(own)
-                    if ended[i] == (None, None) and process.wait() != 0:
+                    if _end(process) != 0 and ended[i] == (None, None):
                         log = jobs[i].run_dir / OUTPUT
                         ended[i] = None, f"its process ended with status {process.returncode}; see {log}"
                     if ended[i][1] is not None:
@@ -76,7 +77,7 @@ def run_processes(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading
     finally:
         for process, _ in running.values():
             process.kill()
-            process.wait()
+            _end(process)
     return ended
 
 
@@ -107,9 +108,18 @@ def _start(job: Job, cores: list[int]) -> subprocess.Popen[str]:
 
 
 def _listen(i: int, process: Any, news: queue.Queue[Any]) -> None:
-    for line in process.stdout:
-        news.put((i, json.loads(line)))
+    with process.stdout:
+        for line in process.stdout:
+            with contextlib.suppress(ValueError):  # cut off: it was killed while writing
+                news.put((i, json.loads(line)))
     news.put((i, None))
+
+
+def _end(process: Any) -> int:
+    """Lets go of a process that ends: its status."""
+    with contextlib.suppress(OSError):  # it did not read all of its order
+        process.stdin.close()
+    return process.wait()
 
 
 def _tell(row: Progress, message: Mapping[str, Any]) -> None:
@@ -127,7 +137,7 @@ def _outcome(message: Mapping[str, Any], before: Ended) -> Ended:
 class _Pipe:
     """A `Progress` that writes JSON lines, a few per second."""
 
-    def __init__(self, file: TextIO):
+    def __init__(self, file: io.TextIOBase):
         self._file, self._steps, self._sent, self._lock = file, 0, 0.0, threading.Lock()
 
     def write(self, **message: Any) -> None:
@@ -157,7 +167,8 @@ def child() -> None:
     pipe = _Pipe(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # what simulators print goes to the file of the errors
     order, stop = json.loads(sys.stdin.readline()), threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    # Nothing follows the order, so this waits for the end; a thread inside `sys.stdin` could not be left at exit.
+    threading.Thread(target=lambda: (os.read(0, 1), stop.set()), daemon=True).start()
     try:
         config, run_dir = from_json(order["config"]), Path(order["run_dir"])
         pipe.write(summary=train(config, run_dir, pipe, resume=order["resume"], stop=stop))

@@ -1,0 +1,135 @@
+"""Runs in processes of their own: what goes over the pipes, and that no end of a child is missed."""
+
+import io
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+
+import pytest
+from test_train import tiny
+
+from exporl import processes
+from exporl.config import to_json
+from exporl.processes import OUTPUT, Job, run_processes
+from exporl.session import Silent
+
+
+def lines(file: io.StringIO) -> list[dict]:
+    return [json.loads(line) for line in file.getvalue().splitlines()]
+
+
+class Heard(Silent):
+    """Keeps what was reported."""
+
+    def __init__(self):
+        self.told: list[tuple] = []
+
+    def phase(self, name, total, done):
+        self.told.append(("phase", name, total, done))
+
+    def advance(self, steps, note):
+        self.told.append(("advance", steps, note))
+
+    def say(self, message):
+        self.told.append(("say", message))
+
+
+def test_steps_are_gathered_and_none_is_lost():
+    """Hundreds of steps per second are a few lines; a note is sent at once, with the steps before it."""
+    file = io.StringIO()
+    pipe = processes._Pipe(file)
+    pipe.phase("expo", 10, 2)
+    pipe._sent = float("inf")  # as if a line had just been sent
+    for _ in range(5):
+        pipe.advance(1, "")
+    pipe.advance(1, "fast")
+    pipe.say("evaluated")
+    assert lines(file) == [{"phase": ["expo", 10, 2]}, {"advance": [6, "fast"]}, {"say": ["evaluated"]}]
+
+
+def test_what_is_written_arrives_at_the_row():
+    file, row = io.StringIO(), Heard()
+    pipe = processes._Pipe(file)
+    pipe.phase("expo", 10, 2)
+    pipe.advance(3, "note")
+    pipe.say("two\nlines")
+    for message in lines(file):
+        processes._tell(row, message)
+    assert row.told == [("phase", "expo", 10, 2), ("advance", 3, "note"), ("say", "two\nlines")]
+
+
+def test_a_pipe_without_reader_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(os.dup(write), "w", buffering=1) as file:
+        processes._Pipe(file).say("nobody there")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # so that what is left can be flushed
+    os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("message", "before", "after"),
+    [
+        ({"summary": {"a": 1}}, (None, None), ({"a": 1}, None)),
+        ({"error": "no"}, (None, None), (None, "no")),
+        ({"say": ["x"]}, (None, "no"), (None, "no")),
+    ],
+)
+def test_how_a_run_ended(message, before, after):
+    assert processes._outcome(message, before) == after
+
+
+def test_a_line_cut_off_is_left_out_and_the_end_still_told():
+    news: queue.Queue = queue.Queue()
+    code = "print('{\"say\": [\"a\"]}'); print('{\"sa', end='')"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    processes._listen(7, process, news)
+    assert [news.get_nowait() for _ in range(2)] == [(7, {"say": ["a"]}), (7, None)]
+    assert processes._end(process) == 0 and process.stdout.closed and process.stdin.closed
+
+
+@pytest.mark.parametrize(
+    ("code", "summary", "error"),
+    [
+        ("import os; os._exit(3)", None, "its process ended with status 3; see "),
+        ('print(\'{"error": "no room"}\')', None, "no room"),
+        ('print(\'{"summary": {"a": 1}}\')', {"a": 1}, None),
+    ],
+)
+def test_every_end_of_a_child_is_noticed(tmp_path, monkeypatch, code, summary, error):
+    """Stand-ins for the child, more of them than cores; all are waited for, and no pipe stays open."""
+    started, start = [], processes._start
+    monkeypatch.setattr(processes, "_CHILD", code)
+    monkeypatch.setattr(processes, "_cores", lambda: [min(os.sched_getaffinity(0))])
+    monkeypatch.setattr(processes, "_start", lambda *args: started.append(start(*args)) or started[-1])
+    rows = [Heard(), Heard()]
+    jobs = [Job(tiny(seed=s), tmp_path / f"s{s}", False) for s in (0, 1)]
+    ended = run_processes(jobs, rows, threading.Event())
+    assert [result for result, _ in ended] == [summary] * 2
+    for seed, (_, reason) in enumerate(ended):
+        assert reason is None if error is None else error in reason
+        assert (("say", f"seed {seed} failed: {reason}") in rows[seed].told) == (error is not None)
+        assert (tmp_path / f"s{seed}" / OUTPUT).is_file()
+    assert all(p.returncode is not None and p.stdin.closed and p.stdout.closed for p in started)
+
+
+def test_nothing_starts_after_a_stop(tmp_path):
+    stop = threading.Event()
+    stop.set()
+    assert run_processes([Job(tiny(), tmp_path / "s0", False)], [Heard()], stop) == [(None, None)]
+    assert not (tmp_path / "s0").exists()
+
+
+def test_child_reports_its_error_as_one_line(tmp_path):
+    """The real child: standard output carries JSON only, the traceback goes to the errors."""
+    order = {"config": to_json(tiny(**{"train.batch_size": 0})), "run_dir": str(tmp_path / "s0"), "resume": False}
+    done = subprocess.run(
+        [sys.executable, "-c", processes._CHILD], input=json.dumps(order) + "\n", capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    (message,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "train.batch_size must be at least 1" in message["error"] and "Traceback" in done.stderr
+    assert done.returncode == 0
