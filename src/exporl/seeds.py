@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
@@ -25,7 +25,6 @@ from exporl.session import Progress, Silent
 from exporl.stopping import Interrupted, stop_on_signals
 from exporl.train import train
 
-Mode = Literal["auto", "processes", "vmap"]
 MODES = ("auto", "processes", "vmap")
 
 
@@ -46,7 +45,7 @@ def train_seeds(
     folder: Path,
     num_seeds: int,
     *,
-    mode: Mode = "auto",
+    mode: str = "auto",
     progress: Callable[[str], Progress] | None = None,
     resume: bool = False,
 ) -> list[SeedResult]:
