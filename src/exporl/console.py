@@ -44,7 +44,8 @@ class Board:
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
 
 class Row:

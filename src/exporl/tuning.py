@@ -48,11 +48,10 @@ def hoisting_pays(rows: int, minibatches: int, width: int, repeats: int = 3) -> 
         jax.random.normal(key, (num, width)) for key, num in zip(keys[2:], (rows, minibatches * rows), strict=True)
     ]
     seconds: list[list[float]] = [[], []]
-    for i in range(repeats + 1):
+    for _ in range(repeats + 1):
         for x, times in zip(inputs, seconds, strict=True):
             began = time.perf_counter()
             block(x).block_until_ready()
-            if i:  # the first run compiles
-                times.append(time.perf_counter() - began)
-    one, all_at_once = (min(times) for times in seconds)
+            times.append(time.perf_counter() - began)
+    one, all_at_once = (min(times[1:]) for times in seconds)  # the first run compiles
     return minibatches * one > GAIN * all_at_once
