@@ -213,7 +213,7 @@ def measure_loop(mode: str, steps: int) -> dict[str, Any]:
 
         return wrapper
 
-    options = {"algo.hoist_sampling": False, "train.online_steps": steps + 300, "train.offline_steps": 200,
+    options = {"train.online_steps": steps + 300, "train.offline_steps": 200,
                "train.critic_warmup_steps": 0, "train.update_after": 100, "eval.every": 10**9, "eval.episodes": 1,
                "eval.num_envs": 1, "log.every": 100, "log.save_every": 10**9} | MODES[mode]  # fmt: skip
     config = override(preset_config("expo", "tiny", "metaworld/peg-insert-side-v3"), options)

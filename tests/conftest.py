@@ -12,8 +12,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compiling these small programs takes far longer than running them: hardly optimise them, and compile each only once.
 jax.config.update("jax_disable_most_optimizations", True)
-_CACHE = tempfile.TemporaryDirectory(prefix="exporl-test-cache-")
-jax.config.update("jax_compilation_cache_dir", os.environ.get("EXPORL_TEST_CACHE", _CACHE.name))
+if "EXPORL_TEST_CACHE" not in os.environ:  # the workers of a parallel run inherit the variable, and share the folder
+    _CACHE = tempfile.TemporaryDirectory(prefix="exporl-test-cache-")
+    os.environ["EXPORL_TEST_CACHE"] = _CACHE.name
+jax.config.update("jax_compilation_cache_dir", os.environ["EXPORL_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

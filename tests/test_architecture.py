@@ -17,9 +17,9 @@ SOURCE = ROOT / "src" / "exporl"
 FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = {
     "types": 0, "ops": 1, "nets": 2, "policies": 3, "algos": 4, "data": 4, "envs": 5, "learner": 6, "metrics": 6,
-    "checkpoint": 6, "stats": 6, "tuning": 6, "stopping": 6, "asynchronous": 6, "lockstep": 6, "console": 6,
+    "checkpoint": 6, "stats": 6, "tuning": 7, "stopping": 6, "asynchronous": 6, "lockstep": 6, "console": 6,
     "charts": 6, "terminal": 6,
-    "rollout": 7, "evaluate": 8, "config": 8, "presets": 9, "runs": 9, "session": 10,
+    "rollout": 7, "evaluate": 8, "config": 8, "presets": 9, "runs": 9, "ahead": 9, "session": 10,
     "report": 10, "data_page": 10, "train": 11, "demo": 12, "cli_data": 12, "cli_tasks": 12,
     "processes": 12, "seeds": 13, "cli": 14, "__init__": 15,
 }  # fmt: skip

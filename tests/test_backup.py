@@ -236,6 +236,8 @@ def test_filter_acting_without_a_filter(backup):
         ({"hoist_sampling": True}, "hoist_sampling=True needs candidates that stand still: the filter learns"),
         ({"hoist_sampling": True, "backup": "cached"}, "hoist_sampling=True has nothing to hoist with backup='cached'"),
         ({"cache_refresh": 0, "backup": "cached"}, "cache_refresh must be at least 1, got 0"),
+        ({"cache_refresh": 8}, "cache_refresh=8 has no effect with backup='filtered': it needs backup='cached'"),
+        ({"cache_refresh": 8, "backup": "fresh"}, "cache_refresh=8 has no effect with backup='fresh'"),
     ],
 )
 def test_impossible_options(changes, message):

@@ -386,6 +386,7 @@ def test_the_report_finds_its_metrics(updated):
         ({"edit_scale": 0.0}, r"edit_scale must be in \(0, 2\], got 0.0; for no edits set num_edit_samples=0"),
         ({"edit_scale": 2.5}, r"edit_scale must be in \(0, 2\], got 2.5"),
         ({"backup_entropy": True}, r"backup_entropy needs selection='soft'"),
+        ({"softness": 2.0}, r"softness=2.0 has no effect with selection='argmax': it needs selection='soft'"),
         ({"edit_dropout": 1.0}, r"edit_dropout must be in \[0, 1\), got 1.0"),
         ({"tau": 0.0}, r"tau must be in \(0, 1\], got 0.0"),
         ({"base_tau": 1.5}, r"base_tau must be in \(0, 1\], got 1.5"),

@@ -44,17 +44,67 @@ def test_without_a_writable_cache_nothing_is_kept(no_cache_chosen, tmp_path, mon
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
-@pytest.mark.parametrize(("per_row", "pays"), [(1.0, False), (0.9, False), (0.5, True)])
-def test_hoisting_pays_when_many_rows_are_cheaper_per_row(per_row, pays, monkeypatch):
-    """A clock that says how long each call took: 1 s for one minibatch, `per_row` * 8 s for eight at once."""
-    ticks = [0.0]
+@pytest.mark.parametrize(("minibatches", "rows", "timed"), [(8, 4, 8), (20, 2048, 4), (20, 100_000, 2), (1, 4, 2)])
+@pytest.mark.parametrize("per_row", [1.2, 1.0, 0.5])
+def test_gain_compares_minibatches_one_by_one_with_all_at_once(minibatches, rows, timed, per_row, monkeypatch):
+    """A clock that says how long each run took: 1 s per minibatch, or `per_row` of that for all rows at once."""
+    ran, ticks = [], [0.0]
+    monkeypatch.setattr(tuning.jax.lax, "map", lambda block, x: ran.append(x.shape[0]) or x)
+    monkeypatch.setattr(tuning.jax, "jit", lambda function: lambda x: function(x[..., :1]))
 
     def clock():
-        ticks.append(ticks[-1] + (0.0 if len(ticks) % 2 else 1.0 if len(ticks) % 4 == 2 else 8 * per_row))
+        calls = len(ticks) - 1
+        ticks.append(ticks[-1] + (0.0 if calls % 2 == 0 else timed if calls % 4 == 1 else timed * per_row))
         return ticks[-1]
 
     monkeypatch.setattr(tuning, "time", types.SimpleNamespace(perf_counter=clock))
-    assert tuning.hoisting_pays.__wrapped__(4, 8, 4) == pays
+    monkeypatch.setattr(tuning.jax.nn, "swish", lambda x: x)
+    assert tuning.hoisting_gain(rows, minibatches, 1, repeats=2) == pytest.approx(1 / per_row)
+    assert ran == 3 * [timed]
+
+
+def test_gain_is_measured_for_real():
+    assert 0 < tuning.hoisting_gain(8, 4, 4) < float("inf")
+
+
+@pytest.fixture
+def measurements(monkeypatch):
+    """The sizes that were measured; every measurement finds the gain 1.2. Nothing is remembered by the process."""
+    asked = []
+    monkeypatch.setattr(tuning, "hoisting_gain", lambda *sizes: asked.append(sizes) or 1.2)
+    tuning.hoisting_pays.cache_clear()
+    yield asked
+    tuning.hoisting_pays.cache_clear()
+
+
+@pytest.mark.parametrize(("gain", "pays"), [(1.2, True), (1.02, False), (0.8, False)])
+def test_hoisting_must_be_faster_by_a_margin(gain, pays, no_cache_chosen, measurements, monkeypatch):
+    monkeypatch.setattr(tuning, "hoisting_gain", lambda *sizes: gain)
+    assert tuning.hoisting_pays(4, 8, 4) is pays
+
+
+def test_a_measurement_is_kept_for_later_processes(no_cache_chosen, measurements, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    for sizes in [(4, 8, 4), (4, 8, 4), (4, 9, 4)]:
+        tuning.hoisting_pays.cache_clear()
+        assert tuning.hoisting_pays(*sizes)
+    assert measurements == [(4, 8, 4), (4, 9, 4)]
+    assert list(json.loads((tmp_path / "hoisting.json").read_text()).values()) == [1.2, 1.2]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1', "\x00"])
+def test_a_damaged_file_is_measured_again_and_replaced(content, no_cache_chosen, measurements, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    (tmp_path / "hoisting.json").write_text(content)
+    assert tuning.hoisting_pays(4, 8, 4)
+    assert list(json.loads((tmp_path / "hoisting.json").read_text()).values()) == [1.2]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_a_measurement(no_cache_chosen, measurements, tmp_path):
+    (tmp_path / "file").write_text("")
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file"))
+    assert tuning.hoisting_pays(4, 8, 4)
+    assert measurements == [(4, 8, 4)]
 
 
 @pytest.mark.parametrize("pays", [True, False])

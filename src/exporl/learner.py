@@ -1,5 +1,6 @@
 """The learner: an algorithm's state, its compiled update and its counters."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,13 @@ INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
 _COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+_fold_in = jax.jit(jax.random.fold_in)  # every step draws two keys: compiled, 15 us instead of 260 for each
+_purpose_key = functools.cache(lambda seed, purpose: jax.random.fold_in(jax.random.key(seed), purpose))
+
+
 def run_key(seed: int, purpose: int, counter: int = 0) -> KeyArray:
     """The JAX key of one draw."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), counter)
+    return _fold_in(_purpose_key(seed, purpose), np.uint32(counter))
 
 
 def run_rng(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
@@ -43,7 +48,7 @@ class Learner:
 
     def propose(self, observation: Observation, index: int) -> np.ndarray:
         """Base samples [b, n, h, a] for the replay to keep; call `index` of this update has a key of its own."""
-        key = jax.random.fold_in(run_key(self.seed, PROPOSE, self.updates), index)
+        key = _fold_in(run_key(self.seed, PROPOSE, self.updates), np.uint32(index))
         return np.asarray(self.algorithm.propose(self.state, observation, key))
 
     def acting(self) -> Params:

@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from exporl.types import PARTIAL, Metrics
+
+
+@jax.jit
+def _joined(metrics: Metrics) -> jax.Array:
+    """One vector, in the order of the sorted names: it reaches the host in one piece."""
+    return jnp.stack([metrics[name].astype(jnp.float32) for name in sorted(metrics)])
 
 
 class MetricsWriter:
@@ -16,20 +23,23 @@ class MetricsWriter:
 
     def __init__(self, path: Path):
         self.path = path
-        self._pending: list[Any] = []
+        self._pending: list[tuple[list[str], Any]] = []
         self._last = time.perf_counter(), 0
 
     def add(self, metrics: Metrics) -> None:
         """Remembers the (device) metrics of one update call."""
-        self._pending.append(metrics)
+        self._pending.append((sorted(metrics), _joined(dict(metrics))))
 
     def pending(self) -> list[dict[str, float]]:
         """What was added since the last line, as plain numbers: a resumed run averages it in."""
-        return [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(self._pending)]
+        values = jax.device_get([vector for _, vector in self._pending])
+        return [
+            dict(zip(names, row.tolist(), strict=True)) for (names, _), row in zip(self._pending, values, strict=True)
+        ]
 
     def load(self, pending: list[dict[str, float]]) -> None:
         """Restores `pending`."""
-        self._pending = [{name: np.float32(value) for name, value in metrics.items()} for metrics in pending]
+        self._pending = [(list(metrics), np.array(list(metrics.values()), np.float32)) for metrics in pending]
 
     def flush(self, **fields: Any) -> dict[str, Any]:
         """Writes one line: the given fields and the pending metrics, reduced; the only host synchronisation.
@@ -41,8 +51,7 @@ class MetricsWriter:
             FloatingPointError: a metric is infinite or NaN; nothing is written then.
         """
         line = dict(fields)
-        fetched = jax.device_get(self._pending)
-        self._pending = []
+        fetched, self._pending = self.pending(), []
         for name in sorted({name for metrics in fetched for name in metrics}):
             values = np.array([metrics[name] for metrics in fetched if name in metrics], np.float64)
             if name.endswith(PARTIAL):

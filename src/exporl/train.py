@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from exporl import checkpoint
+from exporl.ahead import PRETRAIN_SCAN, compile_ahead
 from exporl.asynchronous import Beside
 from exporl.config import RunConfig, to_json
 from exporl.data.episodes import fingerprint
@@ -28,8 +29,7 @@ from exporl.session import Progress, Session, Share, Silent
 from exporl.stopping import Interrupted, stop_on_signals
 from exporl.types import Batch, Phase
 
-PRETRAIN_SCAN = 100
-"""Imitation steps per compiled call."""
+_to_device = jax.jit(lambda batch: batch)  # moves all arrays in one call: a quarter of the time of `jax.device_put`
 
 
 class Trainer(Session):
@@ -40,7 +40,8 @@ class Trainer(Session):
         stop: threading.Event | None = None, share: Share = None, task: Task | None = None,
     ):  # fmt: skip
         self._started = time.perf_counter()
-        super().__init__(config, run_dir, progress, share, task)
+        ahead = lambda algorithm: compile_ahead(algorithm, self.network_spec, config)  # noqa: E731
+        super().__init__(config, run_dir, progress, share or ahead, task)
         check_phases(config, self.algorithm, has_data=bool(self.episodes))
         self.metrics = MetricsWriter(run_dir / METRICS)
         self.data = fingerprint(self.episodes)
@@ -196,7 +197,7 @@ class Trainer(Session):
     def _sample(self, source: Mixture, num_minibatches: int) -> Batch:
         """The minibatches of the next update call, on their way to the device."""
         train, rng = self.config.train, run_rng(self.config.seed, SAMPLE, self.learner.updates)
-        return jax.device_put(source.sample(rng, num_minibatches, train.batch_size, discount=train.discount))
+        return _to_device(source.sample(rng, num_minibatches, train.batch_size, discount=train.discount))
 
     def _log_online(self) -> None:
         self._settle()

@@ -1,14 +1,26 @@
 """What is decided per machine: where compiled programs are kept, and by measurement whether to hoist sampling."""
 
 import functools
+import json
 import os
+import platform
 import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-GAIN = 1.5
+from exporl.checkpoint import write_text
+
+GAIN = 1.03
 """Hoisting must be this much faster per row: it holds the candidates of all minibatches in memory."""
+
+ROWS = 8192
+"""Rows at most that are timed at once: enough to show which way is faster, few enough not to be waited for."""
+
+MEASURED = "hoisting.json"
+"""Measurements of earlier processes, beside the compiled programs."""
 
 
 def keep_compiled_programs() -> Path | None:
@@ -33,25 +45,59 @@ def keep_compiled_programs() -> Path | None:
 
 
 @functools.cache
-def hoisting_pays(rows: int, minibatches: int, width: int, repeats: int = 3) -> bool:
+def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
     """Whether the machine works faster on the rows of all minibatches at once than on one minibatch after the other.
 
-    Times one residual block of the base network, which is nearly all that sampling computes, on `rows` and on
-    `minibatches` * `rows` rows. The best of `repeats` counts.
+    Measured once per machine and size where compiled programs are kept, else once per process.
     """
-    keys = jax.random.split(jax.random.key(0), 4)
-    expand = 0.05 * jax.random.normal(keys[0], (width, 4 * width))
-    contract = 0.05 * jax.random.normal(keys[1], (4 * width, width))
-    block = jax.jit(lambda x: x + jax.nn.swish(x @ expand) @ contract)
+    device = jax.devices()[0].device_kind
+    what = f"{platform.node()}, {jax.device_count()} x {device}, {_cores()} cores, jax {jax.__version__}: "
+    what += f"{minibatches} x {rows} rows, width {width}"
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    known = _measured(Path(folder) / MEASURED) if folder else {}
+    if what not in known:
+        known[what] = hoisting_gain(rows, minibatches, width)
+        if folder:
+            _keep(Path(folder) / MEASURED, known)
+    return known[what] > GAIN
 
-    inputs = [
-        jax.random.normal(key, (num, width)) for key, num in zip(keys[2:], (rows, minibatches * rows), strict=True)
-    ]
+
+def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 3) -> float:
+    """Seconds for minibatches [u, rows] one after the other, divided by those for [u * rows] at once.
+
+    Times one residual block of the base network, which is nearly all that sampling computes. The best of `repeats`
+    counts. At most `ROWS` rows are timed at once, but never fewer than two minibatches.
+    """
+    rng, num = np.random.default_rng(0), max(2, min(minibatches, ROWS // rows))
+    draw = lambda *shape: jnp.asarray(0.05 * rng.standard_normal(shape, np.float32))  # noqa: E731
+    expand, contract, apart = draw(width, 4 * width), draw(4 * width, width), draw(num, rows, width)
+    block = lambda x: x + jax.nn.swish(x @ expand) @ contract  # noqa: E731
+    runs = [(jax.jit(functools.partial(jax.lax.map, block)), apart), (jax.jit(block), apart.reshape(-1, width))]
     seconds: list[list[float]] = [[], []]
     for _ in range(repeats + 1):
-        for x, times in zip(inputs, seconds, strict=True):
+        for (program, x), times in zip(runs, seconds, strict=True):
             began = time.perf_counter()
-            block(x).block_until_ready()
+            program(x).block_until_ready()
             times.append(time.perf_counter() - began)
-    one, all_at_once = (min(times[1:]) for times in seconds)  # the first run compiles
-    return minibatches * one > GAIN * all_at_once
+    one_by_one, at_once = (min(times[1:]) for times in seconds)  # the first run compiles
+    return one_by_one / at_once
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _measured(path: Path) -> dict[str, float]:
+    """What is on file; nothing where it cannot be read, for it can be measured again."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, float)} if isinstance(found, dict) else {}
+
+
+def _keep(path: Path, measured: dict[str, float]) -> None:
+    try:
+        write_text(path, json.dumps(measured, indent=1))
+    except OSError:  # a cache that cannot be written only costs the next process a measurement
+        return

@@ -8,7 +8,7 @@ Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,10 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Key, PyTree
 
-AnyArray = jax.Array | np.ndarray
+if TYPE_CHECKING:
+    AnyArray = jax.Array | np.ndarray
+else:  # JAX also describes the arguments of a compiled program as records, with placeholders for arrays
+    AnyArray = jax.Array | np.ndarray | jax.stages.ArgInfo
 """Records cross from host to device, so their leaves may be either."""
 Params = PyTree
 Metrics = dict[str, Float[Array, ""]]

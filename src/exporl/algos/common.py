@@ -81,13 +81,9 @@ def weighted_mean(x: Float[Array, " b"], weight: Float[AnyArray, " b"]) -> Float
 
 
 def min_q(
-    hidden: Sequence[int],
-    params: Params,
-    observation: Observation,
-    action: Float[Array, "b n h a"],
-    members: Int[Array, " m"],
-    precision: Precision = "float32",
-) -> Float[Array, "b n"]:
+    hidden: Sequence[int], params: Params, observation: Observation, action: Float[Array, "b n h a"],
+    members: Int[Array, " m"], precision: Precision = "float32",
+) -> Float[Array, "b n"]:  # fmt: skip
     """Minimum over some members of a critic ensemble, for every candidate. Only these members are evaluated."""
     critic: Any = Critic(hidden, members.shape[0], precision)
     return critic.apply(take_members(params, members), per_candidate(observation), action).min(axis=0)
@@ -104,10 +100,8 @@ def choice_metrics(q: Float[Array, "b n"], index: Int[Array, " b"], num: int) ->
 def compiled(init, update, acting, act, act_base, act_eval=None, **others: Any) -> Algorithm:
     """The record of an algorithm, its functions compiled once each; `update` may overwrite the state passed in."""
     jit = functools.cache(lambda function: function and jax.jit(function))
-    update, propose = (
-        jax.jit(update, static_argnames="phase", donate_argnames="state"),
-        jit(others.pop("propose", None)),
-    )
+    update = jax.jit(update, static_argnames="phase", donate_argnames="state")
+    propose = jit(others.pop("propose", None))
     return Algorithm(init, update, acting, jit(act), jit(act_eval or act), jit(act_base), propose=propose, **others)
 
 

@@ -53,6 +53,12 @@ def check_options(config: Any) -> None:
             raise ValueError(f"cache_refresh must be at least 1, got {options['cache_refresh']}.")
         if options["backup_entropy"] and options["selection"] != "soft":
             raise ValueError("backup_entropy needs selection='soft': the best candidate has log probability 0.")
+        defaults = {field.name: field.default for field in dataclasses.fields(config)}
+        for name, needed, value in (("cache_refresh", "backup", "cached"), ("softness", "selection", "soft")):
+            if options[name] != defaults[name] and options[needed] != value:
+                raise ValueError(
+                    f"{name}={options[name]} has no effect with {needed}={options[needed]!r}: it needs {needed}={value!r}."
+                )
 
 
 def _check_choice(name: str, value: Any, hint: Any) -> None:

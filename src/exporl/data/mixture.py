@@ -44,11 +44,13 @@ class Mixture:
 
     def sample(self, rng: np.random.Generator, num_minibatches: int, batch_size: int, *, discount: float) -> Batch:
         """Minibatches [u, b, ...]: the rows of the first source, then those of the next, in each."""
-        u, parts = num_minibatches, []
-        for (replay, _), count in zip(self.sources, self.counts(batch_size), strict=True):
-            rows = replay.sample(rng, u * count, discount=discount)
-            parts.append(jax.tree.map(lambda x, count=count: x.reshape(u, count, *x.shape[1:]), rows))
-        return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+        u = num_minibatches
+        parts = [
+            replay.sample(rng, u * count, discount=discount)
+            for (replay, _), count in zip(self.sources, self.counts(batch_size), strict=True)
+        ]
+        join = lambda *x: np.concatenate([part.reshape(u, -1, *part.shape[1:]) for part in x], axis=1)  # noqa: E731
+        return jax.tree.map(join, *parts)
 
 
 def pack(batch: Batch) -> dict[str, np.ndarray]:

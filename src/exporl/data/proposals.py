@@ -36,9 +36,13 @@ def renew_proposals(
     rows = np.concatenate([rows for _, _, rows in pieces])
     for index, start in enumerate(range(0, len(rows), block)):
         chosen = np.arange(start, start + block).clip(max=len(rows) - 1)  # one compiled shape: the last row fills up
-        parts = [pieces[which[j]][0].observation(streams[j : j + 1], rows[j : j + 1]) for j in chosen]
-        samples = propose({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, index)
-        for i, (replay, _, _) in enumerate(pieces):
-            own = which[chosen] == i
+        owners = [(replay, own) for i, (replay, _, _) in enumerate(pieces) if (own := which[chosen] == i).any()]
+        parts = [replay.observation(streams[chosen[own]], rows[chosen[own]]) for replay, own in owners]
+        observation = {name: np.empty((block, *x.shape[1:]), x.dtype) for name, x in parts[0].items()}
+        for (_, own), part in zip(owners, parts, strict=True):
+            for name, values in part.items():
+                observation[name][own] = values
+        samples = propose(observation, index)
+        for replay, own in owners:
             replay.keep_proposals(streams[chosen[own]], rows[chosen[own]], samples[own], version)
     return len(rows)

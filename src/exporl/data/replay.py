@@ -221,26 +221,26 @@ class Replay:
             ValueError: nothing can be sampled yet.
         """
         streams, starts = self._draw(rng, batch_size)
-        h = self.spec.chunk_length
-        rows = (starts[:, None] + np.arange(h)) % self.capacity
-        at = (streams[:, None], rows)
-        ended = self._terminated[at] | self._truncated[at]
+        h, first = self.spec.chunk_length, streams * self.capacity
+        rows = first[:, None] + (starts[:, None] + np.arange(h)) % self.capacity  # rows of all streams
+        ended = _at(self._terminated, rows) | _at(self._truncated, rows)
         steps = np.where(ended.any(axis=1), ended.argmax(axis=1) + 1, h)
         valid = np.arange(h) < steps[:, None]
-        last = (streams, rows[np.arange(batch_size), steps - 1])
-        after = (streams, (last[1] + 1) % self.capacity)
-        over = self._terminated[last] if self.bootstrap_timeouts else self._terminated[last] | self._truncated[last]
+        start, last = rows[:, 0], rows[np.arange(batch_size), steps - 1]
+        after = first + (last - first + 1) % self.capacity
+        over = _at(self._terminated, last)
+        over = over if self.bootstrap_timeouts else over | _at(self._truncated, last)
         powers = np.float64(discount) ** np.arange(h)
         return Batch(
-            observation=self.observation(streams, starts),
-            action=np.where(valid[..., None], self._action[at], self._action[last][:, None]),
-            reward=(self._reward[at] * valid * powers).sum(axis=1).astype(np.float32),
+            observation={name: _at(self._observation[name], start) for name in self.sampled},
+            action=np.where(valid[..., None], _at(self._action, rows), _at(self._action, last)[:, None]),
+            reward=(_at(self._reward, rows) * valid * powers).sum(axis=1).astype(np.float32),
             discount=np.where(over, 0.0, np.float64(discount) ** steps).astype(np.float32),
-            next_observation=self.observation(*after),
+            next_observation={name: _at(self._observation[name], after) for name in self.sampled},
             valid=valid.astype(np.float32),
             prior=np.full(batch_size, self.prior, np.float32),
-            success=self._success[streams, starts].astype(np.float32),
-            next_proposals=self._proposals[after] if self.num_proposals else None,
+            success=_at(self._success, start).astype(np.float32),
+            next_proposals=_at(self._proposals, after) if self.num_proposals else None,
         )
 
     def observation(self, streams: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -249,12 +249,12 @@ class Replay:
 
     def without_proposals(self) -> tuple[np.ndarray, np.ndarray]:
         """(streams, rows) of the next observations that have no samples yet."""
-        streams, rows = np.nonzero(self._is_next() & (self._proposed == 0))
+        streams, rows = np.nonzero(self._next_made() == 0)
         return streams, rows
 
     def oldest_proposals(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """(streams, rows) of up to `limit` next observations with samples, those renewed longest ago first."""
-        streams, rows = np.nonzero(self._is_next() & (self._proposed > 0))
+        streams, rows = np.nonzero(self._next_made() > 0)
         if limit < len(rows):
             oldest = np.argpartition(self._proposed[streams, rows], limit)[:limit]
             streams, rows = streams[oldest], rows[oldest]
@@ -276,11 +276,14 @@ class Replay:
 
     def proposal_age(self, version: int) -> float:
         """Mean age, in versions, of the samples of all next observations; NaN without any."""
-        made = self._proposed[self._is_next() & (self._proposed > 0)]
+        made = self._next_made()
+        made = made[made > 0]
         return float(np.mean(version + 1 - made)) if len(made) else float("nan")
 
-    def _is_next(self) -> np.ndarray:
-        return np.roll(self._is_step, 1, axis=1)
+    def _next_made(self) -> np.ndarray:
+        """`_proposed` of the rows written so far [streams, used], -1 where the row is no step's next observation."""
+        used = int(self._size.max())
+        return np.where(np.roll(self._is_step[:, :used], 1, axis=1), self._proposed[:, :used], -1)
 
     def _draw(self, rng: np.random.Generator, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Uniform starts by rejection over the rows written so far: no index to keep, nothing to save."""
@@ -328,3 +331,8 @@ class Replay:
         for name, array in arrays.items():
             array[...] = 0
             array[(slice(None), slice(state[name].shape[1])) if array.ndim > 1 else ...] = state[name]
+
+
+def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows of an array [streams, capacity, ...], counted through all streams: one index is cheaper than two."""
+    return values.reshape(-1, *values.shape[2:]).take(rows, axis=0)

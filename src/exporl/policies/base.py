@@ -102,6 +102,5 @@ def propose(
     """`num` actions of the base policy for every observation [b, ...]."""
     batch = next(iter(observation.values())).shape[0]
     noise = jax.random.normal(key, (batch, num, *base.noise_shape))
-    return base.decode(params, per_candidate(observation), noise).reshape(
-        batch, num, spec.chunk_length, spec.action_dim
-    )
+    actions = base.decode(params, per_candidate(observation), noise)
+    return actions.reshape(batch, num, spec.chunk_length, spec.action_dim)
