@@ -1,12 +1,16 @@
 """The documents say what is true: README code runs, options and metrics are documented, links lead somewhere."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 import exporl
 from exporl.cli import COMMANDS, HELP
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from tables import PAGE, PARTS, fill
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -62,3 +66,14 @@ def test_commands_named_in_documents_exist(page):
 def test_public_names_are_what_all_says():
     assert sorted(exporl.__all__) == sorted(set(exporl.__all__))
     assert all(hasattr(exporl, name) for name in exporl.__all__)
+
+
+def test_the_tables_of_the_performance_page_are_the_results():
+    assert fill(PAGE.read_text()) == PAGE.read_text(), "run benchmarks/tables.py"
+
+
+def test_a_table_without_a_place_is_an_error():
+    page = PAGE.read_text()
+    for name in PARTS:
+        with pytest.raises(ValueError, match=f"no place for '{name}'"):
+            fill(page.replace(f"<!-- {name} -->", ""))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import jax
 import pytest
 from test_train import tiny
 
@@ -103,7 +104,7 @@ def test_every_end_of_a_child_is_noticed(tmp_path, monkeypatch, code, summary, e
     """Stand-ins for the child, more of them than cores; all are waited for, and no pipe stays open."""
     started, start = [], processes._start
     monkeypatch.setattr(processes, "_CHILD", code)
-    monkeypatch.setattr(processes, "_cores", lambda: [min(os.sched_getaffinity(0))])
+    monkeypatch.setattr(processes, "usable_cores", lambda: [min(os.sched_getaffinity(0))])
     monkeypatch.setattr(processes, "_start", lambda *args: started.append(start(*args)) or started[-1])
     rows = [Heard(), Heard()]
     jobs = [Job(tiny(seed=s), tmp_path / f"s{s}", False) for s in (0, 1)]
@@ -114,6 +115,13 @@ def test_every_end_of_a_child_is_noticed(tmp_path, monkeypatch, code, summary, e
         assert (("say", f"seed {seed} failed: {reason}") in rows[seed].told) == (error is not None)
         assert (tmp_path / f"s{seed}" / OUTPUT).is_file()
     assert all(p.returncode is not None and p.stdin.closed and p.stdout.closed for p in started)
+
+
+def test_children_keep_programs_where_their_parent_does(tmp_path, monkeypatch):
+    code = "import json, os; print(json.dumps({'summary': {'folder': os.environ['JAX_COMPILATION_CACHE_DIR']}}))"
+    monkeypatch.setattr(processes, "_CHILD", code)
+    ((summary, error),) = run_processes([Job(tiny(), tmp_path / "s0", False)], [Heard()], threading.Event())
+    assert error is None and summary == {"folder": jax.config.values["jax_compilation_cache_dir"]}
 
 
 def test_nothing_starts_after_a_stop(tmp_path):

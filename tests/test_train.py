@@ -285,6 +285,13 @@ def test_phases_without_meaning_are_refused(tmp_path):
         train(tiny("bc", **{"train.critic_pretrain_steps": 4}), tmp_path / "run3")
 
 
+def test_options_of_a_base_policy_that_is_not_there_are_refused(tmp_path):
+    message = r"rlpd has no base policy: base.width=32 would have no effect; leave it out"
+    with pytest.raises(ValueError, match=message):
+        train(tiny("rlpd", **{"base.width": 32}), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_data_of_another_task_is_refused(tmp_path):
     from exporl.data.formats import save_npz
     from exporl.envs.probes import collect

@@ -90,6 +90,9 @@ def train_command(args: list[str]) -> int:
     if known.resume is None:
         name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + ("" if many else f"-s{config.seed}")
         run_dir = Path(known.run_dir or Path("runs") / name)
+    from exporl.tuning import keep_compiled_programs
+
+    keep_compiled_programs()
     if many:
         num = max(int(known.seeds or 0), max(begun, default=config.seed) - config.seed + 1 if begun else 0)
         return _train_seeds(config, run_dir, num, known.seeds_mode or "auto", resume=known.resume is not None)
@@ -98,9 +101,7 @@ def train_command(args: list[str]) -> int:
 
 def _train(config: Any, run_dir: Path, *, resume: bool) -> int:
     from exporl.train import Interrupted, train
-    from exporl.tuning import keep_compiled_programs
 
-    keep_compiled_programs()
     console = Console(stderr=True)
     progress = Drawn(console)
     try:
@@ -155,7 +156,9 @@ def eval_command(args: list[str]) -> int:
     from exporl.metrics import append_line
     from exporl.session import load_run
     from exporl.stats import paired_difference, wilson
+    from exporl.tuning import keep_compiled_programs
 
+    keep_compiled_programs()
     run = load_run(options.run)
     record: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed, "updates": run.learner.updates}
     for who in ("policy", "base") if run.algorithm.act_base is not None else ("policy",):
@@ -212,6 +215,7 @@ def presets_command(args: list[str]) -> int:
 def demo_command(args: list[str]) -> int:
     """`exporl demo [--dir DIR] [--seed S]`."""
     from exporl import demo
+    from exporl.tuning import keep_compiled_programs
 
     parser = argparse.ArgumentParser(prog="exporl demo", description=demo.__doc__)
     parser.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where everything goes (default runs/demo)")
@@ -219,6 +223,7 @@ def demo_command(args: list[str]) -> int:
     parser.add_argument("--task", default=demo.TASK, help=f"a Meta-World task (default {demo.TASK})")
     parser.add_argument("--steps", type=int, default=demo.STEPS, help=f"environment steps (default {demo.STEPS})")
     options = parser.parse_args(args)
+    keep_compiled_programs()
     return demo.demo(options.dir, seed=options.seed, task=options.task, steps=options.steps, run=_train)
 
 

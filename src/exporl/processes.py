@@ -14,14 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from exporl.config import RunConfig, from_json, to_json
 from exporl.session import Progress
 from exporl.stopping import Interrupted
 from exporl.train import train
+from exporl.tuning import usable_cores
 
 OUTPUT = "output.txt"
 """Whatever a child process or its simulator printed."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_KEPT = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+"""Where this process keeps compiled programs, its children do."""
 _CHILD = "from exporl.processes import child; child()"
 _INTERVAL_S = 0.2
 
@@ -46,7 +51,8 @@ def run_processes(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading
         rows: what each of them reports to.
         stop: set, it makes all of them stop after a checkpoint.
     """
-    cores, workers = _cores(), min(len(_cores()), len(jobs))
+    cores = usable_cores()
+    workers = min(len(cores), len(jobs))
     free = [cores[i::workers] for i in range(workers)]
     waiting, running = list(range(len(jobs))), {}
     news: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
@@ -81,16 +87,14 @@ def run_processes(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading
     return ended
 
 
-def _cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def _start(job: Job, cores: list[int]) -> subprocess.Popen[str]:
     """A child on these cores, in a session of its own: the terminal's Ctrl-C reaches it through us only."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
-    env = os.environ | {name: str(len(cores)) for name in _THREADS}
+    env = (
+        os.environ
+        | {name: str(len(cores)) for name in _THREADS}
+        | {name.upper(): str(value) for name in _KEPT if (value := jax.config.values[name]) is not None}
+    )
     with (job.run_dir / OUTPUT).open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True,

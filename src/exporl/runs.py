@@ -15,6 +15,7 @@ from exporl import checkpoint
 from exporl.algos import Algorithm
 from exporl.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
 from exporl.metrics import read_lines
+from exporl.policies.base import BaseConfig
 
 DEMONSTRATIONS, STATISTICS, CONFIG = "demonstrations.npz", "statistics.json", "config.json"
 SUMMARY = "summary.json"
@@ -52,6 +53,9 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
             f"{name} has no base policy that could act during train.critic_warmup_steps="
             f"{train.critic_warmup_steps}; set it to 0."
         )
+    if algorithm.act_base is None and (ignored := differences(BaseConfig(), config.base)):
+        option, (_, value) = next(iter(ignored.items()))
+        raise ValueError(f"{name} has no base policy: base.{option}={value} would have no effect; leave it out.")
     if (train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0) and not has_data:
         raise ValueError(
             "no prior data: give data.path or data.demos, or set data.prior_ratio, train.offline_steps and "

@@ -13,11 +13,14 @@ import numpy as np
 
 from exporl.checkpoint import write_text
 
-GAIN = 1.03
+GAIN = 1.05
 """Hoisting must be this much faster per row: it holds the candidates of all minibatches in memory."""
 
 ROWS = 8192
 """Rows at most that are timed at once: enough to show which way is faster, few enough not to be waited for."""
+
+SECONDS = 0.3
+"""At least so long is measured, whatever the size."""
 
 MEASURED = "hoisting.json"
 """Measurements of earlier processes, beside the compiled programs."""
@@ -51,7 +54,7 @@ def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
     Measured once per machine and size where compiled programs are kept, else once per process.
     """
     device = jax.devices()[0].device_kind
-    what = f"{platform.node()}, {jax.device_count()} x {device}, {_cores()} cores, jax {jax.__version__}: "
+    what = f"{platform.node()}, {jax.device_count()} x {device}, {len(usable_cores())} cores, jax {jax.__version__}: "
     what += f"{minibatches} x {rows} rows, width {width}"
     folder = jax.config.values["jax_compilation_cache_dir"]
     known = _measured(Path(folder) / MEASURED) if folder else {}
@@ -62,11 +65,11 @@ def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
     return known[what] > GAIN
 
 
-def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 3) -> float:
+def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 5) -> float:
     """Seconds for minibatches [u, rows] one after the other, divided by those for [u * rows] at once.
 
-    Times one residual block of the base network, which is nearly all that sampling computes. The best of `repeats`
-    counts. At most `ROWS` rows are timed at once, but never fewer than two minibatches.
+    Times one residual block of the base network, which is nearly all that sampling computes, in turn, at least
+    `repeats` times; the best counts. At most `ROWS` rows are timed at once, but never fewer than two minibatches.
     """
     rng, num = np.random.default_rng(0), max(2, min(minibatches, ROWS // rows))
     draw = lambda *shape: jnp.asarray(0.05 * rng.standard_normal(shape, np.float32))  # noqa: E731
@@ -74,17 +77,22 @@ def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 3) -> 
     block = lambda x: x + jax.nn.swish(x @ expand) @ contract  # noqa: E731
     runs = [(jax.jit(functools.partial(jax.lax.map, block)), apart), (jax.jit(block), apart.reshape(-1, width))]
     seconds: list[list[float]] = [[], []]
-    for _ in range(repeats + 1):
+    for program, x in runs:
+        program(x).block_until_ready()  # compiled
+    while len(seconds[0]) < repeats or sum(map(sum, seconds)) < SECONDS:
         for (program, x), times in zip(runs, seconds, strict=True):
             began = time.perf_counter()
             program(x).block_until_ready()
             times.append(time.perf_counter() - began)
-    one_by_one, at_once = (min(times[1:]) for times in seconds)  # the first run compiles
+    one_by_one, at_once = map(min, seconds)
     return one_by_one / at_once
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores() -> list[int]:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _measured(path: Path) -> dict[str, float]:
