@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import write_result
+from common import RESULTS, write_result
 from cost import update_flops
 
 from exporl.algos import make_algorithm
@@ -50,6 +50,7 @@ MODES = {
 PEAK_SHAPES = ((2048, 256, 1024), (2048, 1024, 256), (4096, 1024, 1024))
 MORE = 20
 """Times as many runs of the small presets, whose updates are that much shorter and noisier."""
+LOOP_MODES = ("float32", "float32 filtered", "float32 cached")
 LOOP_PARTS = ("act", "env", "sample", "transfer", "update", "log", "other")
 
 
@@ -246,6 +247,13 @@ def measure_loop(mode: str, steps: int) -> dict[str, Any]:
             "share": {part: spent[part] / wall for part in LOOP_PARTS}, "host_overhead": overhead}  # fmt: skip
 
 
+def median_loop(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run of median speed, with the speeds of all."""
+    speeds = [run["env_steps_per_s"] for run in runs]
+    middle = sorted(runs, key=lambda run: run["env_steps_per_s"])[len(runs) // 2]
+    return middle | {"all_env_steps_per_s": speeds}
+
+
 def on_one_core(*args: str) -> Any:
     """Runs a part of this script in a process of its own, pinned to one core where the system allows it."""
     code = (
@@ -273,20 +281,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="runs of every variant at the paper preset (default 7)")
     parser.add_argument("--parts", nargs="+", default=["update", "act", "loop"], choices=["update", "act", "loop"])
     parser.add_argument("--loop-steps", type=int, default=1_500)
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="runs of acting, and of every mode's loop in turn (default 3)"
+    )
     parser.add_argument("--output", help="name of the result file (default: throughput-<backend>)")
     options = parser.parse_args()
     result: dict[str, Any] = {"command": "benchmarks/throughput.py " + " ".join(sys.argv[1:])}
     result |= {"backend": jax.default_backend(), "load_before": os.getloadavg() if hasattr(os, "getloadavg") else None}
     if "act" in options.parts:
-        result["acting"] = on_one_core("act", "300")
+        rounds = [on_one_core("act", "300") for _ in range(options.rounds)]
+        medians = lambda rows: {k: statistics.median(row[k] for row in rows) for k in ("p50_ms", "p99_ms")}  # noqa: E731
+        result["acting"] = [rows[0] | medians(rows) for rows in zip(*rounds, strict=True)]
         for row in result["acting"]:
             print(f"act {row['preset']} {row['base']} {row['mode']} {row['observations']:2d} observations: "
                   f"p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms")  # fmt: skip
     if "loop" in options.parts:
-        result["loop"] = [
-            on_one_core("loop", mode, str(options.loop_steps))
-            for mode in ("float32", "float32 filtered", "float32 cached")
+        rounds = [
+            {mode: on_one_core("loop", mode, str(options.loop_steps)) for mode in LOOP_MODES}
+            for _ in range(options.rounds)
         ]
+        result["loop"] = [median_loop([each[mode] for each in rounds]) for mode in LOOP_MODES]
         for row in result["loop"]:
             share = ", ".join(f"{part} {100 * value:.0f}%" for part, value in row["share"].items())
             print(f"loop {row['mode']}: {row['env_steps_per_s']:.1f} env steps/s on one core; {share}; "
@@ -294,7 +308,14 @@ def main() -> None:
     if "update" in options.parts:
         result["updates"] = measure_updates(options.presets, options.bases, options.repeats)
     result["load_after"] = os.getloadavg() if hasattr(os, "getloadavg") else None
-    print(write_result(options.output or f"throughput-{jax.default_backend()}", result))
+    name = options.output or f"throughput-{jax.default_backend()}"
+    before = RESULTS / f"{name}.json"
+    if before.is_file():  # parts that were not asked for stay as they were measured
+        old = json.loads(before.read_text())
+        kept = {part: old[part] for part in ("acting", "loop", "updates") if part in old and part not in result}
+        if kept:
+            result |= kept | {"earlier": {name: old[name] for name in ("command", "machine", "load_before")}}
+    print(write_result(name, result))
 
 
 if __name__ == "__main__":

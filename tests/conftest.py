@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import jax
@@ -32,3 +33,11 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session")
 def golden_path(request) -> Path:
     return request.config.getoption("--golden")
+
+
+@pytest.fixture(scope="module")
+def quiet() -> None:
+    """Waits for what the runs of other tests are still compiling ahead: it would be measured as well."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("compile"):
+            thread.join()

@@ -28,7 +28,7 @@ CONFIG = override(preset_config("expo", "tiny", "probe/delay"), SMALL)
 
 
 @pytest.fixture
-def compiled():
+def compiled(quiet):
     """The names of the programs compiled (or fetched from the cache) so far."""
     names: list[str] = []
 

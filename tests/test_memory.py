@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import threading
 import tracemalloc
 import weakref
 
@@ -126,11 +125,8 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypat
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
+def large(tmp_path_factory, quiet):
     """An archive of 100 MB once unpacked, its size unpacked, and the peak while it was written."""
-    for thread in threading.enumerate():  # a run of another test may still be compiling ahead
-        if thread.name.startswith("compile"):
-            thread.join()
     path, steps, dim = tmp_path_factory.mktemp("data") / "large.npz", 500, 244
     rng = np.random.default_rng(0)
 
