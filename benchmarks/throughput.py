@@ -1,6 +1,6 @@
 """Update speed, compile time, memory, acting latency and a whole training loop, for exact and accelerated modes.
 
-    .venv/bin/python benchmarks/throughput.py                      # everything, about half an hour on two cores
+    .venv/bin/python benchmarks/throughput.py                      # everything, about 40 minutes on two cores
     .venv/bin/python benchmarks/throughput.py --presets paper --repeats 5
     .venv/bin/python benchmarks/throughput.py --presets tiny --parts update
 
