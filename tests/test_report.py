@@ -55,6 +55,17 @@ def test_dip_is_paired_and_finds_the_worst(tmp_path):
     assert dip(read_run(fake_run(tmp_path / "rlpd", [2, 3], None, "rlpd"))) is None
 
 
+def test_evaluations_of_different_length_pair_on_the_starts_they_share(tmp_path):
+    run = fake_run(tmp_path / "run", [2, 18], [9, 9])
+    lines = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
+    lines[1]["policy"] = {"success": [True, True, True, False], "success_rate": 0.75}
+    lines[0]["base"]["success"][:4] = [True, False, False, False]
+    (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert dip(read_run(run))[:2] == (1000, 0.5)
+    page = write_report([run], tmp_path / "report.html").read_text()
+    assert "EXPO, seed 0</b>: +50 points" in page and "(same 4 starts)" in page
+
+
 def test_several_seeds_are_pooled(tmp_path):
     runs = [fake_run(tmp_path / f"s{i}", [10, 20 - 10 * i], [9, 9], seed=i) for i in range(2)]
     page = write_report(runs, tmp_path / "r.html").read_text()

@@ -76,7 +76,13 @@ def dip(run: RunData) -> tuple[int, float, float, float] | None:
         return None
     start = run.evals[0]["base"]["success"]
     worst = min(run.evals[1:], key=lambda line: line["policy"]["success_rate"])
-    return (worst["env_steps"], *paired_difference(worst["policy"]["success"], start))
+    return (worst["env_steps"], *paired_difference(*_common(worst["policy"]["success"], start)))
+
+
+def _common(a: Sequence[bool], b: Sequence[bool]) -> tuple[Sequence[bool], Sequence[bool]]:
+    """The episodes that both have: a resumption may change `eval.episodes`, and the first starts stay the same."""
+    num = min(len(a), len(b))
+    return a[:num], b[:num]
 
 
 def _curves(runs: Sequence[RunData]) -> list[Series]:
@@ -136,11 +142,12 @@ def _findings(runs: Sequence[RunData]) -> str:
         if not run.evals or "base" not in run.evals[0] or run.algorithm == "bc":
             continue
         last, start = run.evals[-1], run.evals[0]["base"]["success"]
-        gain, low, high = paired_difference(last["policy"]["success"], start)
+        after, before = _common(last["policy"]["success"], start)
+        gain, low, high = paired_difference(after, before)
         sentences.append(
             f"<b>{run.algorithm.upper()}, seed {run.seed}</b>: {100 * gain:+.0f} points [{100 * low:+.0f}, "
             f"{100 * high:+.0f}] over its base policy after {last['env_steps']:,} environment steps "
-            f"(same {len(start)} starts)."
+            f"(same {len(before)} starts)."
         )
         found = dip(run)
         if found is not None:
