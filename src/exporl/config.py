@@ -6,6 +6,7 @@ import typing
 from typing import Any, Generic, Literal, TypeVar
 
 from exporl.algos import ALGORITHMS, closest
+from exporl.algos.options import check_options
 from exporl.envs.task import Reward
 from exporl.policies import BaseConfig
 from exporl.types import Precision
@@ -160,6 +161,7 @@ def check(config: RunConfig[Any]) -> None:
     Raises:
         ValueError: naming the option, its value and what is possible.
     """
+    check_options(config.algo)
     values = flatten(config)
     for name, least in _AT_LEAST.items():
         if not values[name] >= least:  # also refuses NaN
