@@ -9,6 +9,8 @@ from typing import Any
 from exporl.runs import versions
 
 RESULTS = Path(__file__).parent / "results"
+LOOP_PARTS = ("act", "env", "sample", "transfer", "update", "log", "other")
+"""What the time of a whole training loop is divided into."""
 
 
 def machine() -> dict[str, Any]:

@@ -30,6 +30,17 @@ OPTIONS = {
     "log.save-every": 1_000_000,
 }  # fmt: skip
 
+SLOW = "parallel:waiting"
+SIDES: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    "seeds, one after the other": [(TASK, ("--seed", "0")), (TASK, ("--seed", "1"))],
+    "seeds, two processes": [(TASK, ("--seeds", "2"))],
+    f"{TASK}, in step": [(TASK, ())],
+    f"{TASK}, --async": [(TASK, ("--async",))],
+    f"{SLOW}, in step": [(SLOW, ())],
+    f"{SLOW}, --async": [(SLOW, ("--async",))],
+}
+"""What is timed, each side as commands one after the other; every second side is compared with the one before it."""
+
 
 class Waiting(gymnasium.Wrapper):
     """An environment whose steps also take `WAIT_S` of doing nothing."""
@@ -71,20 +82,10 @@ def main() -> None:
         seconds(TASK, 200, Path(folder) / "warm", "--seeds", "2")  # programs are compiled and kept
         seconds(TASK, 200, Path(folder) / "warm-one")
         for i in range(options.repeats):
-            at = lambda name, i=i: Path(folder) / f"{name}-{i}"  # noqa: E731
-            sides = {
-                "seeds, one after the other": lambda at=at: sum(
-                    seconds(TASK, options.steps, at(f"one{seed}"), "--seed", seed) for seed in ("0", "1")
-                ),
-                "seeds, two processes": lambda at=at: seconds(TASK, options.steps, at("two"), "--seeds", "2"),
-            }
-            for task in (TASK, "parallel:waiting"):
-                for name, flags in (("in step", ()), ("--async", ("--async",))):
-                    sides[f"{task}, {name}"] = lambda task=task, name=name, flags=flags, at=at: seconds(
-                        task, options.steps, at(f"{task[:4]}{name}"), *flags
-                    )
-            for name, run in sides.items():
-                taken.setdefault(name, []).append(run())
+            for side, (name, runs) in enumerate(SIDES.items()):
+                at = [Path(folder) / f"{i}-{side}-{n}" for n in range(len(runs))]
+                took = [seconds(task, options.steps, to, *flags) for to, (task, flags) in zip(at, runs, strict=True)]
+                taken.setdefault(name, []).append(sum(took))
                 print(f"{name:45s} {taken[name][-1]:7.1f} s", flush=True)
     medians = {name: statistics.median(values) for name, values in taken.items()}
     names = list(medians)

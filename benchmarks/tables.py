@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from common import LOOP_PARTS, RESULTS
+
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
-RESULTS = Path(__file__).parent / "results"
-LOOP_PARTS = ("act", "env", "sample", "transfer", "update", "log", "other")
 
 
 def result(name: str) -> dict[str, Any]:

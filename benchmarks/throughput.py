@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import RESULTS, write_result
+from common import LOOP_PARTS, RESULTS, write_result
 from cost import update_flops
 
 from exporl.algos import make_algorithm
@@ -51,7 +51,6 @@ PEAK_SHAPES = ((2048, 256, 1024), (2048, 1024, 256), (4096, 1024, 1024))
 MORE = 20
 """Times as many runs of the small presets, whose updates are that much shorter and noisier."""
 LOOP_MODES = ("float32", "float32 filtered", "float32 cached")
-LOOP_PARTS = ("act", "env", "sample", "transfer", "update", "log", "other")
 
 
 def configuration(preset: str, kind: str, mode: str) -> RunConfig[Any]:

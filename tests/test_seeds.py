@@ -1,7 +1,6 @@
 """Many seeds: each equals its own single run, resumes singly and together, fails alone, stops with the others."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
+from test_asynchronous import StopAt
 from test_cli import SMALL, wait_for
 from test_train import newest, tiny
 
@@ -65,18 +65,6 @@ def test_seeds_in_one_program_equal_single_runs(tmp_path, no_key_checker):
     before = newest(tmp_path / "many" / "s4").stat().st_mtime_ns
     assert train_seeds(config, tmp_path / "many", 3, mode="vmap", resume=True)[1].summary == results[1].summary
     assert newest(tmp_path / "many" / "s4").stat().st_mtime_ns == before, "finished seeds are not repeated"
-
-
-class StopAt(Silent):
-    """SIGINT at an advance."""
-
-    def __init__(self, advances):
-        self.left = advances
-
-    def advance(self, steps, note):
-        self.left -= steps > 0
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_seeds_stop_at_one_step_and_resume_singly_and_together(tmp_path, no_key_checker):
