@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_train import newest, tiny
 
@@ -34,6 +34,7 @@ def no_wait(action) -> bool:
     return True
 
 
+@example(numerator=1, denominator=1, low=-3, spare=0, moves=[True])
 @settings(max_examples=30, deadline=None)
 @given(
     numerator=st.integers(1, 7),
@@ -46,6 +47,10 @@ def test_bounds_hold_and_one_side_can_always_go_on(numerator, denominator, low, 
     """Whatever is tried in whatever order: the error stays within its bounds, and never do both sides have to wait."""
     spi = Fraction(numerator, denominator)
     high = low + 1 - (-numerator // denominator) + spare
+    if high < 0:
+        with pytest.raises(ValueError, match=f"max_error must be at least 0, .* got {high}"):
+            limiter(spi, low, high)
+        return
     limit = limiter(spi, low, high, deadline_s=0.0)
     may_sample = lambda: no_wait(limit.may_sample)  # noqa: E731
     for insert in moves:

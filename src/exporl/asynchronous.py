@@ -39,7 +39,7 @@ class Limiter:
 
         Raises:
             ValueError: between the bounds there is no room for one sample and one insert: both threads could wait for
-                each other for ever.
+                each other for ever; or the error begins above its bound.
         """
         if max_error - min_error < 1 + samples_per_insert:
             raise ValueError(
@@ -48,6 +48,11 @@ class Limiter:
             )
         self.samples_per_insert, self.min_error, self.max_error = samples_per_insert, min_error, max_error
         self.inserts, self.samples, self.deadline_s = inserts, samples, deadline_s
+        if self.error > max_error:
+            raise ValueError(
+                f"max_error must be at least {float(self.error):g}, the error that {inserts} inserts and {samples} "
+                f"samples begin with, got {max_error}."
+            )
         self._changed, self._closed, self._paused, self._changes = threading.Condition(), False, False, 0
 
     @property
