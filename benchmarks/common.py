@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from exporl.runs import versions
+from exporl.run.directory import versions
 
 RESULTS = Path(__file__).parent / "results"
 LOOP_PARTS = ("act", "env", "sample", "transfer", "update", "log", "other")

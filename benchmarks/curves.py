@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from common import write_result
 
-from exporl.config import override
-from exporl.metrics import read_lines
-from exporl.presets import preset_config
-from exporl.stats import paired_difference, wilson
-from exporl.train import train
-from exporl.tuning import keep_compiled_programs
+from exporl.files.atomic import read_lines
+from exporl.report.stats import paired_difference, wilson
+from exporl.run.config import override
+from exporl.run.loop import train
+from exporl.run.presets import preset_config
+from exporl.speed.tuning import keep_compiled_programs
 
 FOLDER = Path("runs/curves")
 TASKS = {"metaworld/peg-insert-side-v3": 0.4, "metaworld/push-v3": 0.4}

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from common import write_result
 
-from exporl.metrics import read_lines
-from exporl.report import dip, read_run, write_report
-from exporl.stats import paired_difference
+from exporl.files.atomic import read_lines
+from exporl.report.page import dip, read_run, write_report
+from exporl.report.stats import paired_difference
 
 FOLDER = Path("runs/demo-seeds")
 

@@ -18,10 +18,10 @@ if hasattr(os, "sched_setaffinity"):  # before JAX starts its threads
 import numpy as np
 from common import write_result
 
-from exporl.config import override
-from exporl.metrics import read_lines
-from exporl.presets import preset_config
-from exporl.train import train
+from exporl.files.atomic import read_lines
+from exporl.run.config import override
+from exporl.run.loop import train
+from exporl.run.presets import preset_config
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from common import write_result
 
-from exporl.config import override
-from exporl.metrics import read_lines
-from exporl.presets import preset_config
-from exporl.report import dip, read_run
-from exporl.train import train
+from exporl.files.atomic import read_lines
+from exporl.report.page import dip, read_run
+from exporl.run.config import override
+from exporl.run.loop import train
+from exporl.run.presets import preset_config
 
 FOLDER = Path("runs/dip")
 TASKS = {"metaworld/assembly-v3": 0.3, "metaworld/peg-insert-side-v3": 0.4}

@@ -63,7 +63,7 @@ def waiting() -> Any:
 def seconds(task: str, steps: int, folder: Path, *more: str) -> float:
     """Wall-clock of one training command."""
     options = OPTIONS | {"task": task, "train.online-steps": steps, "run-dir": folder}
-    command = [sys.executable, "-c", "from exporl.cli import main; main()", "train", "expo"]
+    command = [sys.executable, "-c", "from exporl.cli.main import main; main()", "train", "expo"]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     began = time.perf_counter()

@@ -23,14 +23,15 @@ from typing import Any
 import numpy as np
 from common import RESULTS, write_result
 
-from exporl.config import override
 from exporl.data.episodes import Episode
 from exporl.data.formats import load_episodes, save_npz
 from exporl.envs.check import check_task
-from exporl.envs.task import Task, list_tasks, make_task
-from exporl.presets import preset_config
-from exporl.runs import summarize
-from exporl.train import train
+from exporl.envs.registry import list_tasks, make_task
+from exporl.envs.task import Task
+from exporl.run.config import override
+from exporl.run.directory import summarize
+from exporl.run.loop import train
+from exporl.run.presets import preset_config
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CASES: dict[str, tuple[str, float, int]] = {

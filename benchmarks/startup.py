@@ -24,9 +24,9 @@ from pathlib import Path
 import jax
 from exporl import override, preset_config
 from exporl.data.mixture import Mixture
-from exporl.session import Silent
-from exporl.train import Trainer
-from exporl.tuning import keep_compiled_programs
+from exporl.run.progress import Silent
+from exporl.run.loop import Trainer
+from exporl.speed.tuning import keep_compiled_programs
 data, folder, preset, what = sys.argv[1:]
 keep_compiled_programs()
 options = {"data.path": data, "train.offline_steps": 100 if what == "imitation" else 0, "train.random_steps": 0,

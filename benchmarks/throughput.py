@@ -30,9 +30,9 @@ from common import LOOP_PARTS, RESULTS, write_result
 from cost import update_flops
 
 from exporl.algos import make_algorithm
-from exporl.config import RunConfig, override
 from exporl.policies import make_base
-from exporl.presets import preset_config
+from exporl.run.config import RunConfig, override
+from exporl.run.presets import preset_config
 from exporl.types import Batch, Spec
 
 ADROIT = Spec((("state", (45,), "float32"),), 24)
@@ -199,8 +199,8 @@ def measure_acting(repeats: int) -> list[dict[str, Any]]:
 
 def measure_loop(mode: str, steps: int) -> dict[str, Any]:
     """Training on Meta-World with the tiny preset, simulator included, and where the time goes; pinned to one core."""
-    from exporl.session import Silent
-    from exporl.train import Trainer
+    from exporl.run.loop import Trainer
+    from exporl.run.progress import Silent
 
     spent = dict.fromkeys(LOOP_PARTS, 0.0)
 

@@ -10,7 +10,7 @@ from exporl.data.episodes import Episode, faults, fingerprint
 from exporl.data.formats import load_episodes
 from exporl.envs import adroit, make_task
 from exporl.envs.experts import adroit_action, load_policy
-from exporl.envs.task import env_seed
+from exporl.randomness import env_seed
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "adroit"
 FILES = ("pen-expert", "pen-mixed", "door-expert", "door-mixed", "relocate-expert", "relocate-mixed")

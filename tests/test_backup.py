@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import distance, random_batch, same, to_device, to_host
+from helpers.batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos.backup import NOISE_CRITICS, BackupConfig, make_backup
 from exporl.algos.expo import ExpoConfig, expo

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import distance, random_batch, same, to_device, to_host
+from helpers.batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos import make_algorithm
 from exporl.algos.bc import BcConfig, bc

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from exporl.cli import main
+from exporl.cli.main import main
 from exporl.data.episodes import Episode
 from exporl.data.formats import load_episodes, save_npz
 from exporl.envs import list_tasks, make_task

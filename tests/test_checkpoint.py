@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporl import checkpoint
-from exporl.checkpoint import CorruptCheckpointError
+from exporl.files import atomic, checkpoint
+from exporl.files.checkpoint import CorruptCheckpointError
 
 PARTS = {
     "learner": {
@@ -224,7 +224,7 @@ SAVER = """
 import sys
 from pathlib import Path
 import numpy as np
-from exporl import checkpoint
+from exporl.files import atomic, checkpoint
 
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 while True:
@@ -263,11 +263,11 @@ def test_a_process_killed_while_saving_always_leaves_a_loadable_checkpoint(tmp_p
 
 def test_text_is_replaced_in_one_step(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
-    checkpoint.write_text(path, "old")
+    atomic.write_text(path, "old")
     with monkeypatch.context() as patch:
         fail_at(patch, "os.fsync", 1)
         with pytest.raises(OSError, match="disk full"):
-            checkpoint.write_text(path, "new and longer")
+            atomic.write_text(path, "new and longer")
     assert path.read_text() == "old"
-    checkpoint.write_text(path, "new ü")
+    atomic.write_text(path, "new ü")
     assert path.read_bytes() == "new ü".encode()

@@ -5,19 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from helpers.runs import SMALL, wait_for
 
-from exporl.cli import main
-
-SMALL = [
-    "--base.width", "16", "--base.num-blocks", "1", "--base.time-dim", "8", "--base.num-steps", "2", "--algo.hidden", "16", "16",
-    "--algo.num-qs", "3", "--train.batch-size", "8", "--train.utd-ratio", "1", "--train.offline-steps", "10",
-    "--train.online-steps", "10", "--train.update-after", "2", "--train.critic-warmup-steps", "4", "--eval.every", "5",
-    "--eval.episodes", "3", "--log.every", "5", "--log.save-every", "5", "--data.demos", "4",
-]  # fmt: skip
+from exporl.cli.main import main
 
 
 @pytest.fixture
@@ -129,8 +121,3 @@ def test_control_c_saves_and_says_how_to_go_on(tmp_path):
     assert main(["train", "--resume", str(tmp_path / "run"), "--train.online-steps", str(done + 5)]) == 0
 
 
-def wait_for(path: Path, text: str, timeout_s: float = 120) -> None:
-    end = time.monotonic() + timeout_s
-    while not (path.is_file() and text in path.read_text()):
-        assert time.monotonic() < end, f"{path} never said {text}"
-        time.sleep(0.1)

@@ -8,9 +8,9 @@ import math
 import pytest
 
 from exporl.algos import ALGORITHMS, make_algorithm
-from exporl.config import RunConfig, check, differences, flatten, from_json, override, to_json
 from exporl.policies import make_base
-from exporl.presets import PRESETS, preset_config
+from exporl.run.config import RunConfig, check, differences, flatten, from_json, override, to_json
+from exporl.run.presets import PRESETS, preset_config
 from exporl.types import Spec
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2)

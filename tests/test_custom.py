@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from exporl.cli import main
+from exporl.cli.main import main
 from exporl.data.episodes import Episode
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.from_arrays import from_arrays

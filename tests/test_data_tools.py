@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporl.charts import histogram
-from exporl.cli import main
+from exporl.cli.main import main
 from exporl.data import convert
 from exporl.data.convert import Written, find_writer, good_episodes, scale_actions
 from exporl.data.describe import bars, describe
@@ -18,6 +17,7 @@ from exporl.data.episodes import Episode, fingerprint
 from exporl.data.formats import FORMATS, Format, Record, load_episodes, load_npz, save_npz
 from exporl.data.inspect import SAMPLE_ROWS, Moments, Sample, kinds, survey
 from exporl.envs import make_task
+from exporl.report.charts import histogram
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -396,7 +396,7 @@ def test_collect(tmp_path, capsys):
 
 def test_collect_needs_an_expert(tmp_path, capsys, monkeypatch):
     task = dataclasses.replace(make_task("probe/bandit"), collect=None, source="published files")
-    monkeypatch.setattr("exporl.envs.task.make_task", lambda name: task)
+    monkeypatch.setattr("exporl.envs.registry.make_task", lambda name: task)
     assert main(["data", "collect", "probe/bandit", "--output", str(tmp_path / "x.npz")]) == 2
     assert "has no scripted expert; its data comes from: published files" in capsys.readouterr().err
 

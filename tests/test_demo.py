@@ -2,8 +2,8 @@
 
 import pytest
 
-from exporl import presets
-from exporl.cli import main
+from exporl.cli.main import main
+from exporl.run import presets
 
 TINY = {
     "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16), "chunk_length": 2,

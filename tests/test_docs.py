@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import exporl
-from exporl.cli import COMMANDS, HELP
+from exporl.cli.main import COMMANDS, HELP
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from tables import PAGE, PARTS, fill
@@ -35,7 +35,7 @@ def test_every_logged_metric_has_its_formula_in_the_page():
     page = (ROOT / "docs" / "algorithms" / "expo.md").read_text()
     files = [
         ROOT / "src/exporl" / name
-        for name in ("algos/expo.py", "algos/common.py", "algos/backup.py", "policies/flow.py", "train.py")
+        for name in ("algos/expo.py", "algos/common.py", "algos/backup.py", "policies/flow.py", "run/loop.py")
     ]
     names = {
         n

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from exporl.cli import main
+from exporl.cli.main import main
 from exporl.data import download
 from exporl.data.download import DATASETS, LOCK, DownloadError, Source, digest, fetch, find_dataset
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import distance, random_batch, same, to_device, to_host
+from helpers.batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos import make_algorithm
 from exporl.algos.expo import ExpoConfig, expo
@@ -16,7 +16,7 @@ from exporl.ops.ensemble import random_members, take_members
 from exporl.ops.selection import per_candidate, select, take_candidate
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
-from exporl.report import DIAGNOSTICS
+from exporl.report.page import DIAGNOSTICS
 from exporl.types import Spec
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)

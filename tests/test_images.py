@@ -5,15 +5,16 @@ import itertools
 
 import numpy as np
 import pytest
-from test_train import tiny
+from helpers.runs import tiny
 
 from exporl.data.episodes import Episode
 from exporl.data.replay import Replay
 from exporl.envs import make_task
 from exporl.envs.probes import IMAGE_SPEC, SPEC
 from exporl.envs.task import state_spec
-from exporl.session import Silent, load_run
-from exporl.train import Trainer, train
+from exporl.run.loop import Trainer, train
+from exporl.run.progress import Silent
+from exporl.run.session import load_run
 from exporl.types import Spec, Step
 
 

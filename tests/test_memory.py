@@ -8,15 +8,15 @@ import weakref
 import numpy as np
 import pytest
 
-from exporl.config import override
 from exporl.data import memory
 from exporl.data.episodes import Episode, Normalizer
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
-from exporl.presets import preset_config
-from exporl.session import _given_away
-from exporl.train import train
+from exporl.run.config import override
+from exporl.run.loop import train
+from exporl.run.presets import preset_config
+from exporl.run.session import _given_away
 from exporl.types import Spec
 
 SPECS = [
@@ -116,7 +116,7 @@ def test_a_run_prints_its_plan_first(tmp_path):
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("exporl.session.available_bytes", lambda: 400)
+    monkeypatch.setattr("exporl.run.session.available_bytes", lambda: 400)
     changes = {"train.online_steps": 100}
     with pytest.raises(ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"):
         train(bandit_run(**changes), tmp_path / "run")

@@ -7,7 +7,8 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from exporl.metrics import MetricsWriter, append_line, read_lines
+from exporl.files.atomic import append_line, read_lines
+from exporl.run.metrics import MetricsWriter
 
 
 def write(path, *updates: dict[str, float], **fields):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import distance, random_batch, same
+from helpers.batches import distance, random_batch, same
 
 from exporl.nets.denoiser import Denoiser
 from exporl.ops.generative import ddpm_loss, flow_loss, vp_schedule

@@ -7,27 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
-from exporl.algos import BcConfig, ExpoConfig, RlpdConfig, make_algorithm
+from exporl.algos import make_algorithm
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
-from exporl.nets.critic import Critic
 from exporl.policies import BaseConfig, make_base
-
-DISCOUNT, HIDDEN = 0.9, (32,)
-CONFIGS = {
-    "expo": ExpoConfig(
-        num_base_samples=4, num_edit_samples=4, edit_scale=0.3, num_qs=3, hidden=HIDDEN, tau=0.1,
-        critic_learning_rate=3e-3, edit_learning_rate=3e-3, temperature_learning_rate=3e-3, decay_steps=0,
-        initial_temperature=0.02, acting_base="live",
-    ),
-    "rlpd": RlpdConfig(
-        num_qs=3, hidden=HIDDEN, tau=0.1, critic_learning_rate=3e-3, policy_learning_rate=1e-2,
-        temperature_learning_rate=3e-3, initial_temperature=0.01, target_entropy=-2.5,
-    ),
-    "bc": BcConfig(),
-}  # fmt: skip
 
 
 @functools.cache
@@ -52,24 +38,6 @@ def learn(name, kind, replay, **calls):
             batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
             state, metrics = chosen.update(state, batches, jax.random.key(i), phase=phase)
     return SimpleNamespace(algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics)
-
-
-def samples(act, learnt, num=500):
-    """Actions in the state in which episodes start."""
-    return np.asarray(act(learnt.acting, {"state": jnp.zeros((num, 2))}, jax.random.key(0)))[:, 0, 0]
-
-
-every_critic = jax.jit(Critic(HIDDEN, 3).apply)
-
-
-def value(learnt, state, action):
-    """Mean over the critics of Q at one state and action."""
-    state, action = jnp.asarray([state], jnp.float32), jnp.asarray([[[action]]], jnp.float32)
-    return float(every_critic(learnt.state.critic.params, {"state": state}, action).mean())
-
-
-def bandit_reward(actions):
-    return -np.abs(actions - 0.8).mean()
 
 
 @pytest.fixture(scope="module", params=["flow", "diffusion"])

@@ -1,16 +1,18 @@
 """Approximate backups still find values that are known: they must carry reward back through time."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from test_probes import CONFIGS, DISCOUNT, SPEC, SimpleNamespace, bandit_reward, collect, samples, value
+from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
 from exporl.algos import make_algorithm
 from exporl.data.mixture import Mixture
 from exporl.data.proposals import renew_proposals
 from exporl.data.replay import Replay
+from exporl.envs.probes import SPEC, collect
 from exporl.policies import BaseConfig, make_base
 
 BASE = BaseConfig(kind="diffusion", num_steps=3, width=16, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0)

@@ -10,12 +10,13 @@ import threading
 
 import jax
 import pytest
-from test_train import tiny
+from helpers.runs import tiny
 
-from exporl import processes
-from exporl.config import to_json
-from exporl.processes import OUTPUT, Job, run_processes
-from exporl.session import Silent
+from exporl.files.run_files import OUTPUT
+from exporl.parallel import processes
+from exporl.parallel.processes import Job, run_processes
+from exporl.run.config import to_json
+from exporl.run.progress import Silent
 
 
 def lines(file: io.StringIO) -> list[dict]:

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_state, snapshot, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_replay import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_state, snapshot, spec_of
 
 from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import renew_proposals

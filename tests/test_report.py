@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from exporl.config import to_json
-from exporl.presets import preset_config
-from exporl.report import Series, dip, line_chart, read_run, write_report
-from exporl.runs import versions
+from exporl.report.page import Series, dip, line_chart, read_run, write_report
+from exporl.run.config import to_json
+from exporl.run.directory import versions
+from exporl.run.presets import preset_config
 
 
 def outcome(successes, episodes=20):

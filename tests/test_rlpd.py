@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import distance, random_batch, same, to_device, to_host
+from helpers.batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos import make_algorithm
 from exporl.algos.rlpd import RlpdConfig, rlpd
 from exporl.nets.critic import Critic
-from exporl.report import DIAGNOSTICS
+from exporl.report.page import DIAGNOSTICS
 from exporl.types import Spec
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)

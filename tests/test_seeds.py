@@ -9,22 +9,20 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.runs import SMALL, StopAt, newest, tiny, wait_for
 from rich.console import Console
 from safetensors.numpy import load_file
-from test_asynchronous import StopAt
-from test_cli import SMALL, wait_for
-from test_train import newest, tiny
 
-from exporl import checkpoint
-from exporl.cli import main
-from exporl.config import override
-from exporl.console import Board
-from exporl.metrics import read_lines
-from exporl.runs import finished
-from exporl.seeds import train_seeds
-from exporl.session import Silent
-from exporl.stopping import Interrupted
-from exporl.train import train
+from exporl.cli.bars import Bars
+from exporl.cli.main import main
+from exporl.files import checkpoint
+from exporl.files.atomic import read_lines
+from exporl.parallel.seeds import train_seeds
+from exporl.run.config import override
+from exporl.run.directory import finished
+from exporl.run.loop import train
+from exporl.run.progress import Silent
+from exporl.run.stopping import Interrupted
 
 
 @pytest.fixture
@@ -152,12 +150,12 @@ def test_existing_seeds_are_refused_and_other_options_too(tmp_path, capsys):
 
 def test_progress_of_all_seeds_in_one_line():
     out = io.StringIO()
-    board = Board(Console(file=out, width=200), interval_s=0.0)
-    one, two = board.row("s0"), board.row("s1")
+    bars = Bars(Console(file=out, width=200), interval_s=0.0)
+    one, two = bars.add("s0"), bars.add("s1")
     one.phase("expo", 100, 40)
     one.advance(30, "5 env steps/s")
     two.say("collecting")
-    board.close()
+    bars.close()
     last, said = out.getvalue().splitlines()[-2:]
     assert last.startswith("s0 expo 70/100, about ") and last.endswith("s left, 5 env steps/s | s1 waiting")
     assert said == "s1: collecting"

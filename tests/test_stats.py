@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from exporl.stats import Z95, paired_difference, wilson
+from exporl.report.stats import Z95, paired_difference, wilson
 
 
 def solved(successes: int, trials: int) -> tuple[float, float]:

@@ -10,8 +10,9 @@ import pytest
 from exporl.data.episodes import Episode, Normalizer, fingerprint, validate_episodes
 from exporl.envs import list_tasks, make_task
 from exporl.envs import metaworld as ours
-from exporl.envs.task import env_seed, sparse_reward
+from exporl.envs.task import sparse_reward
 from exporl.envs.wrappers import NormalizedObservation
+from exporl.randomness import env_seed
 
 PROBES = ("bandit", "delay", "terminal", "timeout", "image")
 VARIED = ("reach-v3", "peg-insert-side-v3", "door-open-v3", "stick-pull-v3", "assembly-v3", "soccer-v3")

@@ -13,38 +13,18 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from helpers.runs import evaluations, newest, tiny
 from safetensors.numpy import load_file
 
-from exporl import checkpoint
-from exporl.config import override
-from exporl.metrics import read_lines
-from exporl.presets import preset_config
-from exporl.runs import CHECKPOINTS, load_config
-from exporl.session import Silent, load_run
-from exporl.train import Interrupted, Trainer, train
-
-TINY = {
-    "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16),
-    "algo.num_base_samples": 2, "algo.num_edit_samples": 2, "algo.num_qs": 3, "train.batch_size": 8,
-    "train.utd_ratio": 2, "train.offline_steps": 20, "train.online_steps": 24, "train.update_after": 4,
-    "train.critic_warmup_steps": 6, "eval.every": 12, "eval.episodes": 4, "eval.num_envs": 2, "log.every": 6,
-    "log.save_every": 12, "data.demos": 6, "data.demo_noise": 0.05,
-}  # fmt: skip
-
-
-def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
-    options = {k: v for k, v in TINY.items() if algorithm != "rlpd" or "base" not in k}
-    if algorithm == "rlpd":
-        options |= {"train.offline_steps": 0, "train.critic_warmup_steps": 0, "train.random_steps": 6}
-        options.pop("algo.num_edit_samples", None)
-    if algorithm == "bc":
-        options = {k: v for k, v in options.items() if not k.startswith("algo.")}
-    config = override(preset_config(algorithm, "tiny", task), options | changes)
-    return dataclasses.replace(config, seed=seed)
-
-
-def newest(run: Path) -> Path:
-    return max((run / CHECKPOINTS).glob("checkpoint-*"))
+from exporl.files import checkpoint
+from exporl.files.atomic import read_lines
+from exporl.files.run_files import CHECKPOINTS
+from exporl.run.config import override
+from exporl.run.directory import load_config
+from exporl.run.loop import Trainer, train
+from exporl.run.progress import Silent
+from exporl.run.session import load_run
+from exporl.run.stopping import Interrupted
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -58,10 +38,6 @@ def assert_same_run(a: Path, b: Path) -> None:
     (_, one), (_, two) = checkpoint.load(newest(a)), checkpoint.load(newest(b))
     for name in ("updates", "offline_steps", "critic_steps", "last_eval", "rollout", "data"):
         assert one[name] == two[name], name
-
-
-def evaluations(run: Path) -> list[dict]:
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_lines(run / "eval.jsonl")]
 
 
 @pytest.mark.parametrize(
@@ -124,9 +100,9 @@ def test_killed_run_goes_on_exactly(tmp_path):
     script = f"""
         import os, signal
         from pathlib import Path
-        from exporl.runs import load_config
-        from exporl.session import Silent
-        from exporl.train import train
+        from exporl.run.directory import load_config
+        from exporl.run.progress import Silent
+        from exporl.run.loop import train
         class Kill(Silent):
             steps = 0
             def advance(self, steps, note):

@@ -3,15 +3,15 @@
 import jax
 import numpy as np
 import pytest
-from batches import same
-from test_train import evaluations, newest, tiny
+from helpers.batches import same
+from helpers.runs import evaluations, newest, tiny
 
-from exporl import checkpoint
-from exporl.config import override
-from exporl.learner import SAMPLE, run_rng
-from exporl.metrics import read_lines
-from exporl.session import Silent
-from exporl.train import Trainer, train
+from exporl.files import checkpoint
+from exporl.files.atomic import read_lines
+from exporl.randomness import SAMPLE, run_rng
+from exporl.run.config import override
+from exporl.run.loop import Trainer, train
+from exporl.run.progress import Silent
 
 CACHED = {"algo.backup": "cached", "algo.cache_refresh": 4}
 FILTERED = {"algo.backup": "filtered", "algo.filter_acting": True, "precision": "bfloat16"}

@@ -7,8 +7,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from exporl import override, preset_config, tuning
-from exporl.session import Session, Silent
+from exporl import override, preset_config
+from exporl.run.progress import Silent
+from exporl.run.session import Session
+from exporl.speed import tuning
 
 TINY = {"base.width": 16, "base.num_blocks": 1, "algo.hidden": (16,), "train.offline_steps": 0, "data.demos": 2,
         "algo.backup": "fresh"}  # fmt: skip
@@ -110,7 +112,7 @@ def test_a_cache_that_cannot_be_written_costs_only_a_measurement(no_cache_chosen
 @pytest.mark.parametrize("pays", [True, False])
 def test_auto_is_measured_once_and_remembered(pays, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("exporl.session.hoisting_pays", lambda *sizes: asked.append(sizes) or pays)
+    monkeypatch.setattr("exporl.run.session.hoisting_pays", lambda *sizes: asked.append(sizes) or pays)
     config = override(preset_config("expo", "tiny", "probe/bandit"), TINY)
     for _ in range(2):
         session = Session(config, tmp_path, Silent())
@@ -121,6 +123,6 @@ def test_auto_is_measured_once_and_remembered(pays, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_nothing_is_measured_where_nothing_can_be_hoisted(backup, tmp_path, monkeypatch):
-    monkeypatch.setattr("exporl.session.hoisting_pays", lambda *sizes: pytest.fail("measured"))
+    monkeypatch.setattr("exporl.run.session.hoisting_pays", lambda *sizes: pytest.fail("measured"))
     config = override(preset_config("expo", "tiny", "probe/bandit"), TINY | {"algo.backup": backup})
     assert Session(config, tmp_path, Silent())._algo_options().hoist_sampling is False

@@ -1,25 +1,88 @@
-"""exporl: stable reinforcement learning with expressive policies (EXPO, arXiv 2507.07986), exact and fast."""
+"""exporl: stable reinforcement learning with expressive policies (EXPO, arXiv 2507.07986), exact and fast.
 
-from exporl.algos import ALGORITHMS, Algorithm, make_algorithm
-from exporl.algos.bc import BcConfig, bc
-from exporl.algos.expo import ExpoConfig, expo
-from exporl.algos.rlpd import RlpdConfig, rlpd
-from exporl.config import DataConfig, EvalConfig, LogConfig, RunConfig, TrainConfig, override
-from exporl.data.episodes import Episode, Normalizer, validate_episodes
-from exporl.data.formats import ReadOptions, load_episodes, load_npz, save_npz
-from exporl.data.from_arrays import from_arrays
-from exporl.data.mixture import Mixture
-from exporl.data.replay import Replay
-from exporl.envs import Task, check_task, custom_task, list_tasks, make_task
-from exporl.evaluate import EvalResult, evaluate
-from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
-from exporl.presets import PRESETS, preset_config
-from exporl.report import write_report
-from exporl.runs import load_config
-from exporl.seeds import SeedResult, train_seeds
-from exporl.session import load_run
-from exporl.train import train
-from exporl.types import Batch, Spec, Step
+Every public name is imported when it is first used: `import exporl` alone is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same to Python
+    from exporl.acting.evaluate import EvalResult, evaluate
+    from exporl.algos import ALGORITHMS, Algorithm, make_algorithm
+    from exporl.algos.bc import BcConfig, bc
+    from exporl.algos.expo import ExpoConfig, expo
+    from exporl.algos.rlpd import RlpdConfig, rlpd
+    from exporl.data.episodes import Episode, Normalizer, validate_episodes
+    from exporl.data.formats import ReadOptions, load_episodes, load_npz, save_npz
+    from exporl.data.from_arrays import from_arrays
+    from exporl.data.mixture import Mixture
+    from exporl.data.replay import Replay
+    from exporl.envs.check import check_task
+    from exporl.envs.custom import custom_task
+    from exporl.envs.registry import list_tasks, make_task
+    from exporl.envs.task import Task
+    from exporl.parallel.seeds import SeedResult, train_seeds
+    from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
+    from exporl.report.page import write_report
+    from exporl.run.config import DataConfig, EvalConfig, LogConfig, RunConfig, TrainConfig, override
+    from exporl.run.directory import load_config
+    from exporl.run.loop import train
+    from exporl.run.presets import PRESETS, preset_config
+    from exporl.run.session import load_run
+    from exporl.spec import Spec, Step
+    from exporl.types import Batch
+
+_HOME = {
+    "ALGORITHMS": "exporl.algos",
+    "Algorithm": "exporl.algos",
+    "BaseConfig": "exporl.policies",
+    "BasePolicy": "exporl.policies",
+    "Batch": "exporl.types",
+    "BcConfig": "exporl.algos.bc",
+    "DataConfig": "exporl.run.config",
+    "Episode": "exporl.data.episodes",
+    "EvalConfig": "exporl.run.config",
+    "EvalResult": "exporl.acting.evaluate",
+    "ExpoConfig": "exporl.algos.expo",
+    "LogConfig": "exporl.run.config",
+    "Mixture": "exporl.data.mixture",
+    "Normalizer": "exporl.data.episodes",
+    "PRESETS": "exporl.run.presets",
+    "ReadOptions": "exporl.data.formats",
+    "Replay": "exporl.data.replay",
+    "RlpdConfig": "exporl.algos.rlpd",
+    "RunConfig": "exporl.run.config",
+    "SeedResult": "exporl.parallel.seeds",
+    "Spec": "exporl.spec",
+    "Step": "exporl.spec",
+    "Task": "exporl.envs.task",
+    "TrainConfig": "exporl.run.config",
+    "bc": "exporl.algos.bc",
+    "check_task": "exporl.envs.check",
+    "custom_task": "exporl.envs.custom",
+    "diffusion": "exporl.policies",
+    "evaluate": "exporl.acting.evaluate",
+    "expo": "exporl.algos.expo",
+    "flow": "exporl.policies",
+    "from_arrays": "exporl.data.from_arrays",
+    "list_tasks": "exporl.envs.registry",
+    "load_config": "exporl.run.directory",
+    "load_episodes": "exporl.data.formats",
+    "load_npz": "exporl.data.formats",
+    "load_run": "exporl.run.session",
+    "make_algorithm": "exporl.algos",
+    "make_base": "exporl.policies",
+    "make_task": "exporl.envs.registry",
+    "override": "exporl.run.config",
+    "preset_config": "exporl.run.presets",
+    "rlpd": "exporl.algos.rlpd",
+    "save_npz": "exporl.data.formats",
+    "train": "exporl.run.loop",
+    "train_seeds": "exporl.parallel.seeds",
+    "validate_episodes": "exporl.data.episodes",
+    "write_report": "exporl.report.page",
+}
+"""Public name -> module that defines it."""
 
 __all__ = [
     "ALGORITHMS",
@@ -71,3 +134,17 @@ __all__ = [
     "validate_episodes",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on its first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, imported or not, and what every module has."""
+    return sorted({*globals(), *__all__})

@@ -6,15 +6,29 @@ Axis letters, used in every signature and written in this order:
 Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 0 (noise) to 1 (data).
 """
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Key, PyTree
+
+from exporl.spec import PARTIAL, Phase, Precision, Spec, Step
+
+__all__ = [
+    "PARTIAL",
+    "AnyArray",
+    "Batch",
+    "KeyArray",
+    "Metrics",
+    "Observation",
+    "Params",
+    "Phase",
+    "Precision",
+    "Spec",
+    "Step",
+]
 
 if TYPE_CHECKING:
     AnyArray = jax.Array | np.ndarray
@@ -26,46 +40,6 @@ Metrics = dict[str, Float[Array, ""]]
 Observation = Mapping[str, AnyArray]
 """Flat dictionary: low-dimensional entries float32 [..., o], images uint8 [..., H, W, C]."""
 KeyArray = Key[Array, ""]
-PARTIAL = ("_prior", "_online")
-"""Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere is a fault."""
-Precision = Literal["float32", "bfloat16"]
-"""Of matrix products in sampling and ranking; parameters, optimisers, TD targets and training are always float32."""
-Phase = Literal["pretrain", "critic_pretrain", "online"]
-"""What one update call learns: the base by imitation; the critic (and edits) on prior data; everything."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """All that a network needs to know about a task. Hashable, so compiled functions can close over it."""
-
-    observation: tuple[tuple[str, tuple[int, ...], str], ...]
-    """(key, shape, dtype) of every observation entry, without batch axes."""
-    action_dim: int
-    """Dimensions a of one action, each in [-1, 1]."""
-    chunk_length: int = 1
-    """Actions h that the policy predicts at once."""
-
-    def example(self) -> tuple[dict[str, Array], Float[Array, "1 h a"]]:
-        """Zeros of the right shapes with a batch of one: (observation, action chunk)."""
-        observation = {name: jnp.zeros((1, *shape), dtype) for name, shape, dtype in self.observation}
-        return observation, jnp.zeros((1, self.chunk_length, self.action_dim))
-
-
-class Step(NamedTuple):
-    """One environment step on the host: NumPy, unbatched, in the words of Gymnasium."""
-
-    observation: dict[str, np.ndarray]
-    action: np.ndarray
-    """[a], the action that was executed (after clipping)."""
-    reward: float
-    """In the task's learning convention, see `Task.reward`."""
-    terminated: bool
-    """A true end: nothing can be gained afterwards, the value beyond it is 0."""
-    truncated: bool
-    """Stopped from outside (a time limit): the episode ends, the value beyond it does not."""
-    next_observation: dict[str, np.ndarray]
-    success: bool = False
-    """The task's own measure of success at this step."""
 
 
 @struct.dataclass

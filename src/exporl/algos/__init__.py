@@ -1,6 +1,5 @@
 """Algorithms: one file each, registered here by name."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from exporl.algos.common import Algorithm
 from exporl.algos.expo import ExpoConfig, expo
 from exporl.algos.rlpd import RlpdConfig, rlpd
 from exporl.policies import BasePolicy
+from exporl.suggest import closest
 from exporl.types import Precision, Spec
 
 ALGORITHMS: dict[str, tuple[type, Callable[..., Algorithm]]] = {
@@ -17,12 +17,6 @@ ALGORITHMS: dict[str, tuple[type, Callable[..., Algorithm]]] = {
     "bc": (BcConfig, bc),
 }
 """Name -> (configuration class, constructor)."""
-
-
-def closest(name: str, known: Any) -> str:
-    """A sentence naming the closest known name and all of them, for error messages."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return (f"Did you mean {match[0]!r}? " if match else "") + f"Known: {', '.join(sorted(known))}."
 
 
 def make_algorithm(

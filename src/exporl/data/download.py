@@ -5,7 +5,6 @@ it in a lock file beside the data, and every later one must agree with it.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import http.client
 import json
@@ -15,6 +14,8 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from exporl.suggest import closest
 
 LOCK = "downloads.lock.json"
 TIMEOUT_S = 30.0
@@ -84,9 +85,8 @@ def find_dataset(name: str) -> tuple[Source, ...]:
         ValueError: unknown name; names the closest.
     """
     if name not in DATASETS:
-        match = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.4)
-        hint = f"Did you mean {match[0]!r}? " if match else ""
-        raise ValueError(f"unknown data set {name!r}. {hint}`exporl data download --list` shows all {len(DATASETS)}.")
+        rest = f"`exporl data download --list` shows all {len(DATASETS)}."
+        raise ValueError(f"unknown data set {name!r}. {closest(name, DATASETS, rest)}")
     return DATASETS[name]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from exporl.types import Spec
+from exporl.spec import Spec
 
 
 @dataclasses.dataclass(frozen=True)

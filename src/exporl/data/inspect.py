@@ -9,7 +9,7 @@ import numpy as np
 
 from exporl.data.episodes import Episode, faults, fingerprint
 from exporl.data.formats.record import Record
-from exporl.types import Spec
+from exporl.spec import Spec
 
 SATURATED = 0.999
 """An action dimension counts as saturated from this magnitude on."""

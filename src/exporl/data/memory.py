@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporl.types import Spec
+from exporl.spec import Spec
 
 _FLAGS = 5
 """One byte each per row: step or not, can start a chunk, terminated, truncated, success."""

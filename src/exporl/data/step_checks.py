@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from exporl.types import Spec, Step
+from exporl.spec import Spec, Step
 
 _LARGEST = np.float64(np.finfo(np.float32).max)
 """Beyond it, what is finite in the environment would be stored as infinity."""

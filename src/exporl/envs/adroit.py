@@ -22,7 +22,7 @@ from exporl.data.episodes import Episode
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.experts import adroit_action, load_policy
 from exporl.envs.task import Family, Reward, Task, sparse_reward
-from exporl.types import Spec
+from exporl.spec import Spec
 
 NAMES = ("pen", "door", "relocate", "hammer")
 HORIZONS = {"pen": 100, "door": 200, "relocate": 200, "hammer": 200}

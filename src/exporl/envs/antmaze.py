@@ -26,7 +26,7 @@ from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.experts import ant_action, load_policy
 from exporl.envs.mazes import D4RL_GOALS, GOAL_RADIUS, HORIZON, MazeEnv, goal_of, next_cell, until_success
 from exporl.envs.task import Family, Reward, Task, sparse_reward
-from exporl.types import Spec
+from exporl.spec import Spec
 
 _MAPS = {
     "umaze": "U_MAZE",

@@ -10,7 +10,8 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.check_case import Case, Play, Skip, floats, long_play, play_episode, random_actions
 from exporl.envs.check_data import demonstrations, rewards, statistics
-from exporl.envs.task import Task, env_seed, state_spec
+from exporl.envs.task import Task, state_spec
+from exporl.randomness import env_seed
 
 SHORT = 25
 """Steps of the episodes that are played several times."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from exporl.data.episodes import Normalizer, faults
 from exporl.envs.check_case import Case, Skip, long_play, play_episode, random_actions
-from exporl.envs.task import env_seed
+from exporl.randomness import env_seed
 
 SPARSE, ENOUGH = 4, 60
 """A reward that takes at most so many different values in so many steps is sparse, and compared value by value."""

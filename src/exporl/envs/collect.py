@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
-from exporl.envs.task import env_seed
+from exporl.randomness import env_seed
 
 Expert = Callable[[dict[str, np.ndarray], dict[str, Any]], np.ndarray]
 """(observation, info) -> wanted action [a]; what lies outside [-1, 1] is clipped."""

@@ -1,7 +1,6 @@
 """A user's own gymnasium environment as a task."""
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import math
@@ -15,7 +14,8 @@ import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.envs.task import Reward, Task, sparse_reward
-from exporl.types import Spec
+from exporl.spec import Spec
+from exporl.suggest import closest
 
 Success = str | Callable[[float, bool, dict[str, Any]], bool]
 """Name of an info entry, or a function of (reward, terminated, info) of a step."""
@@ -110,9 +110,7 @@ def import_task(name: str, reward: Reward) -> Task:
     function: Any = getattr(module, function_name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        match = difflib.get_close_matches(function_name, known, n=1)
-        hint = f" Did you mean {match[0]!r}?" if match else ""
-        raise ValueError(f"{module_name} has no function {function_name!r}.{hint}")
+        raise ValueError(f"{module_name} has no function {function_name!r}. {closest(function_name, known)}")
     try:
         made = function()
     except Exception as error:

@@ -12,7 +12,7 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.task import Family, Reward, Task, sparse_reward
-from exporl.types import Spec
+from exporl.spec import Spec
 
 HORIZON = 100
 """Steps of 0.2 s per episode; the package allows 500, of which parking takes about 50."""

@@ -10,7 +10,7 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.task import Family, Reward, Task, sparse_reward
-from exporl.types import Spec
+from exporl.spec import Spec
 
 HORIZON = 200
 """Steps per episode, as in the demonstrations."""

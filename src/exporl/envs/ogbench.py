@@ -22,7 +22,7 @@ from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.mazes import GOAL_RADIUS, HORIZON, MazeEnv, goal_of, until_success
 from exporl.envs.ogbench_experts import manipulation_expert
 from exporl.envs.task import Family, Reward, Task, sparse_reward
-from exporl.types import Spec
+from exporl.spec import Spec
 
 
 class Scenery(NamedTuple):

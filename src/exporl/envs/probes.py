@@ -16,7 +16,7 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.collect import announce
 from exporl.envs.task import Family, Reward, Task
-from exporl.types import Spec
+from exporl.spec import Spec
 
 SPEC = Spec((("state", (2,), "float32"),), action_dim=1)
 IMAGE_SPEC = Spec((("image", (8, 8, 3), "uint8"), *SPEC.observation), action_dim=1)

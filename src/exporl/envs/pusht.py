@@ -15,7 +15,7 @@ import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.envs.task import Family, Reward, Task, sparse_reward
-from exporl.types import Spec
+from exporl.spec import Spec
 
 HORIZON = 300
 """Steps per episode, as the package registers it."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.envs.global_random import seeded_global_random
-from exporl.types import Spec
+from exporl.spec import Spec
 
 CONTROL_HZ = 20.0
 _WIDTHS = {"bins": 6, "flags": 2, "hinge": 1, "peg": 3}

@@ -1,16 +1,13 @@
-"""The task record and the registry of task families."""
+"""The record of a task, and what families of tasks share."""
 
 import dataclasses
-import difflib
-import importlib.util
 from collections.abc import Callable
 from typing import Literal
 
 import gymnasium
-import numpy as np
 
 from exporl.data.episodes import Episode
-from exporl.types import Spec
+from exporl.spec import Spec
 
 Reward = Literal["-1/0", "0/1", "env"]
 """-1 per step and 0 at success, 0 per step and 1 at success, or whatever the environment pays."""
@@ -66,42 +63,24 @@ class Family:
     """Observation, action, horizon, reward and data in one line."""
 
 
-def _families() -> dict[str, Family]:
-    from exporl.envs import (  # the families import this file
-        adroit,
-        antmaze,
-        driving,
-        metaworld,
-        mimicgen,
-        ogbench,
-        probes,
-        pusht,
-        robomimic,
-    )
-
-    return {
-        "adroit": adroit.FAMILY,
-        "antmaze": antmaze.FAMILY,
-        "driving": driving.FAMILY,
-        "metaworld": metaworld.FAMILY,
-        "mimicgen": mimicgen.FAMILY,
-        "ogbench": ogbench.FAMILY,
-        "probe": probes.FAMILY,
-        "pusht": pusht.FAMILY,
-        "robomimic": robomimic.FAMILY,
-    }
-
-
 def sparse_reward(kind: Reward, default: Reward = "-1/0") -> Callable[[float], float]:
     """The transform of a 0/1 success reward into a convention.
 
     Raises:
         ValueError: unknown convention.
     """
-    transforms = {"-1/0": lambda r: r - 1.0, "0/1": lambda r: r, "env": lambda r: r}
+    transforms: dict[str, Callable[[float], float]] = {"-1/0": _minus_one, "0/1": _as_it_is, "env": _as_it_is}
     if kind not in transforms:
         raise ValueError(f"reward must be one of {', '.join(transforms)}; got {kind!r}.")
     return transforms[kind]
+
+
+def _minus_one(reward: float) -> float:
+    return reward - 1.0
+
+
+def _as_it_is(reward: float) -> float:
+    return reward
 
 
 def state_spec(spec: Spec) -> Spec:
@@ -118,41 +97,3 @@ def state_spec(spec: Spec) -> Spec:
             "from yet. Add a low-dimensional entry, such as {'state': float32 [o]}, to the task."
         )
     return dataclasses.replace(spec, observation=low)
-
-
-def list_tasks() -> list[tuple[str, Family]]:
-    """All task names, `family/name`, with their family."""
-    return [(f"{family}/{name}", record) for family, record in _families().items() for name in record.names]
-
-
-def make_task(name: str, reward: Reward = "-1/0") -> Task:
-    """A task by name.
-
-    Args:
-        name: `family/name`, see `exporl tasks`, or `module:function` of your own, see `exporl.envs.custom`.
-        reward: the learning reward.
-
-    Raises:
-        ValueError: unknown task (names the closest), unknown reward convention, or a module that is of no use.
-        ModuleNotFoundError: the task's package is not installed; names the command that installs it.
-    """
-    if ":" in name:
-        from exporl.envs.custom import import_task  # it imports this file
-
-        return import_task(name, reward)
-    known = dict(list_tasks())
-    if name not in known:
-        match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"Did you mean {match[0]!r}? " if match else ""
-        raise ValueError(f"unknown task {name!r}. {hint}`exporl tasks` lists all {len(known)}.")
-    family = known[name]
-    if family.module is not None and importlib.util.find_spec(family.module) is None:
-        raise ModuleNotFoundError(
-            f"task {name!r} needs the package {family.module!r}. Install it with: pip install 'exporl[{family.extra}]'"
-        )
-    return family.make(name.split("/", 1)[1], reward)
-
-
-def env_seed(*counters: int) -> int:
-    """A seed for one episode from non-negative counters (run seed, stream, episode): well mixed and reproducible."""
-    return int(np.random.SeedSequence(counters).generate_state(1)[0])

@@ -1,0 +1,1 @@
+"""Acting in environments: for training, and to evaluate."""

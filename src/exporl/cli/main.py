@@ -1,0 +1,58 @@
+"""The command line: finds the command and turns its errors into sentences. Commands are imported when they are used."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from exporl.cli.status import FAILED, STOPPED
+from exporl.suggest import closest
+
+HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
+
+  exporl demo                      imitation, then EXPO and RLPD on a robot task, and a report: start here
+  exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train expo --help` lists every option
+  exporl train ALGO ... --seeds 8  many seeds: one process per core, or one program on an accelerator
+  exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
+  exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
+  exporl report RUN [RUN ...]      one HTML page about one or more runs
+  exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
+  exporl check TASK                whether a task, or your own environment, keeps every promise, and how to mend it
+  exporl presets [ALGO [PRESET]]   named option sets, every number with its source
+  exporl data COMMAND              inspect, validate, convert, collect and download files of episodes
+"""
+COMMANDS = {
+    "demo": "exporl.cli.demo:demo_command",
+    "train": "exporl.cli.train:train_command",
+    "eval": "exporl.cli.runs:eval_command",
+    "report": "exporl.cli.runs:report_command",
+    "tasks": "exporl.cli.tasks:tasks_command",
+    "check": "exporl.cli.tasks:check_command",
+    "presets": "exporl.cli.presets:presets_command",
+    "data": "exporl.cli.data:data_command",
+}
+"""Name -> module:function; the function takes the remaining arguments and returns the exit status."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 for success, 2 for a mistake in the request, 130 when stopped by a signal."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"error: unknown command {args[0]!r}. {closest(args[0], COMMANDS, '')}".rstrip(), file=sys.stderr)
+        print(HELP, file=sys.stderr)
+        return FAILED
+    try:
+        module, function = COMMANDS[args[0]].split(":")
+        return getattr(importlib.import_module(module), function)(args[1:])
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint is intact", file=sys.stderr)
+        return STOPPED

@@ -1,0 +1,94 @@
+"""The commands about tasks: `exporl tasks` and `exporl check`."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from exporl.cli.status import FAILED
+from exporl.data.formats import load_episodes
+from exporl.envs.check import check_task
+from exporl.envs.registry import list_tasks, make_task
+from exporl.envs.task import Family
+from exporl.suggest import closest
+
+COLORS = {"pass": "green", "fail": "red", "skip": "yellow"}
+
+
+def tasks_command(args: list[str]) -> int:
+    """`exporl tasks [FAMILY]`."""
+    parser = argparse.ArgumentParser(prog="exporl tasks", description="List the task families, or one family's tasks.")
+    parser.add_argument("family", nargs="?", help="list every task of this family")
+    name = parser.parse_args(args).family
+    families: dict[str, Family] = {task.split("/", 1)[0]: family for task, family in list_tasks()}
+    if name is None:
+        table = Table("family", "tasks", "observation, action, horizon, reward, data", "install", title="Families")
+        for family, record in families.items():
+            table.add_row(family, str(len(record.names)), record.summary, _install(record))
+        Console().print(table)
+        print("exporl tasks FAMILY lists its tasks; exporl check TASK plays one. Yours: --task module:function")
+        return 0
+    if name not in families:
+        rest = f"There are {', '.join(families)}."
+        raise ValueError(f"unknown family {name!r}. {closest(name, families, rest)}")
+    record = families[name]
+    table = Table(
+        "task", "observation", "action", "steps", "the environment pays", "demonstrations", title=record.summary
+    )
+    for short in record.names:
+        try:
+            task = record.make(short, "env")
+        except (ModuleNotFoundError, ValueError) as error:
+            table.add_row(f"{name}/{short}", escape(str(error)))
+            continue
+        entries = ", ".join(f"{entry} {'x'.join(map(str, shape))}" for entry, shape, _ in task.spec.observation)
+        note = f": {task.observation_note}" if task.observation_note else ""
+        source = task.source or "files"
+        row = (f"{name}/{short}", entries + note, str(task.spec.action_dim), str(task.max_episode_steps))
+        table.add_row(
+            *map(escape, (*row, task.reward_note, source + ("" if task.collect else " (read with --data.path)")))
+        )
+    Console().print(table)
+    print(f"install: {_install(record, markup=False)}")
+    return 0
+
+
+def _install(record: Family, markup: bool = True) -> str:
+    """The command that installs what a family needs, and whether that is done."""
+    if record.module is None:
+        return "nothing"
+    command = f"pip install 'exporl[{record.extra}]'"
+    installed = importlib.util.find_spec(record.module) is not None
+    return (escape(command) if markup else command) + (" (installed)" if installed else " (not installed)")
+
+
+def check_command(args: list[str]) -> int:
+    """`exporl check TASK [--data PATH] [--demos N] [--noise S] [--seed S] [--reward R]`."""
+    parser = argparse.ArgumentParser(
+        prog="exporl check",
+        description="Play a task, check that it keeps every promise, and say how to mend those it does not.",
+    )
+    parser.add_argument("task", help="family/name, or module:function of your own environment")
+    parser.add_argument("--data", type=Path, help="file or folder of episodes; default: collect from the task's expert")
+    parser.add_argument("--demos", type=int, default=3, help="episodes to collect, or read from --data (default 3)")
+    parser.add_argument("--noise", type=float, default=0.1, help="action noise of collected episodes (default 0.1)")
+    parser.add_argument("--reward", default="-1/0", help="learning reward: -1/0 (default), 0/1 or env")
+    parser.add_argument("--seed", type=int, default=0, help="seed of starts and actions (default 0)")
+    options = parser.parse_args(args)
+    if options.demos < 0 or options.noise < 0 or options.seed < 0:
+        raise ValueError("--demos, --noise and --seed must be at least 0.")
+    task, episodes = make_task(options.task, options.reward), None
+    if options.data is not None:
+        episodes = load_episodes(options.data, options.demos or None, adapt=task.adapt)
+    table, failed = Table("check", "", "what was found, and how to mend it"), 0
+    for name, status, detail in check_task(
+        task, episodes, demos=options.demos, demo_noise=options.noise, seed=options.seed
+    ):
+        table.add_row(name, f"[{COLORS[status]}]{status}", escape(detail))
+        failed += status == "fail"
+    Console().print(table)
+    print(f"{options.task}: " + (f"{failed} promises broken" if failed else "keeps its promises"))
+    return FAILED if failed else 0

@@ -1,0 +1,1 @@
+"""Files that are never half written, checkpoints, and the names of a run directory's files."""

@@ -1,0 +1,36 @@
+"""Files replaced in one step, and files of JSON lines that a crash may cut off."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file and waits until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file in one step: readers see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    write_bytes(temporary, text.encode())
+    temporary.replace(path)
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Appends one JSON line."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All complete JSON lines of a file (none if it does not exist); a last line cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,124 @@
+"""Checkpoints: written new, then renamed; checked on load; no pickle."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from exporl.files.atomic import write_bytes
+
+MANIFEST = "manifest.json"
+PREFIX = "checkpoint-"
+
+
+class CorruptCheckpointError(ValueError):
+    """A checkpoint whose files are missing, truncated or altered."""
+
+
+def save(
+    folder: Path, step: int, parts: Mapping[str, Mapping[str, np.ndarray]], record: dict[str, Any], keep: int
+) -> Path:
+    """Writes `folder/checkpoint-<step>` and removes all but the newest `keep`.
+
+    Every part becomes one safetensors file. All files are written and synced under a temporary name, then the
+    directory is renamed: a kill at any moment leaves the previous checkpoint as it was.
+
+    Args:
+        folder: where the run keeps its checkpoints.
+        step: number in the name; larger is newer.
+        parts: name -> arrays.
+        record: JSON-able values, kept in the manifest next to the SHA-256 of every file.
+        keep: checkpoints to keep, at least 1.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".tmp-{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        digests = {}
+        for name, arrays in parts.items():
+            content = save_tensors({key: np.asarray(value, order="C") for key, value in arrays.items()})
+            digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
+            write_bytes(temporary / f"{name}.safetensors", content)
+        manifest = json.loads(json.dumps({"step": step, "sha256": digests, "record": record}))  # as `load` will see it
+        body = json.dumps(manifest, sort_keys=True)
+        write_bytes(temporary / MANIFEST, json.dumps({**manifest, "self": _digest(body)}).encode())
+        target = folder / f"{PREFIX}{step:09d}"
+        if target.exists():
+            target.rename(folder / f".old-{uuid.uuid4().hex}")
+        temporary.rename(target)
+        _sync(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    others = sorted(path for path in folder.glob(f"{PREFIX}*") if path != target)  # later ones may be damaged
+    for old in [*others[: max(len(others) + 1 - keep, 0)], *folder.glob(".old-*"), *folder.glob(".tmp-*")]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+    """(parts, record) of one checkpoint.
+
+    Raises:
+        CorruptCheckpointError: a file is missing or its SHA-256 differs; names the file.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        claimed = manifest.pop("self")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptCheckpointError(f"{path.name}: the manifest cannot be read ({error}).") from error
+    if _digest(json.dumps(manifest, sort_keys=True)) != claimed:
+        raise CorruptCheckpointError(f"{path.name}: {MANIFEST} was altered (its SHA-256 differs).")
+    parts = {}
+    for name, digest in manifest["sha256"].items():
+        try:
+            content = (path / name).read_bytes()
+        except OSError as error:
+            raise CorruptCheckpointError(f"{path.name}: {name} cannot be read ({error}).") from error
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CorruptCheckpointError(f"{path.name}: {name} was altered or truncated (its SHA-256 differs).")
+        try:
+            parts[name.removesuffix(".safetensors")] = load_tensors(content)
+        except SafetensorError as error:
+            raise CorruptCheckpointError(f"{path.name}: {name} is not a safetensors file ({error}).") from error
+    return parts, manifest["record"]
+
+
+def load_newest(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], list[str]] | None:
+    """The newest intact checkpoint and what was wrong with newer ones, or None if there never was one.
+
+    Raises:
+        CorruptCheckpointError: there are checkpoints, and none is intact.
+    """
+    problems = []
+    replaced = folder.glob(".old-*")  # left by a kill while a checkpoint of the same step was being replaced
+    for path in [*sorted(folder.glob(f"{PREFIX}*"), reverse=True), *replaced]:
+        try:
+            parts, record = load(path)
+        except CorruptCheckpointError as error:
+            problems.append(str(error))
+        else:
+            return parts, record, problems
+    if problems:
+        raise CorruptCheckpointError("no intact checkpoint is left: " + " ".join(problems))
+    return None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,52 @@
+"""The files of a run directory: their names, and its configuration as plain JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+"""Everything that defines the run."""
+DEMONSTRATIONS = "demonstrations.npz"
+"""Episodes collected for it."""
+STATISTICS = "statistics.json"
+"""Means and standard deviations that its observations are normalised with."""
+TUNING = "tuning.json"
+"""What was decided for it by measurement."""
+METRICS = "metrics.jsonl"
+"""One line of metrics per interval."""
+EVAL = "eval.jsonl"
+"""One line per evaluation during training."""
+EVALUATIONS = "evaluations.jsonl"
+"""One line per evaluation asked for afterwards."""
+CHECKPOINTS = "checkpoints"
+"""Folder of checkpoints."""
+SUMMARY = "summary.json"
+"""First and last evaluation, written at the end."""
+REPORT = "report.html"
+"""The page about it."""
+OUTPUT = "output.txt"
+"""Whatever a process that trained it, or its simulator, printed."""
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The configuration of a run as plain values; `run.directory.load_config` makes a checked `RunConfig` of it.
+
+    Raises:
+        ValueError: not a run directory, or its config.json is not a JSON object.
+    """
+    path = Path(run_dir) / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{run_dir} is not a run directory: it has no {CONFIG}.")
+    try:
+        data = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(data).__name__}.")
+    return data
+
+
+def seed_runs(folder: Path) -> dict[int, Path]:
+    """Seed -> run directory, for the runs `s<seed>` inside a folder."""
+    names = [path.parent for path in Path(folder).glob(f"s*/{CONFIG}")]
+    return {int(path.name[1:]): path for path in sorted(names) if path.name[1:].isdecimal()}

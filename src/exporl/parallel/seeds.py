@@ -1,0 +1,166 @@
+"""Many seeds of one configuration: one process per core, or all in one program.
+
+Every seed is a run of its own in `<folder>/s<seed>`, the same as if it had been trained alone: it can be evaluated,
+reported and resumed singly.
+"""
+
+import dataclasses
+import functools
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from exporl.data.formats import save_npz
+from exporl.envs.registry import make_task
+from exporl.files.run_files import DEMONSTRATIONS, REPORT, seed_runs
+from exporl.parallel.processes import Ended, Job, run_processes
+from exporl.parallel.seed_batch import SeedBatch
+from exporl.report.page import write_report
+from exporl.run.config import RunConfig, check
+from exporl.run.directory import check_same, finished, load_config
+from exporl.run.loop import train
+from exporl.run.progress import Progress, Silent
+from exporl.run.stopping import Interrupted, stop_on_signals
+
+MODES = ("auto", "processes", "vmap")
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedResult:
+    """How one seed ended."""
+
+    seed: int
+    run_dir: Path
+    summary: dict[str, Any] | None = None
+    """What `train` returns; None if the seed did not finish."""
+    error: str | None = None
+    """Why it failed; None if it finished or was stopped."""
+
+
+def train_seeds(
+    config: RunConfig[Any],
+    folder: Path,
+    num_seeds: int,
+    *,
+    mode: str = "auto",
+    progress: Callable[[str], Progress] | None = None,
+    resume: bool = False,
+) -> list[SeedResult]:
+    """Trains the seeds `config.seed`, `config.seed + 1`, ... of one configuration.
+
+    A seed that fails does not disturb the others. The first SIGINT or SIGTERM stops all of them after a checkpoint.
+
+    Args:
+        config: what to do; `config.seed` is the first seed.
+        folder: gets one run directory per seed, `s<seed>`, and report.html about all of them.
+        num_seeds: how many.
+        mode: "processes": one process per core, seeds wait for a free one; "vmap": all in one program, one batched call
+            per step and update, for accelerators; "auto": "processes" on a CPU, otherwise "vmap".
+        progress: name of a seed -> what to report its progress to; nothing by default.
+        resume: go on with seeds that were begun, and begin those that were not. Finished ones are not repeated.
+
+    Returns:
+        One result per seed.
+
+    Raises:
+        ValueError: contradictory options, or a resumption with another configuration.
+        FileExistsError: the folder already holds one of the runs and `resume` is off.
+        Interrupted: stopped by a signal, after saving.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}.")
+    if mode not in MODES:
+        raise ValueError(f"the mode of seeds must be one of {', '.join(MODES)}; got {mode!r}.")
+    if mode == "auto":
+        mode = "processes" if jax.default_backend() == "cpu" else "vmap"
+    if mode == "vmap" and config.train.asynchronous:
+        raise ValueError("train.asynchronous needs a program of its own per seed: choose the mode processes.")
+    check(config)
+    make_task(config.task, config.reward)
+    folder, begun = Path(folder), seed_runs(folder)
+    configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(num_seeds)]
+    if begun and not resume:
+        raise FileExistsError(
+            f"{folder} already holds runs. Continue them with `exporl train --resume {folder}`, or choose another "
+            "--run-dir."
+        )
+    for one in configs:
+        if one.seed in begun:
+            check_same(load_config(begun[one.seed]), one)
+    jobs = [Job(one, folder / f"s{one.seed}", one.seed in begun) for one in configs]
+    results = {
+        job.config.seed: SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config)) for job in jobs
+    }
+    waiting = [job for job in jobs if results[job.config.seed].summary is None]
+    rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
+    if waiting:
+        _share_demonstrations(waiting[0].config, [job.run_dir for job in jobs], rows[0].say)
+        run, stop = run_processes if mode == "processes" else run_together, threading.Event()
+        with stop_on_signals(stop, rows[0].say):
+            ended = run(waiting, rows, stop)
+        for job, (summary, error) in zip(waiting, ended, strict=True):
+            results[job.config.seed] = SeedResult(job.config.seed, job.run_dir, summary, error)
+        stopped = sum(outcome == (None, None) for outcome in ended)
+        if stopped:
+            raise Interrupted(f"stopped {stopped} of {num_seeds} seeds; everything is saved")
+    reported = [result.run_dir for result in results.values() if result.summary is not None]
+    if reported:
+        write_report(reported, folder / REPORT)
+    return list(results.values())
+
+
+def run_together(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event) -> list[Ended]:
+    """Trains every job in a thread of this process; all their updates are one batched call, and so is all acting.
+
+    Args:
+        jobs: what to train: configurations that differ in their seed only.
+        rows: what each of them reports to.
+        stop: set, it makes all of them stop after a checkpoint.
+    """
+    batch = SeedBatch(len(jobs), stop)
+    ended: list[Ended] = [(None, None)] * len(jobs)
+
+    def work(index: int) -> None:
+        job = jobs[index]
+        try:
+            share = functools.partial(batch.join, index)
+            summary = train(job.config, job.run_dir, rows[index], resume=job.resume, stop=batch.stop, share=share)
+            ended[index] = summary, None
+        except Interrupted:
+            pass
+        except Exception as error:
+            rows[index].say(f"seed {job.config.seed} failed: {error}")
+            ended[index] = None, str(error) or repr(error)
+        finally:
+            batch.leave()
+
+    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():  # so that signals are handled while waiting
+            thread.join(0.2)
+    return ended
+
+
+def _share_demonstrations(config: RunConfig[Any], run_dirs: Sequence[Path], say: Callable[[str], None]) -> None:
+    """Collects the demonstrations once: they do not depend on the training seed."""
+    if config.data.path is not None or config.data.demos == 0 or len(run_dirs) == 1:
+        return
+    paths = [run_dir / DEMONSTRATIONS for run_dir in run_dirs]
+    source = next((path for path in paths if path.is_file()), paths[0])
+    collect = make_task(config.task, config.reward).collect
+    if not source.is_file():
+        if collect is None:
+            return
+        say(f"collecting {config.data.demos} demonstrations for {len(run_dirs)} seeds")
+        source.parent.mkdir(parents=True, exist_ok=True)
+        save_npz(source, collect(config.data.demos, config.data.demo_noise, config.data.demo_seed))
+    for path in paths:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, path)

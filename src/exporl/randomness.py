@@ -1,0 +1,44 @@
+"""Where every random draw of a run comes from: (run seed, purpose, counter), so that a resumed run repeats it."""
+
+import functools
+from typing import Any
+
+import numpy as np
+from jaxtyping import Key
+
+INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
+"""Purposes of randomness."""
+
+
+@functools.cache
+def _fold_in() -> Any:
+    """Compiled, for every step draws two keys, and uncompiled each is several calls. The host's side draws no JAX keys
+    and does not import JAX."""
+    import jax
+
+    return jax.jit(jax.random.fold_in)
+
+
+@functools.cache
+def _purpose_key(seed: int, purpose: int) -> Any:
+    import jax
+
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+def run_key(seed: int, purpose: int, counter: int = 0, *within: int) -> Key[Any, ""]:
+    """The JAX key of one draw; further counters number the draws that share the first one."""
+    key = _purpose_key(seed, purpose)
+    for count in (counter, *within):
+        key = _fold_in()(key, np.uint32(count))
+    return key
+
+
+def run_rng(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
+    """The NumPy generator of one draw."""
+    return np.random.default_rng((seed, purpose, counter))
+
+
+def env_seed(*counters: int) -> int:
+    """A seed for one episode from non-negative counters (run seed, stream, episode): well mixed and reproducible."""
+    return int(np.random.SeedSequence(counters).generate_state(1)[0])

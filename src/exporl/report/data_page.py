@@ -1,0 +1,41 @@
+"""A survey of a data file as one self-contained HTML page with plots."""
+
+import html
+from pathlib import Path
+
+from exporl.data.describe import ROWS, describe
+from exporl.data.inspect import Survey
+from exporl.files.atomic import write_text
+from exporl.report.charts import STYLE, histogram
+
+
+def write_page(found: Survey, title: str, path: Path) -> Path:
+    """Histograms of lengths, returns and every action dimension, and the text of `describe`.
+
+    Raises:
+        ValueError: nothing readable to draw.
+    """
+    if not found.names:
+        raise ValueError(f"{title}: no readable episode to plot.")
+    charts = [_figure("Episode length (steps)", histogram(found.lengths, width=340, height=150))]
+    charts.append(_figure("Return", histogram(found.returns, width=340, height=150)))
+    sample, actions = found.sample.rows(), found.actions
+    assert actions is not None
+    limits = min(-1.0, float(actions.minimum.min())), max(1.0, float(actions.maximum.max()))
+    for i in range(min(actions.dims, ROWS)):
+        values = [float(v) for v in sample[:, i] if abs(v) < float("inf")]
+        charts.append(_figure(f"Action {i}", histogram(values, width=340, height=150, limits=limits)))
+    name = html.escape(title)
+    page = (
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{name}</title><style>{STYLE}</style><body><h1>{name}</h1>"
+        f'<div class="grid-of-charts">{"".join(charts)}</div>'
+        f"<h2>In numbers</h2><pre>{html.escape(describe(found, title))}</pre></body></html>"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+    return path
+
+
+def _figure(title: str, chart: str) -> str:
+    return f"<figure><figcaption>{title}</figcaption>{chart}</figure>"

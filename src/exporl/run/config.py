@@ -1,0 +1,272 @@
+"""A run's configuration: frozen dataclasses, JSON there and back, differences by name."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Generic, Literal, TypeVar
+
+from exporl.algos import ALGORITHMS
+from exporl.algos.options import check_options
+from exporl.envs.task import Reward
+from exporl.policies import BaseConfig
+from exporl.suggest import closest
+from exporl.types import Precision
+
+AlgoT = TypeVar("AlgoT")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Prior data and replay."""
+
+    path: str | None = None
+    """File or folder of episodes in any known format; without it demonstrations are collected from the task's scripted
+    expert."""
+    skip_bad: bool = False
+    """Leave out damaged episodes of the file, and say which, instead of stopping."""
+    demos: int = 20
+    """Episodes to collect, or to take from the file in order (0: the whole file, or no prior data without one)."""
+    demo_noise: float = 0.3
+    """Standard deviation of the noise on the scripted expert's actions."""
+    demo_seed: int = 0
+    """Seed of the collection; independent of the run's seed, so that seeds share their data."""
+    prior_ratio: float = 0.5
+    """Share of prior data in every minibatch; the rest is online data."""
+    capacity: int = 1_000_000
+    """Online rows kept per environment (steps plus one per episode)."""
+    bootstrap_timeouts: bool = True
+    """Bootstrap at time limits. The release's robosuite wrapper stores them as terminal (False)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How much is learnt from what, and when."""
+
+    offline_steps: int = 0
+    """Imitation steps of the base policy before anything else."""
+    critic_pretrain_steps: int = 0
+    """Critic updates on prior data alone, with the on-the-fly backup, before acting."""
+    online_steps: int = 100_000
+    """Environment steps, over all environments."""
+    random_steps: int = 0
+    """Uniformly random actions for so many environment steps at the start (online from scratch: 5000)."""
+    critic_warmup_steps: int = 0
+    """After them, the base policy acts alone for so many steps while the critic learns (the release: 0)."""
+    update_after: int = 0
+    """Environment steps before the first update."""
+    update_every: int = 1
+    """Environment steps per update call."""
+    utd_ratio: int = 20
+    """Critic updates per environment step (update-to-data ratio)."""
+    batch_size: int = 256
+    """Rows per minibatch."""
+    asynchronous: bool = False
+    """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async). Not repeatable to
+    the bit."""
+    discount: float = 0.99
+    """Per environment step (gamma)."""
+    prefetch: bool = True
+    """Draw the next update's rows while the device is busy with this one: they cannot include the step in between.
+    False draws them afterwards, as the release does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation, on environments and seeds of its own; it never changes training."""
+
+    every: int = 5_000
+    """Environment steps between evaluations; there is one before the first step and one after the last."""
+    episodes: int = 50
+    """Episodes per evaluation, the same starts every time."""
+    num_envs: int = 10
+    """Environments stepped together."""
+    seed: int = 1_000_003
+    """Fixes the starts; shared by all runs, so that results pair up."""
+    base: bool = True
+    """Also evaluate the base policy alone on the same starts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """Metrics and checkpoints."""
+
+    every: int = 500
+    """Environment steps (while pretraining: imitation steps) between lines of metrics."""
+    save_every: int = 5_000
+    """Environment (or pretraining) steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Generic[AlgoT]):
+    """Everything that defines a run; written to config.json with its effective values."""
+
+    task: str
+    """Task name, `family/name`; `exporl tasks` lists them. Or `module:function` of your own: it returns an environment or a
+    Task."""
+    algo: AlgoT
+    """Options of the algorithm."""
+    preset: str = "small"
+    """Where the defaults come from; `exporl presets` lists them."""
+    seed: int = 0
+    """Training seed."""
+    reward: Reward = "-1/0"
+    """Learning reward: -1 per step and 0 at success, 0 and 1, or the environment's own."""
+    num_envs: int = 1
+    """Environments that collect online data, each its own stream in the replay."""
+    chunk_length: int = 1
+    """Actions predicted at once (h)."""
+    execute_length: int | None = None
+    """Actions played of each chunk; all of them by default."""
+    precision: Precision = "float32"
+    """Of the matrix products that sample the base policy and rank candidates: bfloat16 is faster and rounds them.
+    Parameters, optimisers, TD targets and all training stay float32."""
+    base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
+    """The base policy."""
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    """Prior data and replay."""
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    """Amounts and phases of learning."""
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    """Evaluation."""
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    """Metrics and checkpoints."""
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm that the options belong to."""
+        return next(name for name, (config_class, _) in ALGORITHMS.items() if type(self.algo) is config_class)
+
+    @property
+    def actions_played(self) -> int:
+        """Actions played of each chunk."""
+        return self.chunk_length if self.execute_length is None else self.execute_length
+
+
+RESUMABLE = ("train.online_steps", "eval.", "log.")
+"""What may differ between a run and its resumption: none of it changes what was learnt so far."""
+
+_AT_LEAST = {
+    "seed": 0, "num_envs": 1, "chunk_length": 1, "data.demos": 0, "data.demo_noise": 0, "data.demo_seed": 0,
+    "data.capacity": 1, "train.offline_steps": 0, "train.critic_pretrain_steps": 0, "train.online_steps": 0,
+    "train.random_steps": 0, "train.critic_warmup_steps": 0, "train.update_after": 0, "train.update_every": 1,
+    "train.utd_ratio": 1, "train.batch_size": 1, "eval.every": 1, "eval.episodes": 1, "eval.num_envs": 1,
+    "eval.seed": 0, "log.every": 1, "log.save_every": 1, "log.keep": 1,
+}  # fmt: skip
+
+
+def check(config: RunConfig[Any]) -> None:
+    """Checks ranges and combinations that no single part can see.
+
+    Raises:
+        ValueError: naming the option, its value and what is possible.
+    """
+    check_options(config.algo)
+    values = flatten(config)
+    for name, least in _AT_LEAST.items():
+        if not values[name] >= least:  # also refuses NaN
+            raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
+    for name in ("train.discount", "data.prior_ratio"):
+        if not 0 <= values[name] <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, got {values[name]}.")
+    if not 1 <= config.actions_played <= config.chunk_length:
+        raise ValueError(
+            f"execute_length must be between 1 and chunk_length={config.chunk_length}, got {config.execute_length}."
+        )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted names -> values of all nested options."""
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            result |= flatten(value, name + ".")
+        else:
+            result[name] = value
+    return result
+
+
+def override(config: Any, values: dict[str, Any]) -> Any:
+    """A copy with dotted options replaced.
+
+    Raises:
+        ValueError: an option does not exist; names the closest.
+    """
+    known = flatten(config)
+    for name in values:
+        if name not in known:
+            raise ValueError(f"unknown option {name!r}. {closest(name, known)}")
+    return _override(config, values, "")
+
+
+def _override(config: Any, values: dict[str, Any], prefix: str) -> Any:
+    changes = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _override(value, values, name + ".")
+        elif name in values:
+            changes[field.name] = values[name]
+    return dataclasses.replace(config, **changes)
+
+
+def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> (old, new) for every option that differs."""
+    before, after = flatten(old), flatten(new)
+    names = sorted(set(before) | set(after))
+    return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
+
+
+def to_json(config: RunConfig[Any]) -> dict[str, Any]:
+    """Plain values, with the algorithm's name."""
+    return {"algorithm": config.algorithm, **dataclasses.asdict(config)}
+
+
+def from_json(data: dict[str, Any]) -> RunConfig[Any]:
+    """Inverse of `to_json`.
+
+    Raises:
+        ValueError: unknown or missing options, or a value of the wrong type; names the option.
+    """
+    data = dict(data)
+    name = data.pop("algorithm", None)
+    if name not in ALGORITHMS:
+        raise ValueError(f"config has the unknown algorithm {name!r}. {closest(str(name), ALGORITHMS)}")
+    return _parse(RunConfig, data, "", {AlgoT: ALGORITHMS[name][0]})
+
+
+def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
+    kind = generics.get(kind, kind) if isinstance(kind, TypeVar) else kind
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints, prefix = typing.get_type_hints(kind), f"{where}." if where else ""
+        if not isinstance(value, dict):
+            raise ValueError(f"config option {where!r} must be an object, got {value!r}.")
+        for name in value:
+            if name not in hints:
+                raise ValueError(f"unknown config option {prefix + name!r}. {closest(name, hints)}")
+        missing = sorted(field.name for field in dataclasses.fields(kind) if field.name not in value)
+        if missing:
+            raise ValueError(f"config lacks {prefix + missing[0]!r}: it was written by another version.")
+        return kind(**{name: _parse(hints[name], v, prefix + name, generics) for name, v in value.items()})
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            try:
+                return _parse(option, value, where, generics)
+            except ValueError:
+                continue
+    elif origin is Literal:
+        if value in args:
+            return value
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_parse(args[0], item, where, generics) for item in value)
+    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif kind is type(None) and value is None:
+        return None
+    elif kind in (int, bool, str) and type(value) is kind:
+        return value
+    raise ValueError(f"config option {where!r} must be {kind}, got {value!r}.")

@@ -1,0 +1,47 @@
+"""The phases of a run: the updates that they need, and whether a run can have them."""
+
+from typing import Any
+
+from exporl.algos import Algorithm
+from exporl.policies.base import BaseConfig
+from exporl.run.config import RunConfig, TrainConfig, differences
+from exporl.speed.compile_ahead import Program
+
+PRETRAIN_SCAN = 100
+"""Imitation steps per compiled call."""
+
+
+def programs(train: TrainConfig) -> list[Program]:
+    """The updates that a run will need, in its order."""
+    minibatches = train.utd_ratio * train.update_every
+    wanted: list[Program] = [
+        ("pretrain", min(PRETRAIN_SCAN, train.offline_steps)),
+        ("critic_pretrain", minibatches if train.critic_pretrain_steps else 0),
+        ("online", minibatches if train.online_steps else 0),
+    ]
+    return [(phase, num) for phase, num in wanted if num]
+
+
+def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool) -> None:
+    """Checks that every phase asked for exists and has what it needs.
+
+    Raises:
+        ValueError: naming the option and its value.
+    """
+    train, name = config.train, config.algorithm
+    for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
+        if getattr(train, option) and phase not in algorithm.phases:
+            raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
+    if train.critic_warmup_steps and algorithm.act_base is None:
+        raise ValueError(
+            f"{name} has no base policy that could act during train.critic_warmup_steps="
+            f"{train.critic_warmup_steps}; set it to 0."
+        )
+    if algorithm.act_base is None and (ignored := differences(BaseConfig(), config.base)):
+        option, (_, value) = next(iter(ignored.items()))
+        raise ValueError(f"{name} has no base policy: base.{option}={value} would have no effect; leave it out.")
+    if (train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0) and not has_data:
+        raise ValueError(
+            "no prior data: give data.path or data.demos, or set data.prior_ratio, train.offline_steps and "
+            "train.critic_pretrain_steps to 0."
+        )

@@ -1,0 +1,174 @@
+"""All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from exporl.acting.evaluate import EvalResult, evaluate
+from exporl.algos import Algorithm, make_algorithm
+from exporl.data.episodes import Episode, Normalizer, validate_episodes
+from exporl.data.formats import load_episodes, save_npz
+from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
+from exporl.data.replay import Replay, rows_needed
+from exporl.envs.registry import make_task
+from exporl.envs.task import Task, state_spec
+from exporl.envs.wrappers import NormalizedObservation
+from exporl.files import checkpoint
+from exporl.files.atomic import write_text
+from exporl.files.run_files import CHECKPOINTS, DEMONSTRATIONS, STATISTICS, TUNING
+from exporl.policies import make_base
+from exporl.run.config import RunConfig, check
+from exporl.run.directory import load_config
+from exporl.run.learner import Learner
+from exporl.run.progress import Progress, Silent
+from exporl.speed.tuning import hoisting_pays
+from exporl.types import Spec
+
+Share = Callable[[Algorithm], Algorithm] | None
+"""What a session does to its algorithm's record before using it."""
+
+
+class Session:
+    """Task, data, statistics, algorithm and learner of one run."""
+
+    def __init__(
+        self, config: RunConfig[Any], run_dir: Path, progress: Progress, share: Share = None, task: Task | None = None
+    ):
+        check(config)
+        self.config, self.run_dir, self.progress = config, run_dir, progress
+        self.task: Task = task or make_task(config.task, config.reward)
+        self.episodes = self._prior_episodes()
+        self.normalizer = self._statistics()
+        self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
+        self.network_spec = state_spec(self.spec)
+        base = make_base(config.base, self.network_spec, config.precision)
+        algorithm = make_algorithm(config.algorithm, self._algo_options(), self.network_spec, base, config.precision)
+        algorithm = algorithm if share is None else share(algorithm)
+        self.algorithm: Algorithm = _reading(algorithm, self.spec, self.network_spec)
+        self.learner = Learner(self.algorithm, config.seed)
+        self._eval_envs: list[Any] = []
+
+    def _algo_options(self) -> Any:
+        """The algorithm's options, with what is decided by measurement decided: once per run."""
+        algo, train = self.config.algo, self.config.train
+        if getattr(algo, "hoist_sampling", None) != "auto":
+            return algo
+        stored = self.run_dir / TUNING
+        if stored.is_file():
+            return dataclasses.replace(algo, **json.loads(stored.read_text()))
+        rows, u = train.batch_size * algo.num_base_samples, train.utd_ratio * train.update_every
+        decided = {"hoist_sampling": algo.backup == "fresh" and hoisting_pays(rows, u, self.config.base.width)}
+        write_text(stored, json.dumps(decided))
+        return dataclasses.replace(algo, **decided)
+
+    def _prior_episodes(self) -> list[Episode]:
+        data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
+        source = str(data.path or stored)
+        if data.path is not None:
+            episodes = load_episodes(
+                Path(data.path),
+                data.demos or None,
+                adapt=self.task.adapt,
+                skip_bad=data.skip_bad,
+                say=self.progress.say,
+            )
+        elif data.demos == 0:
+            return []
+        elif stored.is_file():
+            episodes = load_episodes(stored)
+        elif self.task.collect is None:
+            raise ValueError(f"task {self.task.name!r} has no scripted expert: give data.path, a file of episodes.")
+        else:
+            self.progress.say(f"collecting {data.demos} demonstrations ({self.task.source}, noise {data.demo_noise:g})")
+            episodes = self.task.collect(data.demos, data.demo_noise, data.demo_seed)
+            save_npz(stored, episodes)
+        validate_episodes(episodes, self.task.spec, source)
+        return episodes
+
+    def _statistics(self) -> Normalizer | None:
+        if not (self.task.normalize and self.episodes):
+            return None
+        stored = self.run_dir / STATISTICS
+        if stored.is_file():
+            return Normalizer.from_json(json.loads(stored.read_text()))
+        normalizer = Normalizer.fit(self.episodes)
+        write_text(stored, json.dumps(normalizer.to_json()))
+        return normalizer
+
+    def replays(self) -> tuple[Replay | None, Replay]:
+        """The demonstrations, normalised and in the learning reward (None without any), and an empty online replay.
+
+        Says beforehand how much memory both will take. `episodes` is empty afterwards: data is not held twice.
+
+        Raises:
+            ValueError: more than there is.
+        """
+        data, streams = self.config.data, self.config.num_envs
+        timeouts, h = data.bootstrap_timeouts, self.spec.chunk_length
+        rows = min(data.capacity, 2 * max(self.config.train.online_steps, 1) + h + 2)
+        prior_rows = rows_needed(self.spec, map(len, self.episodes)) if self.episodes else 0
+        n = self.algorithm.num_proposals
+        plan = ReplayPlan(row_bytes(self.spec, n), prior_rows, rows, streams)
+        self.progress.say(str(plan))
+        plan.check(available_bytes())
+        prior = Replay.from_episodes(
+            self.spec, _given_away(self.episodes), self.task.reward, rows=prior_rows, bootstrap_timeouts=timeouts, num_proposals=n,
+            transform=self.normalizer,
+        ) if self.episodes else None  # fmt: skip
+        return prior, Replay(self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, num_proposals=n)
+
+    def make_env(self) -> Any:
+        """A new environment, normalised like the data."""
+        env = self.task.make_env()
+        return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
+
+    def evaluate(self, *, base: bool = False, episodes: int | None = None, seed: int | None = None) -> EvalResult:
+        """Evaluates the policy, or the base policy alone, on the evaluation environments."""
+        options = self.config.eval
+        if not self._eval_envs:
+            self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
+        act = self.algorithm.act_base if base else self.algorithm.act_eval
+        if act is None:
+            raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
+        return evaluate(
+            self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
+            seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
+        )  # fmt: skip
+
+
+def _given_away(episodes: list[Episode]) -> Iterator[Episode]:
+    """All episodes in order, each leaving the list as it is handed out."""
+    episodes.reverse()
+    while episodes:
+        yield episodes.pop()
+
+
+def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
+    """The algorithm, acting on the entries of an observation that it reads: the others are not sent to the device."""
+    if read == seen:
+        return algorithm
+
+    def only(act: Any) -> Any:
+        keep = lambda observation: {name: observation[name] for name, _, _ in read.observation}  # noqa: E731
+        return act and (lambda params, observation, key: act(params, keep(observation), key))
+
+    return algorithm._replace(
+        **{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base", "propose")}
+    )
+
+
+def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:
+    """A finished or interrupted run, ready to evaluate or act; `task` is what `train` was given, if it was given one.
+
+    Raises:
+        ValueError: not a run directory, or no intact checkpoint.
+    """
+    session = Session(load_config(run_dir), Path(run_dir), progress or Silent(), task=task)
+    found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
+    if found is None:
+        raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")
+    parts, record, _ = found
+    session.learner.load(parts["learner"], record["updates"])
+    return session

@@ -1,0 +1,53 @@
+"""What the host's side and the networks agree on: the shapes of a task, one step of it, and the words for phases.
+
+Imports no JAX, so that commands about tasks and data start at once. `exporl.types` has these names too.
+"""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+Precision = Literal["float32", "bfloat16"]
+"""Of matrix products in sampling and ranking; parameters, optimisers, TD targets and training are always float32."""
+Phase = Literal["pretrain", "critic_pretrain", "online"]
+"""What one update call learns: the base by imitation; the critic (and edits) on prior data; everything."""
+PARTIAL = ("_prior", "_online")
+"""Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere is a fault."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """All that a network needs to know about a task. Hashable, so compiled functions can close over it."""
+
+    observation: tuple[tuple[str, tuple[int, ...], str], ...]
+    """(key, shape, dtype) of every observation entry, without batch axes."""
+    action_dim: int
+    """Dimensions a of one action, each in [-1, 1]."""
+    chunk_length: int = 1
+    """Actions h that the policy predicts at once."""
+
+    def example(self) -> tuple[dict[str, Any], Float[Any, "1 h a"]]:
+        """JAX zeros of the right shapes with a batch of one: (observation, action chunk)."""
+        import jax.numpy as jnp
+
+        observation = {name: jnp.zeros((1, *shape), dtype) for name, shape, dtype in self.observation}
+        return observation, jnp.zeros((1, self.chunk_length, self.action_dim))
+
+
+class Step(NamedTuple):
+    """One environment step on the host: NumPy, unbatched, in the words of Gymnasium."""
+
+    observation: dict[str, np.ndarray]
+    action: np.ndarray
+    """[a], the action that was executed (after clipping)."""
+    reward: float
+    """In the task's learning convention, see `Task.reward`."""
+    terminated: bool
+    """A true end: nothing can be gained afterwards, the value beyond it is 0."""
+    truncated: bool
+    """Stopped from outside (a time limit): the episode ends, the value beyond it does not."""
+    next_observation: dict[str, np.ndarray]
+    success: bool = False
+    """The task's own measure of success at this step."""

@@ -1,0 +1,117 @@
+"""What is decided per machine: where compiled programs are kept, and by measurement whether to hoist sampling."""
+
+import functools
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from exporl.files.atomic import write_text
+
+GAIN = 1.05
+"""Hoisting must be this much faster per row: it holds the candidates of all minibatches in memory."""
+
+ROWS = 8192
+"""Rows at most that are timed at once: enough to show which way is faster, few enough not to be waited for."""
+
+SECONDS = 0.3
+"""At least so long is measured, whatever the size."""
+
+MEASURED = "hoisting.json"
+"""Measurements of earlier processes, beside the compiled programs."""
+
+
+def keep_compiled_programs() -> Path | None:
+    """Keeps compiled programs between processes, in $XDG_CACHE_HOME/exporl (default: ~/.cache/exporl).
+
+    JAX's own setting (JAX_COMPILATION_CACHE_DIR) wins. Returns the folder, or None where nothing can be written:
+    programs are then compiled again by every process.
+    """
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen:
+        return Path(chosen)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return folder
+
+
+@functools.cache
+def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
+    """Whether the machine works faster on the rows of all minibatches at once than on one minibatch after the other.
+
+    Measured once per machine and size where compiled programs are kept, else once per process.
+    """
+    device = jax.devices()[0].device_kind
+    what = f"{platform.node()}, {jax.device_count()} x {device}, {len(usable_cores())} cores, jax {jax.__version__}: "
+    what += f"{minibatches} x {rows} rows, width {width}"
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    known = _measured(Path(folder) / MEASURED) if folder else {}
+    if what not in known:
+        known[what] = hoisting_gain(rows, minibatches, width)
+        if folder:
+            _keep(Path(folder) / MEASURED, known)
+    return known[what] > GAIN
+
+
+def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 5) -> float:
+    """Seconds for minibatches [u, rows] one after the other, divided by those for [u * rows] at once.
+
+    Times one residual block of the base network, which is nearly all that sampling computes, in turn, at least
+    `repeats` times; the best counts. At most `ROWS` rows are timed at once, but never fewer than two minibatches.
+    """
+    rng, num = np.random.default_rng(0), max(2, min(minibatches, ROWS // rows))
+
+    def draw(*shape: int) -> jax.Array:
+        return jnp.asarray(0.05 * rng.standard_normal(shape, np.float32))
+
+    expand, contract, apart = draw(width, 4 * width), draw(4 * width, width), draw(num, rows, width)
+
+    def block(x: jax.Array) -> jax.Array:
+        return x + jax.nn.swish(x @ expand) @ contract
+
+    runs = [(jax.jit(functools.partial(jax.lax.map, block)), apart), (jax.jit(block), apart.reshape(-1, width))]
+    seconds: list[list[float]] = [[], []]
+    for program, x in runs:
+        program(x).block_until_ready()  # compiled
+    while len(seconds[0]) < repeats or sum(map(sum, seconds)) < SECONDS:
+        for (program, x), times in zip(runs, seconds, strict=True):
+            began = time.perf_counter()
+            program(x).block_until_ready()
+            times.append(time.perf_counter() - began)
+    one_by_one, at_once = map(min, seconds)
+    return one_by_one / at_once
+
+
+def usable_cores() -> list[int]:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _measured(path: Path) -> dict[str, float]:
+    """What is on file; nothing where it cannot be read, for it can be measured again."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, float)} if isinstance(found, dict) else {}
+
+
+def _keep(path: Path, measured: dict[str, float]) -> None:
+    try:
+        write_text(path, json.dumps(measured, indent=1))
+    except OSError:  # a cache that cannot be written only costs the next process a measurement
+        return

@@ -1,0 +1,42 @@
+"""Algorithms small enough for the probe tasks, and what they have learnt there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from exporl.algos import BcConfig, ExpoConfig, RlpdConfig
+from exporl.nets.critic import Critic
+
+DISCOUNT, HIDDEN = 0.9, (32,)
+
+
+CONFIGS = {
+    "expo": ExpoConfig(
+        num_base_samples=4, num_edit_samples=4, edit_scale=0.3, num_qs=3, hidden=HIDDEN, tau=0.1,
+        critic_learning_rate=3e-3, edit_learning_rate=3e-3, temperature_learning_rate=3e-3, decay_steps=0,
+        initial_temperature=0.02, acting_base="live",
+    ),
+    "rlpd": RlpdConfig(
+        num_qs=3, hidden=HIDDEN, tau=0.1, critic_learning_rate=3e-3, policy_learning_rate=1e-2,
+        temperature_learning_rate=3e-3, initial_temperature=0.01, target_entropy=-2.5,
+    ),
+    "bc": BcConfig(),
+}  # fmt: skip
+
+
+def samples(act, learnt, num=500):
+    """Actions in the state in which episodes start."""
+    return np.asarray(act(learnt.acting, {"state": jnp.zeros((num, 2))}, jax.random.key(0)))[:, 0, 0]
+
+
+every_critic = jax.jit(Critic(HIDDEN, 3).apply)
+
+
+def value(learnt, state, action):
+    """Mean over the critics of Q at one state and action."""
+    state, action = jnp.asarray([state], jnp.float32), jnp.asarray([[[action]]], jnp.float32)
+    return float(every_critic(learnt.state.critic.params, {"state": state}, action).mean())
+
+
+def bandit_reward(actions):
+    return -np.abs(actions - 0.8).mean()

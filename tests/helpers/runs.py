@@ -1,0 +1,67 @@
+"""Tiny runs, what they leave behind, and how to stop them."""
+
+import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
+
+from exporl.files.atomic import read_lines
+from exporl.files.run_files import CHECKPOINTS
+from exporl.run.config import override
+from exporl.run.presets import preset_config
+from exporl.run.progress import Silent
+
+TINY = {
+    "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16),
+    "algo.num_base_samples": 2, "algo.num_edit_samples": 2, "algo.num_qs": 3, "train.batch_size": 8,
+    "train.utd_ratio": 2, "train.offline_steps": 20, "train.online_steps": 24, "train.update_after": 4,
+    "train.critic_warmup_steps": 6, "eval.every": 12, "eval.episodes": 4, "eval.num_envs": 2, "log.every": 6,
+    "log.save_every": 12, "data.demos": 6, "data.demo_noise": 0.05,
+}  # fmt: skip
+
+
+def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
+    options = {k: v for k, v in TINY.items() if algorithm != "rlpd" or "base" not in k}
+    if algorithm == "rlpd":
+        options |= {"train.offline_steps": 0, "train.critic_warmup_steps": 0, "train.random_steps": 6}
+        options.pop("algo.num_edit_samples", None)
+    if algorithm == "bc":
+        options = {k: v for k, v in options.items() if not k.startswith("algo.")}
+    config = override(preset_config(algorithm, "tiny", task), options | changes)
+    return dataclasses.replace(config, seed=seed)
+
+
+def newest(run: Path) -> Path:
+    return max((run / CHECKPOINTS).glob("checkpoint-*"))
+
+
+def evaluations(run: Path) -> list[dict]:
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_lines(run / "eval.jsonl")]
+
+
+class StopAt(Silent):
+    """SIGINT at an advance."""
+
+    def __init__(self, advances):
+        self.left = advances
+
+    def advance(self, steps, note):
+        self.left -= steps > 0
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+SMALL = [
+    "--base.width", "16", "--base.num-blocks", "1", "--base.time-dim", "8", "--base.num-steps", "2", "--algo.hidden", "16", "16",
+    "--algo.num-qs", "3", "--train.batch-size", "8", "--train.utd-ratio", "1", "--train.offline-steps", "10",
+    "--train.online-steps", "10", "--train.update-after", "2", "--train.critic-warmup-steps", "4", "--eval.every", "5",
+    "--eval.episodes", "3", "--log.every", "5", "--log.save-every", "5", "--data.demos", "4",
+]  # fmt: skip
+
+
+def wait_for(path: Path, text: str, timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while not (path.is_file() and text in path.read_text()):
+        assert time.monotonic() < end, f"{path} never said {text}"
+        time.sleep(0.1)
