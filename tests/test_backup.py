@@ -115,7 +115,7 @@ def test_a_filtered_update_is_a_cached_update_on_what_was_kept(initial):
     keep = jax.jit(lambda state, key: backup.draw(state.base.params, state.filter, batch, jax.random.fold_in(key, 2)))
     samples, kept = keep(to_device(initial), draw_key)
     state, metrics = run(initial, ONE)
-    other, _ = run(initial, ONE.replace(next_proposals=np.asarray(samples)[None]), backup="cached", num_base_samples=1)
+    other, _ = run(initial, ONE.replace(extra={"next_proposals": np.asarray(samples)[None]}), backup="cached", num_base_samples=1)
     assert distance(dataclasses.replace(state, filter=None), other) < 1e-5
     # and the filter learns the value of the base sample, by the members that value
     members = random_members(jax.random.split(step_key, 3)[1], CONFIG.num_qs, CONFIG.num_min_qs)
@@ -172,23 +172,23 @@ def proposals_of(state, batches, num):
 
 
 def test_cached_samples_replace_fresh_ones(initial):
-    given = ONE.replace(next_proposals=proposals_of(initial, ONE, N))
+    given = ONE.replace(extra={"next_proposals": proposals_of(initial, ONE, N)})
     cached, cached_metrics = run(initial, given, **CACHED)
     fresh, metrics = run(initial, ONE, **CACHED | {"backup": "fresh"})
     assert fresh.filter is None and cached.filter is None
     assert distance(cached, fresh) < 1e-5 and distance(cached_metrics, metrics) < 1e-4
-    other, _ = run(initial, given.replace(next_proposals=-given.next_proposals), **CACHED)
+    other, _ = run(initial, given.replace(extra={"next_proposals": -given.next_proposals}), **CACHED)
     assert distance(other.critic.params, cached.critic.params) > 1e-4
 
 
 def test_fresh_samples_ignore_cached_ones(initial):
     options = CACHED | {"backup": "fresh"}
-    given = ONE.replace(next_proposals=np.zeros((1, 64, N, 2, 2), np.float32))
+    given = ONE.replace(extra={"next_proposals": np.zeros((1, 64, N, 2, 2), np.float32)})
     assert same(run(initial, given, **options), run(initial, ONE, **options))
 
 
 def test_with_cached_samples_edits_and_values_are_fresh(initial):
-    given = ONE.replace(next_proposals=proposals_of(initial, ONE, N))
+    given = ONE.replace(extra={"next_proposals": proposals_of(initial, ONE, N)})
     state, _ = run(initial, given, **CACHED)
     shrink = functools.partial(jax.tree.map, lambda x: (0.5 * x).astype(x.dtype))
     base = dataclasses.replace(initial.base, params=shrink(initial.base.params))
@@ -216,7 +216,7 @@ def test_shapes(kind, backup):
     some = expo(config, spec, make_base(BaseConfig(kind, num_steps=3, width=16, num_blocks=1, time_dim=8), spec))
     state, batches = jax.eval_shape(some.init, jax.random.key(0)), random_batch(spec, 2, 5)
     if backup == "cached":
-        batches = batches.replace(next_proposals=np.zeros((2, 5, N, 3, 1), np.float32))
+        batches = batches.replace(extra={"next_proposals": np.zeros((2, 5, N, 3, 1), np.float32)})
     for phase in some.phases:
         after, _ = jax.eval_shape(functools.partial(some.update, phase=phase), state, batches, jax.random.key(0))
         assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)

@@ -10,6 +10,7 @@ import pytest
 from exporl import override, preset_config
 from exporl.algos import make_algorithm
 from exporl.data.mixture import Mixture
+from exporl.data.columns import proposal_columns
 from exporl.data.replay import Replay
 from exporl.policies import make_base
 from exporl.run.loop import Trainer
@@ -60,7 +61,7 @@ def test_the_programs_are_those_that_the_run_needs(changes, wanted):
 @pytest.mark.parametrize("h", [1, 2])
 def test_shapes_are_those_of_a_sample(h, num_proposals):
     spec = Spec((("goal", (2,), "float32"), ("pixels", (4, 4, 3), "uint8")), 5, h)
-    replay = Replay(spec, 20, num_proposals=num_proposals)
+    replay = Replay(spec, 20, columns=proposal_columns(num_proposals, spec))
     seen = {name: np.ones(shape, dtype) for name, shape, dtype in spec.observation}
     for _ in range(6):
         replay.add(Step(seen, np.zeros(5, np.float32), 0.0, False, False, seen))

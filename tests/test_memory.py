@@ -11,6 +11,7 @@ import pytest
 from exporl.data import memory
 from exporl.data.episodes import Episode, Normalizer
 from exporl.data.formats import load_episodes, save_npz
+from exporl.data.columns import proposal_columns
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
 from exporl.run.config import override
@@ -29,9 +30,10 @@ SPECS = [
 @pytest.mark.parametrize("num_proposals", [0, 4])
 def test_bytes_per_row_are_those_of_the_arrays(spec, num_proposals):
     spec = dataclasses.replace(spec, chunk_length=3)
-    arrays = Replay(spec, 1000, num_streams=3, num_proposals=num_proposals)._arrays()
+    columns = proposal_columns(num_proposals, spec)
+    arrays = Replay(spec, 1000, num_streams=3, columns=columns)._arrays()
     stored = sum(array.nbytes for array in arrays.values() if array.ndim > 1)
-    assert stored == 3 * 1000 * row_bytes(spec, num_proposals)
+    assert stored == 3 * 1000 * row_bytes(spec, columns)
 
 
 def test_the_plan_in_words():

@@ -11,6 +11,7 @@ from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 from exporl.algos import make_algorithm
 from exporl.data.mixture import Mixture
 from exporl.data.proposals import renew_proposals
+from exporl.data.columns import proposal_columns
 from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
 from exporl.policies import BaseConfig, make_base
@@ -22,7 +23,7 @@ def learn(backup, probe, calls):
     """`tests/test_probes.py: learn` with another backup; samples are renewed as the training loop does."""
     config = dataclasses.replace(CONFIGS["expo"], backup=backup)
     chosen = make_algorithm("expo", config, SPEC, make_base(BASE, SPEC))
-    replay = Replay(SPEC, 2000, prior=True, num_proposals=chosen.num_proposals)
+    replay = Replay(SPEC, 2000, prior=True, columns=proposal_columns(chosen.num_proposals, SPEC))
     for episode in collect(probe, 300, 0.3, seed=0):
         replay.add_episode(episode, float)
     mixture, rng, state = Mixture([(replay, 1.0)]), np.random.default_rng(0), jax.jit(chosen.init)(jax.random.key(0))

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporl.data.mixture import Mixture, pack, unpack
-from exporl.data.proposals import renew_proposals
+from exporl.data.columns import proposal_columns
+from exporl.data.proposals import (
+    load_proposals,
+    oldest_proposals,
+    proposal_age,
+    renew_proposals,
+    saved_proposals,
+    without_proposals,
+)
 from exporl.data.replay import Replay
 
 NUM, BLOCK = 2, 3
@@ -72,9 +80,9 @@ def agree(replay: Replay, twin: AgeTwin, version: int) -> None:
     """Same observations without samples, same age, and every sampled row has its own next observation's samples."""
     here = twin.next_numbers()
     made = {number: v for number, v in twin.made.items() if number in here}
-    assert numbers_in(replay, replay.without_proposals()) == sorted(here - made.keys())
-    assert numbers_in(replay, replay.oldest_proposals(10_000)) == sorted(made)
-    age = replay.proposal_age(version)
+    assert numbers_in(replay, without_proposals(replay)) == sorted(here - made.keys())
+    assert numbers_in(replay, oldest_proposals(replay, 10_000)) == sorted(made)
+    age = proposal_age(replay, version)
     np.testing.assert_allclose(age, np.mean([version - v for v in made.values()]) if made else np.nan)
     if replay.num_starts:
         batch = replay.sample(np.random.default_rng(0), 40, discount=DISCOUNT)
@@ -87,7 +95,10 @@ def agree(replay: Replay, twin: AgeTwin, version: int) -> None:
 
 
 def make(chunk_length, capacity, num_streams):
-    return Replay(spec_of(chunk_length), capacity, num_streams=num_streams, num_proposals=NUM)
+    spec = spec_of(chunk_length)
+    return Replay(
+        spec, capacity, num_streams=num_streams, columns=proposal_columns(NUM, spec)
+    )
 
 
 @st.composite
@@ -187,39 +198,40 @@ def test_every_observation_is_renewed_in_turn():
         base = Base(version)
         renew_proposals([replay], base, 4, version)
         seen += [n for call in base.calls for n in call]
-        assert replay.proposal_age(version) == {2: 2 / 3, 3: 1, 4: 1}[version]
+        assert proposal_age(replay, version) == {2: 2 / 3, 3: 1, 4: 1}[version]
     assert sorted(seen) == list(range(1_001, 1_013))
 
 
 def test_nothing_to_renew():
     replay = make(1, 10, 1)
     assert renew_proposals([replay], Base(1), BLOCK, 1) == 0
-    assert np.isnan(replay.proposal_age(1))
+    assert np.isnan(proposal_age(replay, 1))
 
 
 def test_samples_alone_can_be_saved_and_restored():
     replay = steps(make(1, 100, 1), 7)
     renew_proposals([replay], Base(1), BLOCK, 1)
-    saved = {name: value.copy() for name, value in replay.proposals().items()}
-    assert saved.keys() == {"proposals", "proposed"} and saved["proposals"].shape == (1, 8, NUM, 1, 2)
+    saved = {name: value.copy() for name, value in saved_proposals(replay).items()}
+    assert saved.keys() == {"column/next_proposals", "column/proposed"}
+    assert saved["column/next_proposals"].shape == (1, 8, NUM, 1, 2)
     again = steps(make(1, 100, 1), 7)
-    again.load_proposals(saved)
+    load_proposals(again, saved)
     same_state(again, snapshot(replay))
-    assert steps(Replay(spec_of(1), 100), 3).proposals() == {}
+    assert saved_proposals(steps(Replay(spec_of(1), 100), 3)) == {}
 
 
 def test_a_replay_saved_without_samples_is_refused():
     replay = steps(make(1, 20, 1), 5)
-    with pytest.raises(ValueError, match="saved replay lacks 'proposals'"):
+    with pytest.raises(ValueError, match="saved replay lacks 'column/next_proposals'"):
         replay.load(snapshot(steps(Replay(spec_of(1), 20), 5)))
 
 
 @pytest.mark.parametrize("num", [0, NUM])
 def test_a_packed_batch_is_the_batch(num):
-    replay = steps(Replay(spec_of(2), 30, num_proposals=num), 9)
+    replay = steps(Replay(spec_of(2), 30, columns=proposal_columns(num, spec_of(2))), 9)
     batch = Mixture([(replay, 1.0)]).sample(np.random.default_rng(0), 2, 4, discount=DISCOUNT)
     batch = batch.replace(observation=batch.observation | {"camera/top": batch.observation["state"] + 1})
     arrays = pack(batch)
     assert {"observation/state", "observation/camera/top", "reward/"} <= arrays.keys()
-    assert ("next_proposals/" in arrays) == bool(num)
+    assert ("extra/next_proposals" in arrays) == bool(num)
     same_batch(unpack(arrays), batch)

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporl.data.episodes import Episode
+from exporl.data.columns import proposal_columns
+from exporl.data.proposals import keep_proposals
 from exporl.data.replay import Replay
 from exporl.types import Spec, Step
 
@@ -242,11 +244,15 @@ def test_an_episode_at_once_equals_its_steps_one_by_one(history):
     """Bit for bit: wrapping rings, episodes longer than the ring, open episodes, several streams."""
     chunk_length, capacity, num_streams, events = history
     at_once, by_step = (
-        Replay(spec_of(chunk_length), capacity, num_streams=num_streams, num_proposals=2) for _ in range(2)
+        Replay(
+            spec_of(chunk_length), capacity, num_streams=num_streams,
+            columns=proposal_columns(2, spec_of(chunk_length)),
+        )
+        for _ in range(2)
     )
     every = np.indices((num_streams, capacity)).reshape(2, -1)
     for replay in (at_once, by_step):  # samples of observations that are about to be overwritten
-        replay.keep_proposals(*every, np.ones((len(every[0]), 2, chunk_length, 2)), version=3)
+        keep_proposals(replay, *every, np.ones((len(every[0]), 2, chunk_length, 2)), version=3)
     number = 0
     for what, length, stream, terminated in events:
         episode = recorded(number, length, terminated, "float64" if length % 3 == 0 else "float32")

@@ -63,5 +63,10 @@ class Batch:
     """[...], 1 where the row comes from prior data, 0 where the agent collected it."""
     success: AnyArray
     """[...], 1 where the row's episode is known to have ended in success."""
-    next_proposals: AnyArray | None = None
-    """[..., n, h, a], base-policy actions kept for the next observation, where the replay keeps them."""
+    extra: Mapping[str, AnyArray] = struct.field(default_factory=dict)
+    """Name -> [..., *shape]: what the replay keeps per row in columns of its own (`data.columns`)."""
+
+    @property
+    def next_proposals(self) -> AnyArray | None:
+        """[..., n, h, a], base-policy actions kept for the next observation; None where the replay keeps none."""
+        return self.extra.get("next_proposals")

@@ -2,20 +2,24 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from exporl.data.columns import Column
 from exporl.spec import Spec
 
 _FLAGS = 5
 """One byte each per row: step or not, can start a chunk, terminated, truncated, success."""
 
 
-def row_bytes(spec: Spec, num_proposals: int = 0) -> int:
-    """Bytes of one replay row: every observation entry, one action, the reward, the flags, samples kept for reuse."""
+def row_bytes(spec: Spec, columns: Mapping[str, Column] | None = None) -> int:
+    """Bytes of one replay row: every observation entry, one action, the reward, the flags, the columns."""
     observation = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for _, shape, dtype in spec.observation)
-    kept = 8 + 4 * num_proposals * spec.chunk_length * spec.action_dim if num_proposals else 0
+    kept = sum(
+        int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize for column in (columns or {}).values()
+    )
     return observation + 4 * spec.action_dim + 4 + _FLAGS + kept
 
 

@@ -55,7 +55,7 @@ class Mixture:
 
 def pack(batch: Batch) -> dict[str, np.ndarray]:
     """A batch as flat arrays in host memory, `field/entry`. Inverse of `unpack`."""
-    fields = {field: value for field, value in vars(batch).items() if value is not None}
+    fields = vars(batch)
     entries = {f: value.items() if isinstance(value, Mapping) else [("", value)] for f, value in fields.items()}
     return {f"{field}/{name}": np.asarray(x) for field, values in entries.items() for name, x in values}
 

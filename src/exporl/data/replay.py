@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from exporl.data.columns import Column
 from exporl.data.episodes import Episode
 from exporl.data.step_checks import check_step, check_steps
 from exporl.types import Batch, Spec, Step
@@ -31,7 +32,7 @@ class Replay:
         num_streams: int = 1,
         prior: bool = False,
         bootstrap_timeouts: bool = True,
-        num_proposals: int = 0,
+        columns: Mapping[str, Column] | None = None,
     ):
         """An empty buffer.
 
@@ -41,7 +42,7 @@ class Replay:
             num_streams: independent writers; chunks never mix them.
             prior: marks sampled rows as prior data.
             bootstrap_timeouts: False stores time-outs as terminal, as the EXPO release does on robosuite.
-            num_proposals: base-policy samples n kept for every observation (`data.proposals` fills them in).
+            columns: name -> what else is kept per row.
 
         Raises:
             ValueError: the capacity cannot hold one chunk.
@@ -61,10 +62,11 @@ class Replay:
         self._success = np.zeros(rows, bool)
         self._is_step = np.zeros(rows, bool)
         self._can_start = np.zeros(rows, bool)
-        self.num_proposals = num_proposals
-        if num_proposals:
-            self._proposals = np.zeros((*rows, num_proposals, spec.chunk_length, spec.action_dim), np.float32)
-            self._proposed = np.zeros(rows, np.int64)  # version at which they were made, plus one; 0: none yet
+        self.columns = dict(columns or {})
+        self._columns = {
+            name: np.full((*rows, *column.shape), column.fill, column.dtype)
+            for name, column in self.columns.items()
+        }
         self._head = np.zeros(num_streams, np.int64)
         self._size = np.zeros(num_streams, np.int64)
         self._run = np.zeros(num_streams, np.int64)
@@ -78,7 +80,7 @@ class Replay:
         reward: Callable[[float], float],
         *,
         bootstrap_timeouts: bool = True,
-        num_proposals: int = 0,
+        columns: Mapping[str, Column] | None = None,
         transform: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
         rows: int | None = None,
     ) -> "Replay":
@@ -93,7 +95,9 @@ class Replay:
         if rows is None:
             episodes = list(episodes)
             rows = rows_needed(spec, map(len, episodes))
-        replay = cls(spec, rows, prior=True, bootstrap_timeouts=bootstrap_timeouts, num_proposals=num_proposals)
+        replay = cls(
+            spec, rows, prior=True, bootstrap_timeouts=bootstrap_timeouts, columns=columns
+        )
         for index, episode in enumerate(episodes):
             try:
                 replay.add_episode(episode, reward, transform=transform)
@@ -141,8 +145,7 @@ class Replay:
         rows = (self._head[stream] + np.arange(steps + 1)) % self.capacity
         taken = rows[:-1]
         self._clear(stream, rows)
-        if self.num_proposals:
-            self._proposed[stream, rows[1:]] = 0
+        self._clear_columns(stream, taken, rows[1:])
         for name, values in self._observation.items():
             values[stream, rows] = observations[name]
         self._action[stream, taken] = episode.actions
@@ -151,6 +154,7 @@ class Replay:
         self._success[stream, taken] = episode.success
         self._terminated[stream, taken[-1]] = episode.terminated
         self._truncated[stream, taken[-1]] = not episode.terminated
+        self._finish_columns(stream, taken, episode.success)
         self._head[stream] = (rows[-1] + 1) % self.capacity
         self._size[stream] = min(max(self._size[stream], taken.max() + 2), self.capacity)
 
@@ -173,8 +177,7 @@ class Replay:
         after = (row + 1) % self.capacity
         self._clear(stream, row)
         self._clear(stream, after)
-        if self.num_proposals:
-            self._proposed[stream, after] = 0
+        self._clear_columns(stream, row, after)
         for name, values in self._observation.items():
             values[stream, row] = step.observation[name]
             values[stream, after] = step.next_observation[name]
@@ -204,12 +207,30 @@ class Replay:
         rows = rows[self._is_step[stream, rows]]
         self._can_start[stream, rows[: self.spec.chunk_length]] = True
         self._success[stream, rows] = self._succeeded[stream]
+        self._finish_columns(stream, rows[::-1], bool(self._succeeded[stream]))
         self._run[stream], self._succeeded[stream] = 0, False
         self._head[stream] = (last + 2) % self.capacity
 
     def _clear(self, stream: int, row: int | np.ndarray) -> None:
         for flags in (self._is_step, self._can_start, self._success, self._terminated, self._truncated):
             flags[stream, row] = False
+
+    def _clear_columns(
+        self, stream: int, row: int | np.ndarray, after: int | np.ndarray
+    ) -> None:
+        """New steps were written to some rows, and the observations after them to others."""
+        for name, column in self.columns.items():
+            self._columns[name][stream, after] = column.fill
+            if column.at == "row":
+                self._columns[name][stream, row] = column.fill
+
+    def _finish_columns(self, stream: int, rows: np.ndarray, success: bool) -> None:
+        """An episode has ended; `rows` are its steps in order, as far as the ring still holds them."""
+        for name, column in self.columns.items():
+            if column.finish is not None:
+                rewards = self._reward[stream, rows].astype(np.float64)
+                terminated = bool(self._terminated[stream, rows[-1]])
+                self._columns[name][stream, rows] = column.finish(rewards, terminated, success)
 
     def sample(self, rng: np.random.Generator, batch_size: int, *, discount: float) -> Batch:
         """`batch_size` chunks, uniformly over the rows that can start one (with replacement).
@@ -240,50 +261,24 @@ class Replay:
             valid=valid.astype(np.float32),
             prior=np.full(batch_size, self.prior, np.float32),
             success=_at(self._success, start).astype(np.float32),
-            next_proposals=_at(self._proposals, after) if self.num_proposals else None,
+            extra={
+                name: _at(self._columns[name], start if column.at == "row" else after)
+                for name, column in self.columns.items()
+                if column.sampled
+            },
         )
+
+    def column(self, name: str) -> np.ndarray:
+        """The values of a column [streams, capacity, *shape]; writing to it changes what is stored."""
+        return self._columns[name]
+
+    def next_rows(self) -> np.ndarray:
+        """[streams, rows written so far] bool: whether a row holds the observation after some step."""
+        return np.roll(self._is_step[:, : int(self._size.max())], 1, axis=1)
 
     def observation(self, streams: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The observations [b, ...] stored in some rows, as far as `sampled` names them."""
         return {name: self._observation[name][streams, rows] for name in self.sampled}
-
-    def without_proposals(self) -> tuple[np.ndarray, np.ndarray]:
-        """(streams, rows) of the next observations that have no samples yet."""
-        streams, rows = np.nonzero(self._next_made() == 0)
-        return streams, rows
-
-    def oldest_proposals(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
-        """(streams, rows) of up to `limit` next observations with samples, those renewed longest ago first."""
-        streams, rows = np.nonzero(self._next_made() > 0)
-        if limit < len(rows):
-            oldest = np.argpartition(self._proposed[streams, rows], limit)[:limit]
-            streams, rows = streams[oldest], rows[oldest]
-        return streams, rows
-
-    def keep_proposals(self, streams: np.ndarray, rows: np.ndarray, proposals: np.ndarray, version: int) -> None:
-        """Stores samples [b, n, h, a] for the observations in some rows, made by the base policy of a version."""
-        self._proposals[streams, rows] = proposals
-        self._proposed[streams, rows] = version + 1
-
-    def proposals(self) -> dict[str, np.ndarray]:
-        """The samples and when they were made, as arrays; none where none are kept. Inverse of `load_proposals`."""
-        return {name: value for name, value in self.state().items() if name in ("proposals", "proposed")}
-
-    def load_proposals(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Restores `proposals` into a buffer that holds the same observations."""
-        for name, value in saved.items():
-            self._arrays()[name][:, : value.shape[1]] = value
-
-    def proposal_age(self, version: int) -> float:
-        """Mean age, in versions, of the samples of all next observations; NaN without any."""
-        made = self._next_made()
-        made = made[made > 0]
-        return float(np.mean(version + 1 - made)) if len(made) else float("nan")
-
-    def _next_made(self) -> np.ndarray:
-        """`_proposed` of the rows written so far [streams, used], -1 where the row is no step's next observation."""
-        used = int(self._size.max())
-        return np.where(np.roll(self._is_step[:, :used], 1, axis=1), self._proposed[:, :used], -1)
 
     def _draw(self, rng: np.random.Generator, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Uniform starts by rejection over the rows written so far: no index to keep, nothing to save."""
@@ -301,7 +296,8 @@ class Replay:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {name.lstrip("_"): value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        return arrays | {f"observation/{name}": value for name, value in self._observation.items()}
+        arrays |= {f"observation/{name}": value for name, value in self._observation.items()}
+        return arrays | {f"column/{name}": value for name, value in self._columns.items()}
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything stored, as arrays without the rows never written. Inverse of `load`."""
@@ -318,6 +314,13 @@ class Replay:
         for name, array in arrays.items():
             if name not in state:
                 raise ValueError(f"saved replay lacks {name!r}. The checkpoint was written by something else.")
+        surplus = sorted(set(state) - set(arrays))
+        if surplus:
+            raise ValueError(
+                f"saved replay has {surplus[0]!r}, which this buffer does not keep. The checkpoint was written by "
+                "something else."
+            )
+        for name, array in arrays.items():
             saved, fits = state[name], array.shape if array.ndim == 1 else (array.shape[0], None, *array.shape[2:])
             if len(saved.shape) != len(fits) or any(f not in (None, s) for f, s in zip(fits, saved.shape, strict=True)):
                 raise ValueError(f"saved replay {name!r} has shape {saved.shape}, this buffer needs {fits}.")
@@ -329,7 +332,7 @@ class Replay:
                 "Once rows were overwritten the capacity must stay as it was."
             )
         for name, array in arrays.items():
-            array[...] = 0
+            array[...] = self.columns[column].fill if (column := name.removeprefix("column/")) != name else 0
             array[(slice(None), slice(state[name].shape[1])) if array.ndim > 1 else ...] = state[name]
 
 

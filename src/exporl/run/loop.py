@@ -15,7 +15,7 @@ from exporl.acting.rollout import Rollout
 from exporl.algos import Algorithm
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture, pack, unpack
-from exporl.data.proposals import renew_proposals
+from exporl.data.proposals import load_proposals, proposal_age, renew_proposals, saved_proposals
 from exporl.data.replay import Replay
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
@@ -228,7 +228,7 @@ class Trainer(Session):
         speed = self.metrics.speed(rollout.env_steps)
         if self._background is not None:
             fields["rollout/staleness_updates"] = self._background.staleness()
-        if self.algorithm.num_proposals and np.isfinite(age := self.online_replay.proposal_age(self.learner.updates)):
+        if self.algorithm.num_proposals and np.isfinite(age := proposal_age(self.online_replay, self.learner.updates)):
             fields["backup/staleness"] = age
         self.metrics.flush(**fields, **{"time/env_steps_per_s": speed, "time/train_s": self._seconds()})
         success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%" if recent else "no episode ended yet"
@@ -283,7 +283,7 @@ class Trainer(Session):
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
         if self._prefetched is not None:  # drawn before the newest rows: it cannot be drawn again
             parts["prefetched"] = pack(self._prefetched)
-        parts |= {"prior": self.prior.proposals()} if self.prior and self.algorithm.num_proposals else {}
+        parts |= {"prior": saved_proposals(self.prior)} if self.prior and self.algorithm.num_proposals else {}
         step = self.offline_steps + self.critic_steps + self.rollout.env_steps
         checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, record, self.config.log.keep)
 
@@ -312,7 +312,7 @@ class Trainer(Session):
         self.metrics.load(record["metrics"])
         self._prefetched = jax.device_put(unpack(parts["prefetched"])) if "prefetched" in parts else None
         if self.prior is not None and self.algorithm.num_proposals:
-            self.prior.load_proposals(parts["prior"])
+            load_proposals(self.prior, parts["prior"])
         for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
             if _size(self.run_dir / name) > size:
                 os.truncate(self.run_dir / name, size)

@@ -8,6 +8,7 @@ from typing import Any
 
 from exporl.acting.evaluate import EvalResult, evaluate
 from exporl.algos import Algorithm, make_algorithm
+from exporl.data.columns import proposal_columns
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
@@ -109,15 +110,15 @@ class Session:
         timeouts, h = data.bootstrap_timeouts, self.spec.chunk_length
         rows = min(data.capacity, 2 * max(self.config.train.online_steps, 1) + h + 2)
         prior_rows = rows_needed(self.spec, map(len, self.episodes)) if self.episodes else 0
-        n = self.algorithm.num_proposals
-        plan = ReplayPlan(row_bytes(self.spec, n), prior_rows, rows, streams)
+        columns = proposal_columns(self.algorithm.num_proposals, self.spec)
+        plan = ReplayPlan(row_bytes(self.spec, columns), prior_rows, rows, streams)
         self.progress.say(str(plan))
         plan.check(available_bytes())
         prior = Replay.from_episodes(
-            self.spec, _given_away(self.episodes), self.task.reward, rows=prior_rows, bootstrap_timeouts=timeouts, num_proposals=n,
+            self.spec, _given_away(self.episodes), self.task.reward, rows=prior_rows, bootstrap_timeouts=timeouts, columns=columns,
             transform=self.normalizer,
         ) if self.episodes else None  # fmt: skip
-        return prior, Replay(self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, num_proposals=n)
+        return prior, Replay(self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, columns=columns)
 
     def make_env(self) -> Any:
         """A new environment, normalised like the data."""

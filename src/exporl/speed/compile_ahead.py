@@ -23,9 +23,9 @@ def empty_batches(spec: Spec, num_minibatches: int, batch_size: int, num_proposa
         return np.broadcast_to(np.zeros((), dtype), (num_minibatches, batch_size, *shape))
 
     observation = {name: zeros(*shape, dtype=dtype) for name, shape, dtype in spec.observation}
-    proposals = zeros(num_proposals, *chunk) if num_proposals else None
+    extra = {"next_proposals": zeros(num_proposals, *chunk)} if num_proposals else {}
     return Batch(
-        observation, zeros(*chunk), zeros(), zeros(), observation, zeros(spec.chunk_length), zeros(), zeros(), proposals
+        observation, zeros(*chunk), zeros(), zeros(), observation, zeros(spec.chunk_length), zeros(), zeros(), extra
     )
 
 
