@@ -184,11 +184,12 @@ def test_run_directory(tmp_path):
     assert len(list((run / CHECKPOINTS).iterdir())) == 2
 
 
-def test_modes_follow_the_counters(tmp_path):
-    trainer = Trainer(tiny(**{"train.random_steps": 5, "train.critic_warmup_steps": 10}), tmp_path, Silent(), False)
-    assert [trainer._mode(step) for step in (0, 4, 5, 14, 15)] == ["random", "random", "base", "base", "policy"]
-    trainer = Trainer(tiny(**{"train.update_after": 4, "train.update_every": 3}), tmp_path, Silent(), False)
-    assert [step for step in range(16) if trainer._updates_due(step, step + 1)] == [6, 9, 12, 15]
+def test_modes_follow_the_counters():
+    train = tiny(**{"train.random_steps": 5, "train.critic_warmup_steps": 10}).train
+    assert [acting_mode(train, step) for step in (0, 4, 5, 14, 15)] == ["random", "random", "base", "base", "policy"]
+    train = tiny(**{"train.update_after": 4, "train.update_every": 3}).train
+    assert [step for step in range(16) if update_calls_due(train, step, step + 1)] == [6, 9, 12, 15]
+    assert update_calls_due(train, 0, 16) == 4
 
 
 def test_same_data_for_base_and_policy_starts(tmp_path):

@@ -34,7 +34,13 @@ def tasks_command(args: list[str]) -> int:
     if name not in families:
         rest = f"There are {', '.join(families)}."
         raise ValueError(f"unknown family {name!r}. {closest(name, families, rest)}")
-    record = families[name]
+    Console().print(_family_table(name, families[name]))
+    print(f"install: {_install(families[name], markup=False)}")
+    return 0
+
+
+def _family_table(name: str, record: Family) -> Table:
+    """One row per task; what cannot be made here says why."""
     table = Table(
         "task", "observation", "action", "steps", "the environment pays", "demonstrations", title=record.summary
     )
@@ -51,9 +57,7 @@ def tasks_command(args: list[str]) -> int:
         table.add_row(
             *map(escape, (*row, task.reward_note, source + ("" if task.collect else " (read with --data.path)")))
         )
-    Console().print(table)
-    print(f"install: {_install(record, markup=False)}")
-    return 0
+    return table
 
 
 def _install(record: Family, markup: bool = True) -> str:

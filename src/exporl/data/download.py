@@ -114,29 +114,20 @@ def fetch(
         DownloadError: no mirror gave it.
         ValueError: the file that is there does not have the expected SHA-256.
     """
-    target, lock = folder / source.path, _read_lock(folder / LOCK)
-    expected = source.sha256 or lock.get(source.path, {}).get("sha256")
+    target = folder / source.path
+    expected = source.sha256 or _read_lock(folder / LOCK).get(source.path, {}).get("sha256")
     if target.is_file():
-        found = digest(target)
-        if expected is not None and found != expected:
-            raise ValueError(f"{target} has SHA-256 {found}, expected {expected}. Remove it and download it again.")
-        say(f"{target} is there already" + ("" if expected else "; its SHA-256 was not known and is recorded now"))
-        if expected is None:
-            _record(folder, source, found, "found in place")
+        _keep_what_is_there(source, folder, expected, say)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    places, answers = [*_places(source, mirrors), *source.urls], []
-    part = target.with_name(target.name + ".part")
-    for place in places:
+    part, answers = target.with_name(target.name + ".part"), []
+    for place in [*_places(source, mirrors), *source.urls]:
         if offline and not place.startswith("file:"):
             answers.append(f"{place}: not tried, --offline")
             continue
         try:
             _receive(place, part, say, advance)
-            found = digest(part)
-            if expected is not None and found != expected:
-                part.unlink()
-                raise OSError(f"SHA-256 is {found}, expected {expected}")
+            found = _checked_digest(part, expected)
         except (OSError, http.client.HTTPException) as error:
             answers.append(f"{place}: {error}")
             say(answers[-1])
@@ -148,9 +139,34 @@ def fetch(
         return target
     lines = "\n  ".join(answers)
     raise DownloadError(
-        f"could not get {source.path}:\n  {lines}\nFetch {source.urls[0]} by hand and put it at {target}, or name a "
-        "folder or URL that has it with --mirror."
+        f"could not get {source.path}:\n  {lines}\nFetch {source.urls[0]} by hand and put it at "
+        f"{target}, or name a folder or URL that has it with --mirror."
     )
+
+
+def _keep_what_is_there(
+    source: Source, folder: Path, expected: str | None, say: Callable[[str], None]
+) -> None:
+    target = folder / source.path
+    found = digest(target)
+    if expected is None:
+        say(f"{target} is there already; its SHA-256 was not known and is recorded now")
+        _record(folder, source, found, "found in place")
+    elif found == expected:
+        say(f"{target} is there already")
+    else:
+        raise ValueError(
+            f"{target} has SHA-256 {found}, expected {expected}. Remove it and download it again."
+        )
+
+
+def _checked_digest(part: Path, expected: str | None) -> str:
+    """The SHA-256 of what was received; it is removed if another one was expected."""
+    found = digest(part)
+    if expected is not None and found != expected:
+        part.unlink()
+        raise OSError(f"SHA-256 is {found}, expected {expected}")
+    return found
 
 
 def digest(path: Path) -> str:

@@ -38,7 +38,10 @@ class Episode:
 
 def owned(episode: Episode) -> Episode:
     """The episode with arrays of its own, where they were views of larger ones."""
-    own = lambda array: array if array.base is None else array.copy()  # noqa: E731
+
+    def own(array: np.ndarray) -> np.ndarray:
+        return array if array.base is None else array.copy()
+
     return dataclasses.replace(
         episode,
         observations={name: own(values) for name, values in episode.observations.items()},
@@ -157,11 +160,13 @@ class Normalizer:
 
     def to_json(self) -> dict:
         """Plain lists; float32 survives the round trip exactly."""
-        lists = lambda arrays: {name: array.tolist() for name, array in arrays.items()}  # noqa: E731
-        return {"mean": lists(self.mean), "std": lists(self.std), "clip": self.clip}
+        mean = {name: array.tolist() for name, array in self.mean.items()}
+        std = {name: array.tolist() for name, array in self.std.items()}
+        return {"mean": mean, "std": std, "clip": self.clip}
 
     @classmethod
     def from_json(cls, data: dict) -> "Normalizer":
         """Inverse of `to_json`."""
-        arrays = lambda lists: {name: np.asarray(values, np.float32) for name, values in lists.items()}  # noqa: E731
-        return cls(arrays(data["mean"]), arrays(data["std"]), data["clip"])
+        mean = {name: np.asarray(values, np.float32) for name, values in data["mean"].items()}
+        std = {name: np.asarray(values, np.float32) for name, values in data["std"].items()}
+        return cls(mean, std, data["clip"])

@@ -51,7 +51,10 @@ def check_steps(
             raise ValueError(f"{name} covers {length} steps, the actions {steps}. They must agree.")
     if _fine(spec, observations, actions, rewards):
         return
-    at = lambda t: {name: values[t] for name, values in observations.items()}  # noqa: E731
+
+    def at(t: int) -> dict[str, np.ndarray]:
+        return {name: values[t] for name, values in observations.items()}
+
     for t in range(steps):
         try:
             check_step(spec, Step(at(t), actions[t], float(rewards[t]), False, False, at(t + 1)))

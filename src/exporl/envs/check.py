@@ -133,6 +133,34 @@ def _success(case: Case) -> tuple[list[str], str]:
     return [], "in every info" + (", reached by random actions" if solved else "")
 
 
+def _fault_of_ending(play: Play, limit: int) -> str | None:
+    steps, (terminated, truncated) = len(play.rewards), play.endings[-1]
+    for kind, value in (("terminated", terminated), ("truncated", truncated)):
+        if not isinstance(value, bool | np.bool_):
+            return f"{kind} is {type(value).__name__} {value!r}, not bool."
+    if terminated and truncated:
+        return (
+            f"step {steps} is terminated and truncated. A true end is terminated alone, a time limit "
+            "truncated."
+        )
+    if steps > limit:
+        return (
+            f"no end after {steps} steps, max_episode_steps is {limit}. Truncate there (gymnasium's "
+            "TimeLimit)."
+        )
+    if truncated and steps < limit:
+        return (
+            f"truncated after {steps} steps, max_episode_steps is {limit}. Make them agree; a failure "
+            "is terminated."
+        )
+    if terminated and steps == limit and not play.infos[-1]["success"]:
+        return (
+            f"the time limit of {limit} steps shows as terminated. Report it as truncated: values go "
+            "on beyond it."
+        )
+    return None
+
+
 def _endings(case: Case) -> tuple[list[str], str]:
     plays, limit = [long_play(case)], case.task.max_episode_steps
     for episode in (1, 2):
@@ -140,26 +168,8 @@ def _endings(case: Case) -> tuple[list[str], str]:
             actions = random_actions(case.task, case.seed + episode, limit + 1)
             plays.append(play_episode(case.env, env_seed(case.seed, episode), actions))
     for play in plays:
-        steps, (terminated, truncated) = len(play.rewards), play.endings[-1]
-        for kind, value in (("terminated", terminated), ("truncated", truncated)):
-            if not isinstance(value, bool | np.bool_):
-                return [f"{kind} is {type(value).__name__} {value!r}, not bool."], ""
-        if terminated and truncated:
-            return [
-                f"step {steps} is terminated and truncated. A true end is terminated alone, a time limit truncated."
-            ], ""
-        if steps > limit:
-            return [
-                f"no end after {steps} steps, max_episode_steps is {limit}. Truncate there (gymnasium's TimeLimit)."
-            ], ""
-        if truncated and steps < limit:
-            return [
-                f"truncated after {steps} steps, max_episode_steps is {limit}. Make them agree; a failure is terminated."
-            ], ""
-        if terminated and steps == limit and not play.infos[-1]["success"]:
-            return [
-                f"the time limit of {limit} steps shows as terminated. Report it as truncated: values go on beyond it."
-            ], ""
+        if fault := _fault_of_ending(play, limit):
+            return [fault], ""
     ends = [f"{'truncated' if play.endings[-1][1] else 'terminated'} after {len(play.rewards)}" for play in plays]
     if not any(play.endings[-1][1] for play in plays):
         raise Skip(f"random actions never reached the limit of {limit} steps: {', '.join(ends)}")

@@ -62,15 +62,10 @@ def custom_task(
         if not isinstance(env, gymnasium.Env):
             raise ValueError(f"{name}: make_env() returned {type(env).__name__}, not a gymnasium.Env.")
         observation, low, high = _entries(env, name), *_bounds(env, name)
-        limit = max_episode_steps or getattr(env.spec, "max_episode_steps", None)
+        limit = _time_limit(env, name, max_episode_steps)
     finally:
         if isinstance(env, gymnasium.Env):
             env.close()
-    if limit is None or limit < 1:
-        raise ValueError(
-            f"{name}: no time limit (got {limit}). Give custom_task(..., max_episode_steps=N), or wrap the environment "
-            "in gymnasium.wrappers.TimeLimit through gymnasium.make."
-        )
     own = callable(reward) or reward == "env"
     return Task(
         name=name,
@@ -86,6 +81,16 @@ def custom_task(
         reward_note="the environment's own" if own else "0/1 success",
         control_hz=control_hz,
     )
+
+
+def _time_limit(env: gymnasium.Env, name: str, chosen: int | None) -> int:
+    limit = chosen or getattr(env.spec, "max_episode_steps", None)
+    if limit is None or limit < 1:
+        raise ValueError(
+            f"{name}: no time limit (got {limit}). Give custom_task(..., max_episode_steps=N), or wrap "
+            "the environment in gymnasium.wrappers.TimeLimit through gymnasium.make."
+        )
+    return limit
 
 
 def import_task(name: str, reward: Reward) -> Task:

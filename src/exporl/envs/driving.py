@@ -104,10 +104,14 @@ def plan(start: np.ndarray, goal: np.ndarray) -> list[tuple[float, float]]:
     return min(paths, key=lambda p: (_leaves(start, p), sum(length for _, length in p)))
 
 
+def _circle(pose: np.ndarray, side: int) -> np.ndarray:
+    """The centre of the circle that turning left (1) or right (-1) from a pose drives on."""
+    return pose[:2] + side * _RADIUS * np.array([-math.sin(pose[2]), math.cos(pose[2])])
+
+
 def _path(start: np.ndarray, goal: np.ndarray, first: int, last: int) -> list[tuple[float, float]] | None:
     """Turning left (1) or right (-1) at the start and at the goal; None if the two circles are too close."""
-    centre = lambda pose, side: pose[:2] + side * _RADIUS * np.array([-math.sin(pose[2]), math.cos(pose[2])])  # noqa: E731
-    between = centre(goal, last) - centre(start, first)
+    between = _circle(goal, last) - _circle(start, first)
     distance = float(np.hypot(*between))
     heading = math.atan2(between[1], between[0])
     straight = distance

@@ -97,7 +97,10 @@ def goal_of(body: Literal["ant", "point"], maze: str, task: int) -> np.ndarray:
 def until_success(episode: Episode, successes: np.ndarray, rewards: np.ndarray) -> Episode:
     """The episode with these successes [t] and rewards [t], ended at the first success where there is one."""
     steps = int(successes.argmax()) + 1 if successes.any() else len(successes)
-    cut = lambda values: values[: steps + (len(values) > len(successes))]  # noqa: E731
+
+    def cut(values: np.ndarray) -> np.ndarray:
+        return values[: steps + (len(values) > len(successes))]
+
     return dataclasses.replace(
         episode,
         observations={name: values[: steps + 1] for name, values in episode.observations.items()},

@@ -4,6 +4,7 @@ They read the simulator's state, so they know more than the observation shows. T
 their demonstrations are used, say so.
 """
 
+import functools
 import math
 from collections.abc import Callable, Generator
 from typing import Any
@@ -93,7 +94,7 @@ def _up(value: float) -> np.ndarray:
 
 def lift(hand: Hand, rng: np.random.Generator) -> Phase:
     """Grasps the cube and lifts it."""
-    cube = lambda: hand.body(hand.simulator.cube_body_id)  # noqa: E731
+    cube = functools.partial(hand.body, hand.simulator.cube_body_id)
     floor = cube()[0][2]
     while True:
         yield from _grasp_body(hand, cube, -0.005, math.pi / 2)
@@ -105,7 +106,7 @@ def lift(hand: Hand, rng: np.random.Generator) -> Phase:
 def can(hand: Hand, rng: np.random.Generator) -> Phase:
     """Grasps the can, carries it over its bin and lets go."""
     simulator = hand.simulator
-    body = lambda: hand.body(simulator.obj_body_id["Can"])  # noqa: E731
+    body = functools.partial(hand.body, simulator.obj_body_id["Can"])
     floor, scatter = body()[0][2], rng.uniform(-0.027, 0.027, 2)
     goal = simulator.target_bin_placements[simulator.object_id]
     spot = goal[:2] - [0.045, 0.065] + scatter  # the corner of the bin's quarter that is nearest
@@ -128,9 +129,12 @@ def can(hand: Hand, rng: np.random.Generator) -> Phase:
 
 def stack(hand: Hand, rng: np.random.Generator) -> Phase:
     """Grasps the small cube, turns it as the large one lies, and puts it on top."""
-    small = lambda: hand.body(hand.simulator.cubeA_body_id)  # noqa: E731
-    large = lambda: hand.body(hand.simulator.cubeB_body_id)  # noqa: E731
-    turn = lambda: wrap(yaw(large()[1]) - yaw(small()[1]), math.pi / 2)  # noqa: E731
+    small = functools.partial(hand.body, hand.simulator.cubeA_body_id)
+    large = functools.partial(hand.body, hand.simulator.cubeB_body_id)
+
+    def turn() -> float:
+        return wrap(yaw(large()[1]) - yaw(small()[1]), math.pi / 2)
+
     floor = small()[0][2]
     while True:
         yield from _grasp_body(hand, small, -0.005, math.pi / 2)
@@ -153,17 +157,28 @@ def stack(hand: Hand, rng: np.random.Generator) -> Phase:
 def square(hand: Hand, rng: np.random.Generator) -> Phase:
     """Grasps the nut at its handle, turns it straight, centres it over the peg and pushes it down."""
     simulator = hand.simulator
-    nut = lambda: hand.body(simulator.obj_body_id["SquareNut"])  # noqa: E731
-    peg = lambda: hand.body(simulator.peg1_body_id)[0]  # noqa: E731
+    nut = functools.partial(hand.body, simulator.obj_body_id["SquareNut"])
+
+    def peg() -> np.ndarray:
+        return hand.body(simulator.peg1_body_id)[0]
+
+    def grip() -> np.ndarray:
+        along = nut()[1][:, 0] * (0.013 + hand.offset[0] / 2)
+        return simulator.sim.data.site_xpos[site] + along - _up(0.003)
+
+    def turn(fingers: float) -> float:
+        return wrap(yaw(nut()[1]) + fingers - yaw(hand.rotation), 2 * math.pi)
+
+    def straighten(final: float) -> float:
+        return wrap(final - yaw(nut()[1]), 2 * math.pi)
+
     handle = next(n for n in simulator.sim.model.site_names if "SquareNut" in n and "handle" in n)
     site = simulator.sim.model.site_name2id(handle)
     floor, start = nut()[0][2], yaw(hand.rotation)
     while True:
         final, fingers = _turns(yaw(nut()[1]), start)
-        grip = lambda: simulator.sim.data.site_xpos[site] + nut()[1][:, 0] * (0.013 + hand.offset[0] / 2)  # noqa: E731
-        turn = lambda fingers=fingers: wrap(yaw(nut()[1]) + fingers - yaw(hand.rotation), 2 * math.pi)  # noqa: E731
-        straight = lambda final=final: wrap(final - yaw(nut()[1]), 2 * math.pi)  # noqa: E731
-        yield from hand.grasp(lambda grip=grip: grip() - _up(0.003), turn, 0.01, 0.1, 7)
+        straight = functools.partial(straighten, final)
+        yield from hand.grasp(grip, functools.partial(turn, fingers), 0.01, 0.1, 7)
         x, y, _ = hand.position
         held = True
         while held and hand.position[2] <= floor + 0.13:
@@ -222,7 +237,10 @@ def _push(hand, nut, peg, straight, low, drift) -> Generator[np.ndarray, None, b
 
 def _grasp_body(hand: Hand, body: Callable[[], tuple[np.ndarray, np.ndarray]], height: float, period: float) -> Phase:
     """Grasps a body; `period` is the angle after which it looks the same, infinity where any will do."""
-    turn = (lambda: 0.0) if math.isinf(period) else lambda: wrap(yaw(body()[1]) - yaw(hand.rotation), period)
+
+    def turn() -> float:
+        return 0.0 if math.isinf(period) else wrap(yaw(body()[1]) - yaw(hand.rotation), period)
+
     return hand.grasp(lambda: body()[0] + [*hand.offset, height], turn, 0.012, 0.15, 6)
 
 

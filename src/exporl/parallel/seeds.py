@@ -71,26 +71,10 @@ def train_seeds(
         FileExistsError: the folder already holds one of the runs and `resume` is off.
         Interrupted: stopped by a signal, after saving.
     """
-    if num_seeds < 1:
-        raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}.")
-    if mode not in MODES:
-        raise ValueError(f"the mode of seeds must be one of {', '.join(MODES)}; got {mode!r}.")
-    if mode == "auto":
-        mode = "processes" if jax.default_backend() == "cpu" else "vmap"
-    if mode == "vmap" and config.train.asynchronous:
-        raise ValueError("train.asynchronous needs a program of its own per seed: choose the mode processes.")
-    check(config)
-    make_task(config.task, config.reward)
+    mode = _chosen_mode(config, num_seeds, mode)
     folder, begun = Path(folder), seed_runs(folder)
     configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(num_seeds)]
-    if begun and not resume:
-        raise FileExistsError(
-            f"{folder} already holds runs. Continue them with `exporl train --resume {folder}`, or choose another "
-            "--run-dir."
-        )
-    for one in configs:
-        if one.seed in begun:
-            check_same(load_config(begun[one.seed]), one)
+    _check_begun(folder, begun, configs, resume)
     jobs = [Job(one, folder / f"s{one.seed}", one.seed in begun) for one in configs]
     results = {
         job.config.seed: SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config)) for job in jobs
@@ -111,6 +95,35 @@ def train_seeds(
     if reported:
         write_report(reported, folder / REPORT)
     return list(results.values())
+
+
+def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
+    """How the seeds are trained, once everything that was asked for is checked."""
+    if num_seeds < 1:
+        raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}.")
+    if mode not in MODES:
+        raise ValueError(f"the mode of seeds must be one of {', '.join(MODES)}; got {mode!r}.")
+    if mode == "auto":
+        mode = "processes" if jax.default_backend() == "cpu" else "vmap"
+    if mode == "vmap" and config.train.asynchronous:
+        raise ValueError("train.asynchronous needs a program of its own per seed: choose the mode processes.")
+    check(config)
+    make_task(config.task, config.reward)
+    return mode
+
+
+def _check_begun(
+    folder: Path, begun: dict[int, Path], configs: Sequence[RunConfig[Any]], resume: bool
+) -> None:
+    """Whether runs that are there already may go on as asked."""
+    if begun and not resume:
+        raise FileExistsError(
+            f"{folder} already holds runs. Continue them with `exporl train --resume {folder}`, or choose another "
+            "--run-dir."
+        )
+    for one in configs:
+        if one.seed in begun:
+            check_same(load_config(begun[one.seed]), one)
 
 
 def run_together(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event) -> list[Ended]:

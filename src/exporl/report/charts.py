@@ -46,9 +46,14 @@ def line_chart(
     left, right, top, bottom = 46, 12, 10, 26
     low, high = y_range or _limits([v for s in series for v in s.y])
     end = max((x for s in series for x in s.x), default=1) or 1
-    px = lambda x: left + (width - left - right) * x / end  # noqa: E731
-    py = lambda y: top + (height - top - bottom) * (1 - (y - low) / (high - low))  # noqa: E731
-    show = (lambda v: f"{100 * v:.0f}%") if percent else _short
+
+    def px(x: float) -> float:
+        return left + (width - left - right) * x / end
+
+    def py(y: float) -> float:
+        return top + (height - top - bottom) * (1 - (y - low) / (high - low))
+
+    show = _percent if percent else _short
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img">']
     for i in range(5):
         value = low + (high - low) * i / 4
@@ -75,6 +80,10 @@ def line_chart(
                 )
                 parts.append(f"{circle}<title>{label}</title></circle>")
     return "".join(parts) + "</svg>"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%"
 
 
 def _limits(values: list[float]) -> tuple[float, float]:

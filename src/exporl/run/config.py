@@ -238,18 +238,10 @@ def from_json(data: dict[str, Any]) -> RunConfig[Any]:
 
 
 def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
+    """A value of the kind that an option's annotation says."""
     kind = generics.get(kind, kind) if isinstance(kind, TypeVar) else kind
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints, prefix = typing.get_type_hints(kind), f"{where}." if where else ""
-        if not isinstance(value, dict):
-            raise ValueError(f"config option {where!r} must be an object, got {value!r}.")
-        for name in value:
-            if name not in hints:
-                raise ValueError(f"unknown config option {prefix + name!r}. {closest(name, hints)}")
-        missing = sorted(field.name for field in dataclasses.fields(kind) if field.name not in value)
-        if missing:
-            raise ValueError(f"config lacks {prefix + missing[0]!r}: it was written by another version.")
-        return kind(**{name: _parse(hints[name], v, prefix + name, generics) for name, v in value.items()})
+        return _parse_options(kind, value, where, generics)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         for option in args:
@@ -257,16 +249,26 @@ def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
                 return _parse(option, value, where, generics)
             except ValueError:
                 continue
-    elif origin is Literal:
-        if value in args:
-            return value
-    elif origin is tuple:
-        if isinstance(value, (list, tuple)):
-            return tuple(_parse(args[0], item, where, generics) for item in value)
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_parse(args[0], item, where, generics) for item in value)
+    elif origin is Literal and value in args:
+        return value
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif kind is type(None) and value is None:
-        return None
-    elif kind in (int, bool, str) and type(value) is kind:
+    elif kind in (int, bool, str, type(None)) and type(value) is kind:
         return value
     raise ValueError(f"config option {where!r} must be {kind}, got {value!r}.")
+
+
+def _parse_options(kind: type, value: Any, where: str, generics: dict[Any, type]) -> Any:
+    """The options of one dataclass: all of them, and no others."""
+    hints, prefix = typing.get_type_hints(kind), f"{where}." if where else ""
+    if not isinstance(value, dict):
+        raise ValueError(f"config option {where!r} must be an object, got {value!r}.")
+    for name in value:
+        if name not in hints:
+            raise ValueError(f"unknown config option {prefix + name!r}. {closest(name, hints)}")
+    missing = sorted(field.name for field in dataclasses.fields(kind) if field.name not in value)
+    if missing:
+        raise ValueError(f"config lacks {prefix + missing[0]!r}: it was written by another version.")
+    return kind(**{name: _parse(hints[name], v, prefix + name, generics) for name, v in value.items()})

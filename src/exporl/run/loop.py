@@ -28,7 +28,7 @@ from exporl.report.page import write_report
 from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import open_run, summarize
 from exporl.run.metrics import MetricsWriter
-from exporl.run.phases import PRETRAIN_SCAN, check_phases, programs
+from exporl.run.phases import PRETRAIN_SCAN, acting_mode, check_phases, programs, update_calls_due
 from exporl.run.progress import Progress, Silent
 from exporl.run.session import Session, Share
 from exporl.run.stopping import Interrupted, stop_on_signals
@@ -149,14 +149,16 @@ class Trainer(Session):
         """One step of every environment, into the replay."""
         background = self._background
         acting = self.learner.acting() if background is None else background.acting()
-        steps = self.rollout.step(acting, self._mode(self.rollout.env_steps))
+        steps = self.rollout.step(acting, acting_mode(self.config.train, self.rollout.env_steps))
         with contextlib.nullcontext() if background is None else background.lock:
             for stream, step in steps:
                 self.online_replay.add(step, stream)
 
     def _learn(self, before: int) -> None:
         """The update calls due since `before` environment steps; they are left out while there is nothing to sample."""
-        due = self._updates_due(before, self.rollout.env_steps) if self.mixture.ready else 0
+        due = 0
+        if self.mixture.ready:
+            due = update_calls_due(self.config.train, before, self.rollout.env_steps)
         if self._background is not None:
             self._background.owe(due)
         else:
@@ -183,19 +185,6 @@ class Trainer(Session):
         self._evaluate_if_due()
         self._boundary(before, steps, final)
 
-    def _mode(self, env_steps: int) -> str:
-        train = self.config.train
-        if env_steps < train.random_steps:
-            return "random"
-        return "base" if env_steps < train.random_steps + train.critic_warmup_steps else "policy"
-
-    def _updates_due(self, before: int, after: int) -> int:
-        return self._calls_until(after) - self._calls_until(before)
-
-    def _calls_until(self, env_steps: int) -> int:
-        train = self.config.train
-        return max(env_steps - train.update_after, 0) // train.update_every
-
     def _update(self, source: Mixture, num_minibatches: int, phase: Phase) -> Any:
         if self.algorithm.num_proposals and phase != "pretrain":
             renew_proposals(
@@ -220,7 +209,7 @@ class Trainer(Session):
         self._settle()
         rollout, recent = self.rollout, self.rollout.outcomes[-20:]
         fields: dict[str, Any] = {"phase": "online", "env_steps": rollout.env_steps, "updates": self.learner.updates}
-        fields |= {"rollout/episodes": len(rollout.outcomes), "mode": self._mode(rollout.env_steps - 1)}
+        fields |= {"rollout/episodes": len(rollout.outcomes), "mode": acting_mode(self.config.train, rollout.env_steps - 1)}
         if recent:
             fields["rollout/success_rate"] = float(np.mean([success for _, success, _, _ in recent]))
             fields["rollout/length_mean"] = float(np.mean([length for _, _, length, _ in recent]))

@@ -1,4 +1,4 @@
-"""The phases of a run: the updates that they need, and whether a run can have them."""
+"""The phases of a run: the updates that they need, when they are due, and whether a run can have them."""
 
 from typing import Any
 
@@ -20,6 +20,21 @@ def programs(train: TrainConfig) -> list[Program]:
         ("online", minibatches if train.online_steps else 0),
     ]
     return [(phase, num) for phase, num in wanted if num]
+
+
+def acting_mode(train: TrainConfig, env_steps: int) -> str:
+    """How the next step is chosen after so many: "random", "base" (it acts alone) or "policy"."""
+    if env_steps < train.random_steps:
+        return "random"
+    return "base" if env_steps < train.random_steps + train.critic_warmup_steps else "policy"
+
+
+def update_calls_due(train: TrainConfig, before: int, after: int) -> int:
+    """The online update calls that become due between two numbers of environment steps."""
+    first, last = (
+        max(steps - train.update_after, 0) // train.update_every for steps in (before, after)
+    )
+    return last - first
 
 
 def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool) -> None:

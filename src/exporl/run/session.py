@@ -152,8 +152,10 @@ def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
         return algorithm
 
     def only(act: Any) -> Any:
-        keep = lambda observation: {name: observation[name] for name, _, _ in read.observation}  # noqa: E731
-        return act and (lambda params, observation, key: act(params, keep(observation), key))
+        def act_on_what_is_read(params: Any, observation: Any, key: Any) -> Any:
+            return act(params, {name: observation[name] for name, _, _ in read.observation}, key)
+
+        return act and act_on_what_is_read
 
     return algorithm._replace(
         **{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base", "propose")}

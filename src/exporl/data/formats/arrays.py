@@ -183,55 +183,94 @@ class _Fault(Exception):
 def _checked(
     path: Path, keys: tuple[str, ...], files: list[str], read: Callable[[str], np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
-    bare = "terminals" not in files and not any(name.startswith("next_observations") for name in files)
+    bare = "terminals" not in files and not any(f.startswith("next_observations") for f in files)
     needed = tuple(name for name in _NEEDED if not (bare and name == "terminals"))
-    missing = [name for name in needed if name not in files]
-    if missing:
-        raise _Fault(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(files))}.")
-    suffixes = {"state": ""} if "observations" in files else {
-        key.split("/", 1)[1]: "/" + key.split("/", 1)[1] for key in files if key.startswith("observations/")
-    }  # fmt: skip
-    if not suffixes:
-        raise _Fault(f"{path} lacks observations; it has {', '.join(sorted(files))}.")
-    names = list(keys or suffixes)
-    suffixes = {name: suffixes.get(name, f"/{name}") for name in names}
+    if missing := [name for name in needed if name not in files]:
+        raise _lacks(path, ", ".join(missing), files)
+    suffixes = _suffixes(path, keys, files)
     data = {name: read(name) for name in (*needed, *({"successes", "success"} & set(files)))}
-    steps, ends = len(data["actions"]), data["episode_ends"].reshape(-1).astype(np.float64)
-
-    def check(name: str, array: np.ndarray) -> np.ndarray:
-        if len(array) != steps:
-            raise _Fault(f"{path}: {name} has {len(array)} rows, actions have {steps}. They must agree.")
-        return array
-
+    steps = len(data["actions"])
     for name in ("rewards", "terminals", "successes"):
         if name in data:
-            check(name, data[name])
+            _check_length(path, name, data[name], steps)
     kinds = ("observations",) if bare else ("observations", "next_observations")
-    entries = [f"{kind}{suffix}" for suffix in suffixes.values() for kind in kinds]
-    for name in entries:
-        if name not in files:
-            raise _Fault(f"{path} lacks {name}; it has {', '.join(sorted(files))}.")
-    if len(ends) == 0 or ends[-1] != steps or (ends % 1 != 0).any() or (np.diff(ends, prepend=0) <= 0).any():
-        raise _Fault(f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}.")
-    ends = ends.astype(np.int64)
-    if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
-        raise _Fault(f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must agree.")
-    for name, suffix in suffixes.items() if bare else ():
-        data[f"observations/{name}"] = check(f"observations{suffix}", read(f"observations{suffix}"))
-    for name, suffix in suffixes.items() if not bare else ():
-        final = check(f"next_observations{suffix}", read(f"next_observations{suffix}"))[ends - 1]
-        values = check(f"observations{suffix}", read(f"observations{suffix}"))
-        if final.shape[1:] != values.shape[1:]:
-            raise _Fault(f"{path}: observations{suffix} and next_observations{suffix} have rows of different shapes.")
-        data[f"observations/{name}"] = np.insert(values, ends, final, axis=0)
+    for entry in [f"{kind}{suffix}" for suffix in suffixes.values() for kind in kinds]:
+        if entry not in files:
+            raise _lacks(path, entry, files)
+    ends = _checked_ends(path, data, steps)
+
+    def column(name: str) -> np.ndarray:
+        return _check_length(path, name, read(name), steps)
+
+    for name, suffix in suffixes.items():
+        values = column(f"observations{suffix}")
+        if not bare:
+            final = column(f"next_observations{suffix}")[ends - 1]
+            values = _with_final(path, suffix, values, final, ends)
+        data[f"observations/{name}"] = values
     for key in files:
         if key.startswith("infos/"):
             data[key] = read(key)
             if len(data[key]) not in (steps, steps + len(ends)):
-                raise _Fault(f"{path}: {key} has {len(data[key])} rows for {steps} steps. They must agree.")
+                raise _Fault(
+                    f"{path}: {key} has {len(data[key])} rows for {steps} steps. They must agree."
+                )
     if bare:
-        return _without_last_actions(path, data, ends), names, ends - np.arange(1, len(ends) + 1)
-    return data, names, ends
+        ends_without = ends - np.arange(1, len(ends) + 1)
+        return _without_last_actions(path, data, ends), list(suffixes), ends_without
+    return data, list(suffixes), ends
+
+
+def _lacks(path: Path, what: str, files: list[str]) -> _Fault:
+    return _Fault(f"{path} lacks {what}; it has {', '.join(sorted(files))}.")
+
+
+def _suffixes(path: Path, keys: tuple[str, ...], files: list[str]) -> dict[str, str]:
+    """Name of an observation entry -> what follows "observations" in the name of its array."""
+    if "observations" in files:
+        suffixes = {"state": ""}
+    else:
+        found = [key.split("/", 1)[1] for key in files if key.startswith("observations/")]
+        suffixes = {name: f"/{name}" for name in found}
+    if not suffixes:
+        raise _lacks(path, "observations", files)
+    return {name: suffixes.get(name, f"/{name}") for name in keys or suffixes}
+
+
+def _check_length(path: Path, name: str, array: np.ndarray, steps: int) -> np.ndarray:
+    if len(array) != steps:
+        raise _Fault(
+            f"{path}: {name} has {len(array)} rows, actions have {steps}. They must agree."
+        )
+    return array
+
+
+def _checked_ends(path: Path, data: dict[str, np.ndarray], steps: int) -> np.ndarray:
+    """Steps up to the end of each episode."""
+    ends = data["episode_ends"].reshape(-1).astype(np.float64)
+    outside = len(ends) == 0 or ends[-1] != steps
+    if outside or (ends % 1 != 0).any() or (np.diff(ends, prepend=0) <= 0).any():
+        raise _Fault(
+            f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}."
+        )
+    if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
+        raise _Fault(
+            f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must "
+            "agree."
+        )
+    return ends.astype(np.int64)
+
+
+def _with_final(
+    path: Path, suffix: str, values: np.ndarray, final: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
+    """Observations with the one after each episode's last step put where it belongs."""
+    if final.shape[1:] != values.shape[1:]:
+        raise _Fault(
+            f"{path}: observations{suffix} and next_observations{suffix} have rows of different "
+            "shapes."
+        )
+    return np.insert(values, ends, final, axis=0)
 
 
 def _without_last_actions(path: Path, data: dict[str, np.ndarray], ends: np.ndarray) -> dict[str, np.ndarray]:

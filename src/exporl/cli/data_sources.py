@@ -1,0 +1,107 @@
+"""Where files of episodes come from: `exporl data collect` and `exporl data download`."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from exporl.cli.bars import only_bar
+from exporl.cli.data_options import make_parser, positive, summary, task_named
+
+
+def _collect_options(args: list[str]) -> argparse.Namespace:
+    parser = make_parser(
+        "collect",
+        "Record a task's scripted expert, failures included. Episode i depends on the seed and i only.",
+        ["metaworld/push-v3 --output push.npz", "probe/bandit --episodes 5 --noise 0.1 --seed 3 --output five.npz"],
+    )
+    parser.add_argument("task", help="family/name, see `exporl tasks`")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="file or folder to write")
+    parser.add_argument("--episodes", type=positive, default=20, help="how many (default 20)")
+    parser.add_argument("--noise", type=float, default=0.3, help="standard deviation of action noise (default 0.3)")
+    parser.add_argument("--seed", type=int, default=0, help="fixes starts and noise (default 0)")
+    parser.add_argument("--to", metavar="FORMAT", help="format to write (default: from FILE's ending)")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    options = parser.parse_args(args)
+    if options.noise < 0 or options.seed < 0:
+        raise ValueError(f"need --noise >= 0 and --seed >= 0, got {options.noise:g} and {options.seed}.")
+    return options
+
+
+def collect_command(args: list[str]) -> int:
+    """`exporl data collect TASK --output FILE`."""
+    options = _collect_options(args)
+    from exporl.data import convert
+    from exporl.envs.collect import watched
+
+    to = convert.find_writer(options.output, options.to)
+    convert.check_target(options.output, options.force)
+    task = task_named(options.task)
+    if task.collect is None:
+        raise ValueError(f"task {task.name!r} has no scripted expert; its data comes from: {task.source or 'files'}.")
+    progress, began, steps, solved, done = only_bar(Console(stderr=True)), time.perf_counter(), 0, 0, 0
+
+    def on_episode(episode: Any) -> None:
+        nonlocal steps, solved, done
+        steps, solved, done = steps + len(episode), solved + episode.success, done + 1
+        speed = steps / (time.perf_counter() - began)
+        progress.advance(1, f"success {100 * solved / done:.0f}%, {speed:.0f} steps/s")
+
+    try:
+        progress.phase(f"collecting {task.name}", options.episodes, 0)
+        with watched(on_episode):
+            episodes = task.collect(options.episodes, options.noise, options.seed)
+        took = time.perf_counter() - began
+    finally:
+        progress.close()
+    written = convert.Written(options.output, to.name)
+    counted = convert.counted(episodes, written)
+    print(summary(convert.write(options.output, to, counted, written, force=options.force)))
+    print(f"{task.source}, noise {options.noise:g}, seed {options.seed}: {written.steps / took:.0f} steps/s, "
+          f"{took:.1f} s")  # fmt: skip
+    return 0
+
+
+def download_command(args: list[str]) -> int:
+    """`exporl data download NAME`."""
+    parser = make_parser(
+        "download",
+        "Fetch a published data set: mirrors in order, checked by SHA-256, resumed where a download was cut off. Where\n"
+        "no SHA-256 is published the first download records it in downloads.lock.json, and later ones must agree.",
+        ["--list", "robomimic/can-mh-v141", "ogbench/cube-single-play-v0 --mirror /media/disk/data --offline"],
+    )
+    parser.add_argument("name", nargs="?", help="which (see --list)")
+    parser.add_argument("--list", action="store_true", help="list the names and where the files are published")
+    parser.add_argument("--dir", type=Path, default=Path("data"), help="data folder (default data)")
+    parser.add_argument("--mirror", action="append", default=[], metavar="URL_OR_FOLDER", help="try here first")
+    parser.add_argument("--offline", action="store_true", help="use local folders and file:// mirrors only")
+    options = parser.parse_args(args)
+    from exporl.data import download
+
+    if options.list:
+        for name, sources in download.DATASETS.items():
+            print(f"{name:<36} {sources[0].urls[0]}")
+        return 0
+    if options.name is None:
+        raise ValueError("name a data set; `exporl data download --list` shows them.")
+    progress = only_bar(Console(stderr=True))
+    for source in download.find_dataset(options.name):
+        progress.phase(source.path, 1, 0)
+        seen = 0
+
+        def advance(received: int, total: int) -> None:
+            nonlocal seen
+            if seen == 0 and total:
+                progress.phase(source.path, total, 0)  # noqa: B023 - called within this turn of the loop only
+            progress.advance(received - seen, "")
+            seen = received
+
+        try:
+            path = download.fetch(source, options.dir, mirrors=options.mirror, offline=options.offline,
+                                  say=progress.say, advance=advance)  # fmt: skip
+        finally:
+            progress.close()
+        print(path)
+    return 0

@@ -1,0 +1,61 @@
+"""What starts at once: help, lists and looks into files do not wait for JAX."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from exporl.data.episodes import Episode
+from exporl.data.formats import save_npz
+
+RUN = """
+import sys
+from exporl.cli.main import main
+status = main(sys.argv[1:])
+print(*sorted(sys.modules), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def imported(*args: str, code: str = RUN) -> set[str]:
+    """The packages that a new process has imported after one command."""
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {module.split(".")[0] for module in done.stderr.splitlines()[-1].split()}
+
+
+@pytest.fixture
+def episodes(tmp_path):
+    """A file of one episode."""
+    path = tmp_path / "one.npz"
+    actions, seen = np.zeros((3, 2), np.float32), {"state": np.zeros((4, 1), np.float32)}
+    save_npz(path, [Episode(seen, actions, np.zeros(3, np.float32), np.zeros(3, bool), terminated=False)])
+    return path
+
+
+@pytest.mark.parametrize("args", [(), ("--help",)])
+def test_help_imports_nothing_beside_the_standard_library(args):
+    assert not imported(*args) & {"jax", "flax", "numpy", "rich", "tyro", "gymnasium", "jaxtyping"}
+
+
+@pytest.mark.parametrize(
+    "args", [("tasks",), ("tasks", "probe"), ("presets",), ("presets", "expo", "demo"), ("data", "--help")], ids=" ".join
+)
+def test_lists_do_not_import_jax(args):
+    assert not imported(*args) & {"jax", "flax", "optax"}
+
+
+@pytest.mark.parametrize("command", ["inspect", "validate"])
+def test_looking_into_a_file_does_not_import_jax(command, episodes):
+    assert not imported("data", command, str(episodes)) & {"jax", "flax", "optax", "gymnasium"}
+
+
+def test_the_package_alone_imports_nothing():
+    code = "import sys, exporl; dir(exporl); print(*sorted(sys.modules), file=sys.stderr)"
+    assert not imported(code=code) & {"jax", "numpy", "gymnasium"}
+
+
+def test_a_name_imports_what_it_needs():
+    code = "import sys; from exporl import Batch; print(*sorted(sys.modules), file=sys.stderr)"
+    assert {"jax", "flax"} <= imported(code=code)
