@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporl import presets
+from exporl.algos import ALGORITHMS
 from exporl.cli import main
 
 TINY = {
@@ -23,7 +23,8 @@ def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
         }
         if name == "rlpd":
             small["train.critic_warmup_steps"] = (0, "test")
-        monkeypatch.setitem(presets.PRESETS, (name, "demo"), presets.PRESETS[name, "demo"] | small)
+        presets = ALGORITHMS[name].presets
+        monkeypatch.setitem(presets, "demo", {**presets["demo"], **small})
     args = ["demo", "--dir", str(tmp_path), "--task", "metaworld/reach-v3", "--steps", "24"]
     assert main(args) == 0
     out = capsys.readouterr().out

@@ -221,5 +221,5 @@ def test_a_packed_batch_is_the_batch(num):
     batch = batch.replace(observation=batch.observation | {"camera/top": batch.observation["state"] + 1})
     arrays = pack(batch)
     assert {"observation/state", "observation/camera/top", "reward/"} <= arrays.keys()
-    assert ("next_proposals/" in arrays) == bool(num)
+    assert ("extra/next_proposals" in arrays) == bool(num)
     same_batch(unpack(arrays), batch)

@@ -68,7 +68,7 @@ def test_two_and_two_equals_four_with_cached_backups(tmp_path, cached):
     parts, _ = checkpoint.load(newest(cached))
     assert parts.keys() == {"learner", "replay", "rollout", "prefetched", "prior"}
     assert parts["prior"].keys() == {"proposals", "proposed"} and parts["prior"]["proposals"].any()
-    assert parts["prefetched"]["next_proposals/"].shape == (2, 8, 2, 1, 1)
+    assert parts["prefetched"]["extra/next_proposals"].shape == (2, 8, 2, 1, 1)
 
 
 def draws(tmp_path, **changes):
@@ -138,7 +138,8 @@ def test_the_loss_of_the_filter_is_logged(tmp_path):
 
 def test_an_update_without_samples_to_read_is_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
-    trainer.algorithm = trainer.algorithm._replace(num_proposals=0)
+    needs = trainer.algorithm.needs._replace(proposals=0)
+    trainer.algorithm = trainer.algorithm._replace(needs=needs)
     trainer.online_replay.num_proposals = trainer.prior.num_proposals = 0
     with pytest.raises(ValueError, match=r"num_base_samples=2 samples .* got 0\. Give the replay num_proposals=2"):
         trainer.run()
@@ -148,6 +149,6 @@ def test_samples_of_another_size_are_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
     trainer.learner.propose = lambda observation, index: jax.numpy.zeros((4, 2, 1, 1))
     batch = trainer.prior.sample(np.random.default_rng(0), 4, discount=0.9)
-    batch = jax.tree.map(lambda x: x[None], batch.replace(next_proposals=np.zeros((4, 3, 1, 1), np.float32)))
+    batch = jax.tree.map(lambda x: x[None], batch.replace(extra={"next_proposals": np.zeros((4, 3, 1, 1), np.float32)}))
     with pytest.raises(ValueError, match=r"num_base_samples=2 samples per next observation .* got 3"):
         trainer.learner.update(batch, "critic_pretrain")

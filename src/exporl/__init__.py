@@ -1,9 +1,18 @@
 """exporl: stable reinforcement learning with expressive policies (EXPO, arXiv 2507.07986), exact and fast."""
 
-from exporl.algos import ALGORITHMS, Algorithm, make_algorithm
-from exporl.algos.bc import BcConfig, bc
-from exporl.algos.expo import ExpoConfig, expo
-from exporl.algos.rlpd import RlpdConfig, rlpd
+from exporl.algos import (
+    ALGORITHMS,
+    Algorithm,
+    BcConfig,
+    Entry,
+    ExpoConfig,
+    RlpdConfig,
+    bc,
+    expo,
+    find_algorithm,
+    make_algorithm,
+    rlpd,
+)
 from exporl.config import DataConfig, EvalConfig, LogConfig, RunConfig, TrainConfig, override
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import ReadOptions, load_episodes, load_npz, save_npz
@@ -19,7 +28,7 @@ from exporl.runs import load_config
 from exporl.seeds import SeedResult, train_seeds
 from exporl.session import load_run
 from exporl.train import train
-from exporl.types import Batch, Spec, Step
+from exporl.types import Batch, Decision, Spec, Step
 
 __all__ = [
     "ALGORITHMS",
@@ -30,6 +39,8 @@ __all__ = [
     "Batch",
     "BcConfig",
     "DataConfig",
+    "Decision",
+    "Entry",
     "Episode",
     "EvalConfig",
     "EvalResult",
@@ -52,6 +63,7 @@ __all__ = [
     "diffusion",
     "evaluate",
     "expo",
+    "find_algorithm",
     "flow",
     "from_arrays",
     "list_tasks",

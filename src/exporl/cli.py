@@ -43,7 +43,7 @@ def _split(args: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[s
 
 def train_command(args: list[str]) -> int:
     """`exporl train ALGO --task TASK [options]` and `exporl train --resume RUN [options]`."""
-    from exporl.algos import ALGORITHMS, closest
+    from exporl.algos import ALGORITHMS, find_algorithm
     from exporl.config import RunConfig
     from exporl.presets import preset_config
     from exporl.runs import load_config, seed_runs
@@ -62,8 +62,7 @@ def train_command(args: list[str]) -> int:
     else:
         if algorithm is None:
             raise ValueError(f"name an algorithm first: exporl train {'|'.join(ALGORITHMS)} --task TASK [options]")
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"unknown algorithm {algorithm!r}. {closest(algorithm, ALGORITHMS)}")
+        find_algorithm(algorithm)
         helping = "--help" in rest or "-h" in rest
         if known.task is None and not helping:
             raise ValueError(
@@ -88,7 +87,7 @@ def train_command(args: list[str]) -> int:
         raise ValueError(f"--seeds must be a number of seeds, got {known.seeds!r}.")
     many = begun or known.seeds is not None
     if known.resume is None:
-        name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + ("" if many else f"-s{config.seed}")
+        name = re.sub("[/:]", "-", f"{config.algorithm}-{config.task}") + ("" if many else f"-s{config.seed}")
         run_dir = Path(known.run_dir or Path("runs") / name)
     from exporl.tuning import keep_compiled_programs
 
@@ -161,7 +160,7 @@ def eval_command(args: list[str]) -> int:
     keep_compiled_programs()
     run = load_run(options.run)
     record: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed, "updates": run.learner.updates}
-    for who in ("policy", "base") if run.algorithm.act_base is not None else ("policy",):
+    for who in ("policy", "base") if run.algorithm.has_base else ("policy",):
         result = run.evaluate(base=who == "base", episodes=options.episodes, seed=options.seed)
         low, high = wilson(sum(result.success), options.episodes)
         print(f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, {100 * high:.0f}], "

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.algos.common import Algorithm
+from exporl.algos import Algorithm
 from exporl.types import Batch, KeyArray, Metrics, Observation, Params, Phase
 
 INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)

@@ -46,14 +46,14 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
     """
     train, name = config.train, config.algorithm
     for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
-        if getattr(train, option) and phase not in algorithm.phases:
+        if getattr(train, option) and phase not in algorithm.needs.phases:
             raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
-    if train.critic_warmup_steps and algorithm.act_base is None:
+    if train.critic_warmup_steps and not algorithm.has_base:
         raise ValueError(
             f"{name} has no base policy that could act during train.critic_warmup_steps="
             f"{train.critic_warmup_steps}; set it to 0."
         )
-    if algorithm.act_base is None and (ignored := differences(BaseConfig(), config.base)):
+    if not algorithm.has_base and (ignored := differences(BaseConfig(), config.base)):
         option, (_, value) = next(iter(ignored.items()))
         raise ValueError(f"{name} has no base policy: base.{option}={value} would have no effect; leave it out.")
     if (train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0) and not has_data:
@@ -139,7 +139,7 @@ def check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:
         ValueError: an option that shapes learning differs; names it with both values.
     """
     changed = {n: v for n, v in differences(old, new).items() if not n.startswith(RESUMABLE)}
-    if type(old.algo) is not type(new.algo):
+    if old.algorithm != new.algorithm:
         raise ValueError(f"the run was started with {old.algorithm}, not {new.algorithm}. Start a new run for it.")
     if changed:
         name, (before, after) = next(iter(changed.items()))

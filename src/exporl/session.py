@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from exporl import checkpoint
-from exporl.algos import Algorithm, make_algorithm
+from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.config import RunConfig, check
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
@@ -77,15 +77,17 @@ class Session:
     def _algo_options(self) -> Any:
         """The algorithm's options, with what is decided by measurement decided: once per run."""
         algo, train = self.config.algo, self.config.train
-        if getattr(algo, "hoist_sampling", None) != "auto":
+        if "auto" not in vars(algo).values():
             return algo
         stored = self.run_dir / TUNING
         if stored.is_file():
             return dataclasses.replace(algo, **json.loads(stored.read_text()))
-        rows, u = train.batch_size * algo.num_base_samples, train.utd_ratio * train.update_every
-        decided = {"hoist_sampling": algo.backup == "fresh" and hoisting_pays(rows, u, self.config.base.width)}
+        u, width = train.utd_ratio * train.update_every, self.config.base.width
+        measured = Measurements(lambda samples: hoisting_pays(train.batch_size * samples, u, width))
+        resolved = find_algorithm(self.config.algorithm).resolve(algo, measured)
+        decided = {name: value for name, value in vars(resolved).items() if value != getattr(algo, name)}
         checkpoint.write_text(stored, json.dumps(decided))
-        return dataclasses.replace(algo, **decided)
+        return resolved
 
     def _prior_episodes(self) -> list[Episode]:
         data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
@@ -133,7 +135,7 @@ class Session:
         timeouts, h = data.bootstrap_timeouts, self.spec.chunk_length
         rows = min(data.capacity, 2 * max(self.config.train.online_steps, 1) + h + 2)
         prior_rows = rows_needed(self.spec, map(len, self.episodes)) if self.episodes else 0
-        n = self.algorithm.num_proposals
+        n = self.algorithm.needs.proposals
         plan = ReplayPlan(row_bytes(self.spec, n), prior_rows, rows, streams)
         self.progress.say(str(plan))
         plan.check(available_bytes())
@@ -153,11 +155,11 @@ class Session:
         options = self.config.eval
         if not self._eval_envs:
             self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
-        act = self.algorithm.act_base if base else self.algorithm.act_eval
-        if act is None:
+        if base and not self.algorithm.has_base:
             raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
         return evaluate(
-            self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
+            self._eval_envs, self.algorithm.act, self.learner.acting(), self.task.reward,
+            mode="base" if base else "evaluate", episodes=episodes or options.episodes,
             seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
         )  # fmt: skip
 
@@ -174,13 +176,14 @@ def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
     if read == seen:
         return algorithm
 
-    def only(act: Any) -> Any:
-        keep = lambda observation: {name: observation[name] for name, _, _ in read.observation}  # noqa: E731
-        return act and (lambda params, observation, key: act(params, keep(observation), key))
+    def only(function: Any) -> Any:
+        def reading(params: Any, observation: Any, key: Any, **options: Any) -> Any:
+            kept = {name: observation[name] for name, _, _ in read.observation}
+            return function(params, kept, key, **options)
 
-    return algorithm._replace(
-        **{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base", "propose")}
-    )
+        return function and reading
+
+    return algorithm._replace(act=only(algorithm.act), propose=only(algorithm.propose))
 
 
 def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:

@@ -2,23 +2,25 @@
 
 Axis letters, used in every signature and written in this order:
   b batch   u minibatches per update call   n candidate actions per observation   e ensemble members
-  h actions in a chunk   a action dimensions   o observation dimensions   k denoising or flow steps
-Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 0 (noise) to 1 (data).
+  h actions in a chunk   a action dimensions   o observation dimensions   f features of an
+  observation k denoising or flow steps
+Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 0 (noise) to 1
+(data).
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
 if TYPE_CHECKING:
-    AnyArray = jax.Array | np.ndarray
-else:  # JAX also describes the arguments of a compiled program as records, with placeholders for arrays
+    AnyArray = Any
+else:  # JAX also describes a compiled program's arguments as records, with placeholders for arrays
     AnyArray = jax.Array | np.ndarray | jax.stages.ArgInfo
 """Records cross from host to device, so their leaves may be either."""
 Params = PyTree
@@ -27,16 +29,34 @@ Observation = Mapping[str, AnyArray]
 """Flat dictionary: low-dimensional entries float32 [..., o], images uint8 [..., H, W, C]."""
 KeyArray = Key[Array, ""]
 PARTIAL = ("_prior", "_online")
-"""Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere is a fault."""
+"""Metrics with these endings cover some rows only, and are NaN where there are none; NaN
+elsewhere is a fault."""
 Precision = Literal["float32", "bfloat16"]
-"""Of matrix products in sampling and ranking; parameters, optimisers, TD targets and training are always float32."""
+"""Of matrix products in sampling and ranking; parameters, optimisers, TD targets and training
+are always float32."""
 Phase = Literal["pretrain", "critic_pretrain", "online"]
-"""What one update call learns: the base by imitation; the critic (and edits) on prior data; everything."""
+"""What one update call learns: the base by imitation; the critic (and edits) on prior data;
+everything."""
+Mode = Literal["explore", "evaluate", "base"]
+"""How to act: while learning; at evaluation; with the base policy alone."""
+OutsideName = NewType("OutsideName", str)
+"""`module:attribute`: an algorithm or a base policy that does not come with the library."""
+
+
+class Decision(NamedTuple):
+    """What an algorithm does in an observation."""
+
+    action: Float[AnyArray, "*b h a"]
+    """Action chunks, in [-1, 1]."""
+    info: dict[str, Shaped[AnyArray, "*b"]]
+    """What there is to say about the choice, each [b]. EXPO: its value "q", its "index" among
+    the candidates, and whether it was "edited" (0 or 1)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """All that a network needs to know about a task. Hashable, so compiled functions can close over it."""
+    """All that a network needs to know about a task. Hashable, so compiled functions can close
+    over it."""
 
     observation: tuple[tuple[str, tuple[int, ...], str], ...]
     """(key, shape, dtype) of every observation entry, without batch axes."""
@@ -47,7 +67,9 @@ class Spec:
 
     def example(self) -> tuple[dict[str, Array], Float[Array, "1 h a"]]:
         """Zeros of the right shapes with a batch of one: (observation, action chunk)."""
-        observation = {name: jnp.zeros((1, *shape), dtype) for name, shape, dtype in self.observation}
+        observation = {
+            name: jnp.zeros((1, *shape), dtype) for name, shape, dtype in self.observation
+        }
         return observation, jnp.zeros((1, self.chunk_length, self.action_dim))
 
 
@@ -68,11 +90,16 @@ class Step(NamedTuple):
     """The task's own measure of success at this step."""
 
 
+PROPOSALS = "next_proposals"
+"""The column of `Batch.extra` that holds the base samples kept for the next observation."""
+
+
 @struct.dataclass
 class Batch:
     """Chunked transitions, as algorithms see them. Leading axes are [b] or [u, b].
 
-    `reward` and `discount` already cover the whole chunk, so nothing downstream knows the discount factor.
+    `reward` and `discount` already cover the whole chunk, so nothing downstream knows the discount
+    factor.
     """
 
     observation: Observation
@@ -89,5 +116,11 @@ class Batch:
     """[...], 1 where the row comes from prior data, 0 where the agent collected it."""
     success: AnyArray
     """[...], 1 where the row's episode is known to have ended in success."""
-    next_proposals: AnyArray | None = None
-    """[..., n, h, a], base-policy actions kept for the next observation, where the replay keeps them."""
+    extra: Mapping[str, AnyArray] = struct.field(default_factory=dict)
+    """Further columns of the replay by name, each [..., *shape]."""
+
+    @property
+    def next_proposals(self) -> AnyArray | None:
+        """[..., n, h, a], base samples kept for the next observation; None where the replay
+        keeps none."""
+        return self.extra.get(PROPOSALS)

@@ -7,7 +7,7 @@ import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.data.step_checks import check_step, check_steps
-from exporl.types import Batch, Spec, Step
+from exporl.types import PROPOSALS, Batch, Spec, Step
 
 
 def rows_needed(spec: Spec, lengths: Iterable[int]) -> int:
@@ -240,7 +240,7 @@ class Replay:
             valid=valid.astype(np.float32),
             prior=np.full(batch_size, self.prior, np.float32),
             success=_at(self._success, start).astype(np.float32),
-            next_proposals=_at(self._proposals, after) if self.num_proposals else None,
+            extra={PROPOSALS: _at(self._proposals, after)} if self.num_proposals else {},
         )
 
     def observation(self, streams: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
