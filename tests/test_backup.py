@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from helpers.batches import distance, random_batch, same, to_device, to_host
 
-from exporl.algos.backup import NOISE_CRITICS, BackupConfig, make_backup
-from exporl.algos.expo import ExpoConfig, expo
+from exporl.algos import ExpoConfig, expo
+from exporl.algos.expo import ExpoState
+from exporl.algos.expo_entry import make_expo
+from exporl.algos.filtered import NOISE_CRITICS, FilteredExpo
 from exporl.nets.critic import Critic
 from exporl.ops.ensemble import random_members, take_members
-from exporl.ops.selection import per_candidate
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
 from exporl.types import Spec
@@ -35,6 +36,17 @@ def algorithm(**changes):
     return expo(dataclasses.replace(CONFIG, **changes), SPEC, BASE)
 
 
+@functools.cache
+def filter_of(base, **changes):
+    """The filter alone, over a base policy."""
+    return FilteredExpo.create(make_expo(dataclasses.replace(CONFIG, **changes), SPEC, base)).filter
+
+
+def without_filter(state):
+    """The state of an algorithm that has none."""
+    return ExpoState(**{field.name: getattr(state, field.name) for field in dataclasses.fields(ExpoState)})
+
+
 @pytest.fixture(scope="module")
 def initial():
     """A state with a filter whose copy, and target critics, lag behind."""
@@ -47,7 +59,7 @@ def initial():
 def run(state, batches, phase="online", **changes):
     """One update, in host memory; algorithms without a filter get none."""
     if changes.get("backup", "filtered") != "filtered":
-        state = dataclasses.replace(state, filter=None)
+        state = without_filter(state)
     return to_host(algorithm(**changes).update(to_device(state), batches, jax.random.key(1), phase=phase))
 
 
@@ -70,18 +82,21 @@ def echo(noise_shape):
 def ranked(target, observation, key):
     """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics give them."""
     draws = jax.random.normal(jax.random.split(key, 3)[0], (64, N, 2, 2))
-    return draws, Critic(HIDDEN, NOISE_CRITICS).apply(target, per_candidate(observation), draws).min(axis=0)
+    features = observation["state"][:, None]
+    return draws, Critic(HIDDEN, NOISE_CRITICS).apply(target, features, draws).min(axis=0)
 
 
 @pytest.mark.parametrize("noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"])
 def test_the_filter_keeps_one_draw_and_decodes_it(initial, noise_shape):
-    backup = make_backup(echo(noise_shape), SPEC, dataclasses.replace(CONFIG, filter_acting=True), "float32")
+    keep = jax.jit(filter_of(echo(noise_shape)).keep, static_argnames="greedy")
     target, batch, key = initial.filter.target, row(ONE), functools.partial(jax.random.key, 5)
-    action = np.asarray(jax.jit(backup.act)(None, target, batch.next_observation, key()))
+    best = keep(None, target, batch.next_observation, key(), greedy=True)
+    action = np.asarray(best.action)
     draws, q = (np.asarray(x) for x in ranked(target, batch.next_observation, key()))
     assert action.shape == (64, 1, 2, 2)
     np.testing.assert_array_equal(action[:, 0], draws[np.arange(64), q.argmax(axis=1)])
-    drawn, kept = jax.jit(backup.draw)(None, to_device(initial.filter), batch, key())
+    np.testing.assert_array_equal(action[:, 0], best.noise)
+    kept, drawn = keep(None, target, batch.next_observation, key(), greedy=False)
     np.testing.assert_array_equal(drawn[:, 0], kept)
     index = (draws == np.asarray(kept)[:, None]).all(axis=(2, 3))
     assert (index.sum(axis=1) == 1).all()
@@ -92,13 +107,12 @@ def test_the_filter_keeps_one_draw_and_decodes_it(initial, noise_shape):
     p = score / score.sum(axis=1, keepdims=True)
     spread = np.sqrt((p**3).sum() - ((p**2).sum(axis=1) ** 2).sum())
     assert abs(p[np.arange(64), chosen].sum() - (p**2).sum()) < 4 * spread
-    assert (backup.num, backup.kept) == (1, 0)
 
 
 def test_the_later_noise_of_a_diffusion_is_new(initial):
     base = echo((3, 2, 2))._replace(decode=lambda params, observation, noise: noise[..., 1, :, :])
-    backup = make_backup(base, SPEC, CONFIG, "float32")
-    later, kept = jax.jit(backup.draw)(None, to_device(initial.filter), row(ONE), jax.random.key(5))
+    keep = jax.jit(functools.partial(filter_of(base).keep, greedy=False))
+    kept, later = keep(None, initial.filter.target, row(ONE).next_observation, jax.random.key(5))
     assert abs(np.corrcoef(np.ravel(later), np.ravel(kept))[0, 1]) < 0.25
     np.testing.assert_allclose([np.mean(later), np.std(later)], [0, 1], atol=0.25)
 
@@ -111,17 +125,23 @@ def first_keys(key):
 
 def test_a_filtered_update_is_a_cached_update_on_what_was_kept(initial):
     batch, (draw_key, step_key) = row(ONE), first_keys(jax.random.key(1))
-    backup = make_backup(BASE, SPEC, CONFIG, "float32")
-    keep = jax.jit(lambda state, key: backup.draw(state.base.params, state.filter, batch, jax.random.fold_in(key, 2)))
-    samples, kept = keep(to_device(initial), draw_key)
+
+    @jax.jit
+    def keep(state, key):
+        keep_key = jax.random.split(key, 3)[2]
+        observation = batch.next_observation
+        return filter_of(BASE).keep(state.base.params, state.filter.target, observation, keep_key, greedy=False)
+
+    kept, samples = keep(to_device(initial), draw_key)
     state, metrics = run(initial, ONE)
-    other, _ = run(initial, ONE.replace(extra={"next_proposals": np.asarray(samples)[None]}), backup="cached", num_base_samples=1)
-    assert distance(dataclasses.replace(state, filter=None), other) < 1e-5
+    other, _ = run(initial, with_proposals(ONE, np.asarray(samples)[None]), backup="cached", num_base_samples=1)
+    assert distance(without_filter(state), other) < 1e-5
     # and the filter learns the value of the base sample, by the members that value
     members = random_members(jax.random.split(step_key, 3)[1], CONFIG.num_qs, CONFIG.num_min_qs)
     critics = take_members(initial.target_critic, members)
-    value = Critic(HIDDEN, 2).apply(critics, per_candidate(batch.next_observation), samples).min(axis=0)[:, 0]
-    q = Critic(HIDDEN, NOISE_CRITICS).apply(initial.filter.model.params, batch.next_observation, kept)
+    features = batch.next_observation["state"]
+    value = Critic(HIDDEN, 2).apply(critics, features[:, None], samples).min(axis=0)[:, 0]
+    q = Critic(HIDDEN, NOISE_CRITICS).apply(initial.filter.model.params, features, kept)
     np.testing.assert_allclose(metrics["filter/loss"], np.square(q - value[None]).mean(), rtol=1e-4)
     assert not same(state.filter.model, initial.filter.model)
     slow = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, state.filter.model.params, initial.filter.target)
@@ -134,21 +154,21 @@ def test_the_filter_stands_still_in_imitation(initial):
 
 def test_the_filter_learns_which_noise_is_good():
     """The sign of the first entry decides the value of the action."""
-    config = dataclasses.replace(CONFIG, num_base_samples=8, filter_acting=True)
-    backup, batch = make_backup(echo((2, 2)), SPEC, config, "float32"), row(ONE)
+    noise_filter, batch = filter_of(echo((2, 2)), num_base_samples=8), row(ONE)
 
     @jax.jit
     def learnt(state):
         def step(state, key):
-            _, kept = backup.draw(None, state, batch, key)
-            return backup.learn(state, batch, kept, jnp.sign(kept[:, 0, 0]))[0], None
+            kept = noise_filter.keep(None, state.target, batch.next_observation, key, greedy=False).noise
+            features = batch.next_observation["state"]
+            return noise_filter.learn(state, features, kept, jnp.sign(kept[:, 0, 0]))[0], None
 
         return jax.lax.scan(step, state, jax.random.split(jax.random.key(0), 150))[0]
 
-    act = jax.jit(backup.act)
-    start = jax.jit(backup.init)(jax.random.key(3))
+    keep = jax.jit(functools.partial(noise_filter.keep, greedy=True))
+    start = jax.jit(noise_filter.init)(jax.random.key(3))
     share = [
-        (np.asarray(act(None, backup.acting(s), batch.observation, jax.random.key(9)))[:, 0, 0, 0] > 0).mean()
+        (np.asarray(keep(None, s.target, batch.observation, jax.random.key(9)).action)[:, 0, 0, 0] > 0).mean()
         for s in (start, learnt(start))
     ]
     assert share[0] < 0.85 and share[1] > 0.95
@@ -158,10 +178,18 @@ def test_acting_on_what_the_filter_keeps(initial):
     chosen, observation = algorithm(filter_acting=True, num_edit_samples=0), row(TWO).observation
     params, key = chosen.acting(initial), functools.partial(jax.random.key, 4)
     assert same(params["filter"], initial.filter.target)
-    backup = make_backup(BASE, SPEC, dataclasses.replace(CONFIG, filter_acting=True), "float32")
-    kept = jax.jit(backup.act)(initial.base_ema, initial.filter.target, observation, jax.random.fold_in(key(), 3))
-    np.testing.assert_allclose(chosen.act(params, observation, key()), kept[:, 0], atol=1e-6)
-    assert algorithm().acting(initial)["filter"] is None
+    keep_key = jax.random.split(key(), 4)[3]
+    keep = jax.jit(functools.partial(filter_of(BASE).keep, greedy=True))
+    kept = keep(initial.base_ema, initial.filter.target, observation, keep_key)
+    decision = chosen.act(params, observation, key())
+    np.testing.assert_allclose(decision.action, kept.action[:, 0], atol=1e-6)
+    assert (np.asarray(decision.info["index"]) == 0).all()
+    assert "filter" not in algorithm().acting(initial)
+
+
+def with_proposals(batches, proposals):
+    """The batches, as a replay that keeps these samples gives them."""
+    return batches.replace(extra={"next_proposals": proposals})
 
 
 def proposals_of(state, batches, num):
@@ -172,23 +200,22 @@ def proposals_of(state, batches, num):
 
 
 def test_cached_samples_replace_fresh_ones(initial):
-    given = ONE.replace(extra={"next_proposals": proposals_of(initial, ONE, N)})
+    given = with_proposals(ONE, proposals_of(initial, ONE, N))
     cached, cached_metrics = run(initial, given, **CACHED)
     fresh, metrics = run(initial, ONE, **CACHED | {"backup": "fresh"})
-    assert fresh.filter is None and cached.filter is None
     assert distance(cached, fresh) < 1e-5 and distance(cached_metrics, metrics) < 1e-4
-    other, _ = run(initial, given.replace(extra={"next_proposals": -given.next_proposals}), **CACHED)
+    other, _ = run(initial, with_proposals(given, -given.next_proposals), **CACHED)
     assert distance(other.critic.params, cached.critic.params) > 1e-4
 
 
 def test_fresh_samples_ignore_cached_ones(initial):
     options = CACHED | {"backup": "fresh"}
-    given = ONE.replace(extra={"next_proposals": np.zeros((1, 64, N, 2, 2), np.float32)})
+    given = with_proposals(ONE, np.zeros((1, 64, N, 2, 2), np.float32))
     assert same(run(initial, given, **options), run(initial, ONE, **options))
 
 
 def test_with_cached_samples_edits_and_values_are_fresh(initial):
-    given = ONE.replace(extra={"next_proposals": proposals_of(initial, ONE, N)})
+    given = with_proposals(ONE, proposals_of(initial, ONE, N))
     state, _ = run(initial, given, **CACHED)
     shrink = functools.partial(jax.tree.map, lambda x: (0.5 * x).astype(x.dtype))
     base = dataclasses.replace(initial.base, params=shrink(initial.base.params))
@@ -200,8 +227,9 @@ def test_with_cached_samples_edits_and_values_are_fresh(initial):
 
 def test_what_the_replay_is_to_keep(initial):
     chosen, observation = algorithm(**CACHED), row(TWO).observation
-    assert (chosen.num_proposals, algorithm().num_proposals) == (N, 0)
-    state = dataclasses.replace(initial, filter=None)
+    assert (chosen.needs.proposals, chosen.needs.refresh) == (N, CONFIG.cache_refresh)
+    assert (algorithm().needs.proposals, algorithm().needs.refresh) == (0, 0)
+    state = without_filter(initial)
     expected = jax.jit(lambda p, o, k: propose(BASE, p, o, N, k, SPEC))(
         state.base.params, observation, jax.random.key(2)
     )
@@ -216,12 +244,12 @@ def test_shapes(kind, backup):
     some = expo(config, spec, make_base(BaseConfig(kind, num_steps=3, width=16, num_blocks=1, time_dim=8), spec))
     state, batches = jax.eval_shape(some.init, jax.random.key(0)), random_batch(spec, 2, 5)
     if backup == "cached":
-        batches = batches.replace(extra={"next_proposals": np.zeros((2, 5, N, 3, 1), np.float32)})
-    for phase in some.phases:
+        batches = with_proposals(batches, np.zeros((2, 5, N, 3, 1), np.float32))
+    for phase in some.needs.phases:
         after, _ = jax.eval_shape(functools.partial(some.update, phase=phase), state, batches, jax.random.key(0))
         assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    action = jax.eval_shape(some.act, some.acting(state), row(batches).observation, jax.random.key(0))
-    assert action.shape == (5, 3, 1)
+    decision = jax.eval_shape(some.act, some.acting(state), row(batches).observation, jax.random.key(0))
+    assert decision.action.shape == (5, 3, 1)
 
 
 @pytest.mark.parametrize("backup", ["fresh", "cached"])
@@ -253,4 +281,4 @@ def test_a_misspelt_backup():
 
 
 def test_the_exact_backup_is_the_default():
-    assert BackupConfig().backup == ExpoConfig().backup == "fresh" and not BackupConfig().filter_acting
+    assert ExpoConfig().backup == "fresh" and not ExpoConfig().filter_acting

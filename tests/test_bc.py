@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from helpers.batches import distance, random_batch, same, to_device, to_host
 
-from exporl.algos import make_algorithm
-from exporl.algos.bc import BcConfig, bc
+from exporl.algos import BcConfig, bc, make_algorithm
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
 from exporl.types import Spec
@@ -59,8 +58,8 @@ def test_the_average(initial):
 
 
 def test_phases():
-    assert algorithm().phases == set(PHASES)
-    assert algorithm().parts == {}
+    assert algorithm().needs.phases == set(PHASES)
+    assert algorithm().has_base and algorithm().needs.proposals == 0
 
 
 def test_states_can_be_donated_and_keep_their_structure():
@@ -97,11 +96,13 @@ def test_online_imitates_the_last_minibatch(initial):
 def test_acting(initial):
     params = algorithm().acting(initial)
     observation = jax.tree.map(lambda x: jnp.asarray(x[0]), BATCHES.observation)
-    action = np.asarray(algorithm().act(params, observation, jax.random.key(0)))
+    action = np.asarray(algorithm().act(params, observation, jax.random.key(0)).action)
     assert action.shape == (8, 2, 2) and np.abs(action).max() <= 1
-    for function in (algorithm().act_eval, algorithm().act_base):
-        np.testing.assert_array_equal(action, function(params, observation, jax.random.key(0)))
-    assert not np.array_equal(action, algorithm().act(params, observation, jax.random.key(1)))
+    for mode in ("evaluate", "base"):
+        decision = algorithm().act(params, observation, jax.random.key(0), mode=mode)
+        np.testing.assert_array_equal(action, decision.action)
+        assert decision.info == {}
+    assert not np.array_equal(action, algorithm().act(params, observation, jax.random.key(1)).action)
     sample = jax.jit(lambda p, o, k: propose(make_base(BASE, SPEC), p, o, 1, k, SPEC)[:, 0])
     np.testing.assert_allclose(action, sample(params, observation, jax.random.key(0)), atol=1e-6)
 
@@ -116,4 +117,4 @@ def test_impossible_options():
 
 
 def test_make_algorithm():
-    assert make_algorithm("bc", CONFIG, SPEC, make_base(BASE, SPEC)).phases == set(PHASES)
+    assert make_algorithm("bc", CONFIG, SPEC, make_base(BASE, SPEC)).needs.phases == set(PHASES)

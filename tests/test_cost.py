@@ -47,9 +47,9 @@ def test_sampling_is_what_xla_counts():
 
 def test_a_critic_is_what_xla_counts():
     critic = Critic((256, 256, 256), 10)
-    params = jax.eval_shape(critic.init, jax.random.key(0), *SPEC.example())
-    observation, action = {"state": jnp.zeros((16, 45))}, jnp.zeros((16, 1, 24))
-    got = counted(critic.apply, params, observation, action)
+    params = jax.eval_shape(critic.init, jax.random.key(0), jnp.zeros((1, 45)), jnp.zeros((1, 1, 24)))
+    features, action = jnp.zeros((16, 45)), jnp.zeros((16, 1, 24))
+    got = counted(critic.apply, params, features, action)
     assert got == pytest.approx(10 * 16 * dense(69, 256, 256, 256, 1), rel=0.05)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from exporl.algos import ALGORITHMS
 from exporl.cli.main import main
-from exporl.run import presets
 
 TINY = {
     "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16), "chunk_length": 2,
@@ -23,7 +23,8 @@ def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
         }
         if name == "rlpd":
             small["train.critic_warmup_steps"] = (0, "test")
-        monkeypatch.setitem(presets.PRESETS, (name, "demo"), presets.PRESETS[name, "demo"] | small)
+        presets = ALGORITHMS[name].presets
+        monkeypatch.setitem(presets, "demo", {**presets["demo"], **small})
     args = ["demo", "--dir", str(tmp_path), "--task", "metaworld/reach-v3", "--steps", "24"]
     assert main(args) == 0
     out = capsys.readouterr().out

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from helpers.batches import distance, random_batch, same, to_device, to_host
 
-from exporl.algos import make_algorithm
-from exporl.algos.expo import ExpoConfig, expo
+from exporl.algos import ExpoConfig, expo, make_algorithm
+from exporl.algos.common import choice_metrics
+from exporl.algos.expo_entry import make_expo
 from exporl.nets.critic import Critic
 from exporl.ops.ensemble import random_members, take_members
-from exporl.ops.selection import per_candidate, select, take_candidate
+from exporl.ops.gaussian import tanh_sample
+from exporl.ops.selection import Candidates, select, take_candidate
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
 from exporl.report.page import DIAGNOSTICS
@@ -33,6 +35,12 @@ BATCHES = random_batch(SPEC, 2, 8)
 @functools.cache
 def algorithm(**changes):
     return expo(dataclasses.replace(CONFIG, **changes), SPEC, make_base(BASE, SPEC))
+
+
+@functools.cache
+def functions(**changes):
+    """The functions that the algorithm is made of."""
+    return make_expo(dataclasses.replace(CONFIG, **changes), SPEC, make_base(BASE, SPEC))
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +65,10 @@ def updated(initial):
     return {phase: run(initial, phase=phase) for phase in ("pretrain", "critic_pretrain", "online")}
 
 
-@functools.cache
-def jitted(name, **changes):
-    return jax.jit(algorithm(**changes).parts[name])
+def act(params, observation, seed=0, mode="explore", **changes):
+    """The action chunks of one decision."""
+    decision = algorithm(**changes).act(params, observation, jax.random.key(seed), mode=mode)
+    return np.asarray(decision.action)
 
 
 every_critic = jax.jit(Critic(HIDDEN, CONFIG.num_qs).apply)
@@ -77,7 +86,8 @@ def best_of_n_act(params, observation, key):
     base, members = make_base(BASE, SPEC), random_members(member_key, CONFIG.num_qs, CONFIG.num_min_qs)
     actions = propose(base, params["base"], observation, CONFIG.num_base_samples, propose_key, SPEC)
     critics = take_members(params["critic"], members)
-    q = Critic(HIDDEN, CONFIG.num_min_qs).apply(critics, per_candidate(observation), actions).min(axis=0)
+    features = observation["state"][:, None]
+    q = Critic(HIDDEN, CONFIG.num_min_qs).apply(critics, features, actions).min(axis=0)
     index, _ = select(q, choice_key)
     return take_candidate(actions, index)
 
@@ -89,13 +99,13 @@ def best_of_n_target(base_params, target_critic, batch, key):
     draw_keys, keys = jax.random.split(critic_key, (2, 1))
     propose_key, _ = jax.random.split(draw_keys[0])
     member_key, value_key, choice_key = jax.random.split(keys[0], 3)
-    base, observation = make_base(BASE, SPEC), per_candidate(batch.next_observation)
+    base, features = make_base(BASE, SPEC), batch.next_observation["state"][:, None]
     actions = propose(base, base_params, batch.next_observation, CONFIG.num_base_samples, propose_key, SPEC)
 
     def least(key, actions):
         members = random_members(key, CONFIG.num_qs, CONFIG.num_min_qs)
         critics = take_members(target_critic, members)
-        return Critic(HIDDEN, CONFIG.num_min_qs).apply(critics, observation, actions).min(axis=0)
+        return Critic(HIDDEN, CONFIG.num_min_qs).apply(critics, features, actions).min(axis=0)
 
     index, _ = select(least(member_key, actions), choice_key)
     value = least(value_key, take_candidate(actions, index)[:, None])[:, 0]
@@ -107,7 +117,7 @@ def test_without_edits_it_acts_as_best_of_n(initial):
     params, observation = best_of_n.acting(initial), row(BATCHES, 0).observation
     for seed in range(3):
         expected = best_of_n_act(params, observation, jax.random.key(seed))
-        np.testing.assert_array_equal(best_of_n.act(params, observation, jax.random.key(seed)), expected)
+        np.testing.assert_array_equal(act(params, observation, seed, num_edit_samples=0), expected)
 
 
 def test_without_edits_it_learns_as_best_of_n(initial):
@@ -139,7 +149,7 @@ def test_hoisted_sampling_gives_the_same_state(initial, updated):
 )
 def test_phases(initial, updated, phase, moved):
     state, metrics = updated[phase]
-    assert phase in algorithm().phases
+    assert phase in algorithm().needs.phases
     assert {name for name in MODELS if not same(getattr(state, name), getattr(initial, name))} == moved
     assert same(state.base_ema, state.base.params) == (phase == "pretrain")
     assert ("base/loss" in metrics) == (phase != "critic_pretrain")
@@ -183,18 +193,19 @@ def test_the_averages_follow_slowly(initial):
 
 
 @pytest.mark.parametrize(("soft", "entropy"), [(True, True), (True, False), (False, False)])
-def test_bootstrap(initial, soft, entropy):
+def test_target(initial, soft, entropy):
     """One subset of the target critics chooses, the other values; soft choices may pay for their log probability."""
     softness, temperature, members, value_members = 3.0, 0.7, np.array([1, 3]), np.array([0, 2])
     options = {"selection": "soft", "softness": softness, "backup_entropy": entropy} if soft else {}
     batch = row(random_batch(SPEC, 1, 64), 0)
-    candidates = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (64, 5, 2, 2)).astype(np.float32))
-    target, metrics = jitted("bootstrap", **options)(
+    actions = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (64, 5, 2, 2)).astype(np.float32))
+    features = batch.next_observation["state"]
+    candidates = Candidates(features, actions[:, :3], actions[:, 3:])
+    target, choice = jax.jit(functions(**options).target)(
         initial.target_critic, jnp.float32(temperature), batch, candidates, jnp.asarray(members),
         jnp.asarray(value_members), jax.random.key(0),
     )  # fmt: skip
-    observation = {"state": batch.next_observation["state"][:, None]}
-    q, rows = np.asarray(every_critic(initial.target_critic, observation, candidates)), np.arange(64)
+    q, rows = np.asarray(every_critic(initial.target_critic, features[:, None], actions)), np.arange(64)
     ranked = q[members].min(axis=0)
     log_probs = softness * ranked - np.log(np.exp(softness * ranked).sum(axis=1, keepdims=True))
     drawn = np.asarray(jax.random.categorical(jax.random.key(0), jnp.asarray(log_probs)))
@@ -202,6 +213,8 @@ def test_bootstrap(initial, soft, entropy):
     assert (drawn != ranked.argmax(axis=1)).any()
     value = q[value_members].min(axis=0)[rows, index] - entropy * temperature * log_probs[rows, index]
     np.testing.assert_allclose(target, batch.reward + batch.discount * value, atol=1e-5)
+    np.testing.assert_array_equal(choice.index, index)
+    metrics = jax.jit(choice_metrics)(choice, candidates)
     np.testing.assert_allclose(metrics["edit/picked"], (index >= 3).mean(), atol=1e-6)
     advantage = (ranked[:, 3:].max(axis=1) - ranked[:, :3].max(axis=1)).mean()
     np.testing.assert_allclose(metrics["edit/advantage"], advantage, atol=1e-5)
@@ -209,17 +222,21 @@ def test_bootstrap(initial, soft, entropy):
 
 def test_edit_loss(initial):
     """Edits of the batch's own actions, the mean over all critics, and the density of the scaled edit."""
-    parts, batch = algorithm(entropy_scale=0.25).parts, row(BATCHES, 0)
+    expo, batch = functions(entropy_scale=0.25), row(BATCHES, 0)
+    features = batch.observation["state"]
     eps = jnp.asarray(np.random.default_rng(0).standard_normal((8, 2, 2)).astype(np.float32))
 
     @jax.jit
     def both(state):
-        loss = parts["edit_loss"](state.edit.params, state.critic.params, jnp.float32(0.6), batch, eps)
-        return loss, parts["edited"](state.edit.params, batch.observation, batch.action, eps)
+        loss = expo.edit_loss(state.edit.params, state.critic.params, jnp.float32(0.6), batch, eps)
+        return loss, expo.edits(expo.edit, state.edit.params, features, batch.action, eps)
 
     (loss, metrics), (action, unit, log_prob) = both(initial)
-    q = np.asarray(every_critic(initial.critic.params, batch.observation, action)).mean(axis=0)
-    log_prob = np.asarray(log_prob) - 4 * np.log(CONFIG.edit_scale)
+    q = np.asarray(every_critic(initial.critic.params, features, action)).mean(axis=0)
+    mean, log_std = jax.jit(expo.edit.apply)(initial.edit.params, features, batch.action)
+    _, unscaled = tanh_sample(mean, log_std, eps)
+    np.testing.assert_allclose(log_prob, unscaled - 4 * np.log(CONFIG.edit_scale), rtol=1e-5)
+    log_prob = np.asarray(log_prob)
     np.testing.assert_allclose(loss, (0.25 * 0.6 * log_prob - q).mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["edit/entropy"], -log_prob.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["edit/magnitude"], CONFIG.edit_scale * np.abs(unit).mean(), rtol=1e-5)
@@ -236,7 +253,7 @@ def test_policies_learn_from_the_last_minibatch(initial, updated):
         _, base_key, edit_key = jax.random.split(key, 3)
         eps_key, _ = jax.random.split(edit_key)
         eps = jax.random.normal(eps_key, last.action.shape)
-        edit, _ = algorithm().parts["edit_loss"](start.edit.params, critic_params, jnp.float32(1), last, eps)
+        edit, _ = functions().edit_loss(start.edit.params, critic_params, jnp.float32(1), last, eps)
         return base.loss(start.base.params, last, jnp.ones(8), base_key)[0], edit
 
     base_loss, edit_loss = losses(initial, state.critic.params, jax.random.key(1))
@@ -247,12 +264,18 @@ def test_policies_learn_from_the_last_minibatch(initial, updated):
 
 
 def test_clip_edits(initial):
-    state = np.zeros((64, 3), np.float32)
+    state = jnp.zeros((64, 3))
     action = np.random.default_rng(0).uniform(-1, 1, (64, 2, 2)).astype(np.float32)
     eps = np.random.default_rng(1).standard_normal((64, 2, 2)).astype(np.float32)
-    arguments = (initial.edit.params, {"state": state}, jnp.asarray(action), jnp.asarray(eps))
-    free, unit, log_prob = (np.asarray(x) for x in jitted("edited", edit_scale=0.7, clip_edits=False)(*arguments))
-    clipped, same_unit, same_log_prob = jitted("edited", edit_scale=0.7)(*arguments)
+
+    def edits(**changes):
+        expo = functions(edit_scale=0.7, **changes)
+        return jax.jit(functools.partial(expo.edits, expo.edit))(
+            initial.edit.params, state, jnp.asarray(action), jnp.asarray(eps)
+        )
+
+    free, unit, log_prob = (np.asarray(x) for x in edits(clip_edits=False))
+    clipped, same_unit, same_log_prob = edits()
     np.testing.assert_allclose(free, action + 0.7 * unit, atol=1e-6)
     assert np.abs(free).max() > 1 and np.abs(unit).max() <= 1
     np.testing.assert_allclose(clipped, np.clip(free, -1, 1), atol=1e-6)
@@ -263,7 +286,17 @@ def test_clip_edits(initial):
 
 def test_candidates_are_base_samples_then_their_edits(initial):
     observation = row(BATCHES, 0).observation
-    actions = np.asarray(jitted("candidates")(initial.base.params, initial.edit.params, observation, jax.random.key(0)))
+
+    @jax.jit
+    def draw(state, key):
+        propose_key, edit_key = jax.random.split(key)
+        proposals = functions().propose(state.base.params, observation, propose_key)
+        return proposals, functions().candidates(state.edit.params, observation, proposals, edit_key)
+
+    proposals, candidates = draw(initial, jax.random.key(0))
+    np.testing.assert_array_equal(candidates.base, proposals)
+    np.testing.assert_array_equal(candidates.features, observation["state"])
+    actions = np.asarray(candidates.action)
     assert actions.shape == (8, 5, 2, 2)
     edits = np.abs(actions[:, 3:] - actions[:, :2])
     assert 0 < edits.max() <= CONFIG.edit_scale + 1e-6 and np.abs(actions).max() <= 1
@@ -317,27 +350,67 @@ def test_acting_base(initial):
 
 def test_edit_dropout_is_for_training_only(initial, updated):
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
-    for function in ("act", "act_eval"):
-        actions = [
-            np.asarray(getattr(algorithm(**changes), function)(params, observation, jax.random.key(0)))
-            for changes in ({}, OTHER)
-        ]
+    for mode in ("explore", "evaluate"):
+        actions = [act(params, observation, mode=mode, **changes) for changes in ({}, OTHER)]
         np.testing.assert_allclose(*actions, atol=1e-6)
     state, _ = run(initial, **OTHER)
     assert distance(state.critic, updated["online"][0].critic) < 1e-5
     assert distance(state.edit.params, updated["online"][0].edit.params) > 1e-4
 
 
-def test_act_base_ignores_edits_and_critics(initial):
+def test_the_base_alone_ignores_edits_and_critics(initial):
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
-    act_base = algorithm().act_base
-    action = np.asarray(act_base(params, observation, jax.random.key(0)))
+    assert algorithm().has_base
+    act_base = functools.partial(act, mode="base")
+    action = act_base(params, observation, 0)
     assert action.shape == (8, 2, 2) and np.abs(action).max() <= 1
     nothing = params | jax.tree.map(np.zeros_like, {"edit": params["edit"], "critic": params["critic"]})
-    np.testing.assert_array_equal(action, act_base(nothing, observation, jax.random.key(0)))
-    assert not np.array_equal(action, act_base(params, observation, jax.random.key(1)))
+    np.testing.assert_array_equal(action, act_base(nothing, observation, 0))
+    assert not np.array_equal(action, act_base(params, observation, 1))
     other = params | jax.tree.map(np.zeros_like, {"base": params["base"]})
-    assert not np.array_equal(action, act_base(other, observation, jax.random.key(0)))
+    assert not np.array_equal(action, act_base(other, observation, 0))
+
+
+def test_a_decision_says_what_was_chosen(initial):
+    """Index among base samples and edits, whether it is an edit, and its value to the critics that chose."""
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+
+    @jax.jit
+    def candidates_and_votes(key):
+        candidate_key, member_key, _ = jax.random.split(key, 3)
+        propose_key, edit_key = jax.random.split(candidate_key)
+        proposals = functions().propose(params["base"], observation, propose_key)
+        candidates = functions().candidates(params["edit"], observation, proposals, edit_key)
+        return candidates.action, random_members(member_key, CONFIG.num_qs, CONFIG.num_min_qs)
+
+    seen = []
+    for seed in range(4):
+        decision = algorithm().act(params, observation, jax.random.key(seed))
+        actions, members = (np.asarray(x) for x in candidates_and_votes(jax.random.key(seed)))
+        q = np.asarray(every_critic(params["critic"], observation["state"][:, None], actions))[members].min(axis=0)
+        index = np.asarray(decision.info["index"])
+        np.testing.assert_array_equal(index, q.argmax(axis=1))
+        np.testing.assert_allclose(decision.info["q"], q.max(axis=1), atol=1e-5)
+        np.testing.assert_array_equal(decision.info["edited"], index >= 3)
+        np.testing.assert_allclose(decision.action, actions[np.arange(8), index], atol=1e-6)
+        seen += list(index >= 3)
+    assert 0 < np.mean(seen) < 1
+    assert algorithm().act(params, observation, jax.random.key(0), mode="base").info == {}
+
+
+def test_proposals_made_elsewhere(initial):
+    """They replace the base samples; their edits are the same as of samples drawn here."""
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+    key = jax.random.key(3)
+    propose_key, _ = jax.random.split(jax.random.split(key, 3)[0])
+    drawn = jax.jit(functions().propose)(params["base"], observation, propose_key)
+    given = algorithm().act(params, observation, jax.random.key(3), proposals=drawn)
+    np.testing.assert_allclose(given.action, act(params, observation, 3), atol=1e-6)
+    far = jnp.full((8, 3, 2, 2), 0.9)
+    moved = algorithm().act(params, observation, jax.random.key(3), proposals=far).action
+    assert np.abs(np.asarray(moved) - 0.9).max() <= CONFIG.edit_scale + 1e-6
+    alone = algorithm().act(params, observation, jax.random.key(3), mode="base", proposals=drawn).action
+    np.testing.assert_array_equal(alone, drawn[:, 0])
 
 
 def test_smallest_sizes():
@@ -351,7 +424,8 @@ def test_smallest_sizes():
     # the only row is online data
     assert {name for name, value in metrics.items() if not np.isfinite(value)} == {"critic/q_prior"}
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-    action = np.asarray(tiny.act(tiny.acting(state), {"state": jnp.ones((1, 1))}, jax.random.key(2)))
+    decision = tiny.act(tiny.acting(state), {"state": jnp.ones((1, 1))}, jax.random.key(2))
+    action = np.asarray(decision.action)
     assert action.shape == (1, 3, 1) and np.abs(action).max() <= 1
 
 
@@ -360,13 +434,15 @@ def test_shapes(kind, chunk_length, action_dim):
     spec = Spec((("goal", (2,), "float32"), ("state", (3,), "float32")), action_dim, chunk_length)
     some = expo(CONFIG, spec, make_base(dataclasses.replace(BASE, kind=kind), spec))
     state, key, batches = jax.eval_shape(some.init, jax.random.key(0)), jax.random.key(0), random_batch(spec, 2, 5)
-    for phase in some.phases:
+    for phase in some.needs.phases:
         after, metrics = jax.eval_shape(functools.partial(some.update, phase=phase), state, batches, key)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
         assert all(metric.shape == () for metric in metrics.values())
-    for act in (some.act, some.act_eval, some.act_base):
-        action = jax.eval_shape(act, some.acting(state), row(batches, 0).observation, key)
-        assert action.shape == (5, chunk_length, action_dim)
+    for mode in ("explore", "evaluate", "base"):
+        act = functools.partial(some.act, mode=mode)
+        decision = jax.eval_shape(act, some.acting(state), row(batches, 0).observation, key)
+        assert decision.action.shape == (5, chunk_length, action_dim)
+        assert {value.shape for value in decision.info.values()} <= {(5,)}
 
 
 def test_the_report_finds_its_metrics(updated):
@@ -421,7 +497,7 @@ def test_misspelt_choices(name, choices):
 
 def test_make_algorithm():
     base = make_base(BASE, SPEC)
-    assert make_algorithm("expo", CONFIG, SPEC, base).phases == {"pretrain", "critic_pretrain", "online"}
+    assert make_algorithm("expo", CONFIG, SPEC, base).needs.phases == {"pretrain", "critic_pretrain", "online"}
     with pytest.raises(ValueError, match=r"unknown algorithm 'exppo'\. Did you mean 'expo'"):
         make_algorithm("exppo", CONFIG, SPEC, base)
     with pytest.raises(ValueError, match="rlpd needs a RlpdConfig, got a ExpoConfig"):

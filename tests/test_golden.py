@@ -12,17 +12,20 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from exporl.algos import common
-from exporl.algos.expo import ExpoConfig, expo
-from exporl.nets.critic import Critic
+from exporl.algos.common import CriticTrainer, Model
+from exporl.algos.expo_entry import make_expo
+from exporl.algos.expo_options import ExpoConfig
+from exporl.nets.critic import Critic, q_values
 from exporl.nets.denoiser import Denoiser
+from exporl.nets.encoder import flat_observation
 from exporl.nets.gaussian import TanhGaussian
 from exporl.ops import gaussian
 from exporl.ops.ensemble import take_members
 from exporl.ops.generative import ddpm_loss, vp_schedule
+from exporl.ops.selection import Candidates
+from exporl.ops.td import critic_loss
 from exporl.policies import BaseConfig, diffusion
 from exporl.types import Batch, Spec
 
@@ -110,10 +113,17 @@ def golden(golden_path):
         )
         params = {net: tree(data, net, f"params/{net}") for net in ("base", "edit", "critic", "target_critic")}
         yield types.SimpleNamespace(
-            data=data, spec=spec, config=config, base=base, algorithm=expo(config, spec, base), batch=batch,
+            data=data, spec=spec, config=config, base=base, expo=make_expo(config, spec, base), batch=batch,
+            features=flat_observation(batch.observation), next_features=flat_observation(batch.next_observation),
             params=params, temperature=jnp.exp(data["params/log_temp"]), denoiser=Denoiser(width, blocks, time_dim=time_dim),
-            schedule=vp_schedule(k), coarse_base=coarse, coarse=expo(config, spec, coarse, "bfloat16"),
+            schedule=vp_schedule(k), coarse_base=coarse, coarse=make_expo(config, spec, coarse, "bfloat16"),
         )  # fmt: skip
+
+
+def candidates(golden) -> Candidates:
+    """The official code's candidates for the next observations: base samples, then their edits."""
+    actions, n = golden.data["select/candidates"][:, :, None], golden.config.num_base_samples
+    return Candidates(golden.next_features, actions[:, :n], actions[:, n:])
 
 
 def test_schedule(golden):
@@ -122,11 +132,8 @@ def test_schedule(golden):
 
 
 def test_denoiser(golden):
-    def eps(module, observation, x, time):
-        return module(observation, x, module.embed(time))
-
     x, time = golden.data["denoiser/noisy_action"][:, None], golden.data["denoiser/time"]
-    got = golden.denoiser.apply(golden.params["base"], golden.batch.observation, x, time, method=eps)
+    got = golden.denoiser.apply(golden.params["base"], golden.features, x, time, method="with_time")
     np.testing.assert_allclose(got[:, 0], golden.data["denoiser/eps"], **VALUE)
 
 
@@ -141,13 +148,14 @@ def test_sample(golden):
 
 def test_edit(golden):
     data = golden.data
-    observation = {"state": golden.batch.next_observation["state"][:, None]}
+    features = golden.next_features[:, None]
     action, eps = data["sample/base_actions"][:, :, None], data["edit/eps"][:, :, None]
     net = TanhGaussian(golden.config.hidden, 1, golden.spec.action_dim)
-    mean, log_std = net.apply(golden.params["edit"], observation, action)
+    mean, log_std = net.apply(golden.params["edit"], features, action)
     np.testing.assert_allclose(mean[:, :, 0], data["edit/mean"], **VALUE)
     np.testing.assert_allclose(jnp.exp(log_std)[:, :, 0], data["edit/std"], rtol=1e-5, atol=2e-5)
-    moved, unit, log_prob = golden.algorithm.parts["edited"](golden.params["edit"], observation, action, eps)
+    moved, unit, log_prob = golden.expo.edits(net, golden.params["edit"], features, action, eps)
+    log_prob = log_prob + golden.spec.action_dim * np.log(golden.config.edit_scale)  # of the unscaled edit
     np.testing.assert_allclose(moved[:, :, 0], data["edit/edited_actions"], **VALUE)
     saturated = (jnp.abs(unit) > 1 - 1e-4).any(axis=(-2, -1))
     np.testing.assert_allclose(
@@ -158,9 +166,8 @@ def test_edit(golden):
 
 def test_select(golden):
     data, members = golden.data, jnp.asarray(golden.data["select/members"])
-    candidates = jnp.asarray(data["select/candidates"])[:, :, None]
-    action, index, log_prob, q = golden.algorithm.parts["choose"](
-        golden.params["target_critic"], golden.batch.next_observation, candidates, members, jax.random.key(0)
+    action, index, log_prob, q = golden.expo.choose(
+        golden.params["target_critic"], candidates(golden), members, jax.random.key(0)
     )
     np.testing.assert_allclose(q, data["select/q_min"], **VALUE)
     np.testing.assert_array_equal(index, data["select/index"])
@@ -170,36 +177,34 @@ def test_select(golden):
 
 def test_target(golden):
     data = golden.data
-    target, metrics = golden.algorithm.parts["bootstrap"](
-        golden.params["target_critic"], golden.temperature, golden.batch,
-        jnp.asarray(data["select/candidates"])[:, :, None],
+    target, choice = golden.expo.target(
+        golden.params["target_critic"], golden.temperature, golden.batch, candidates(golden),
         jnp.asarray(data["select/members"]), jnp.asarray(data["target/members"]), jax.random.key(0),
     )  # fmt: skip
     np.testing.assert_allclose(target, data["target/td_target"], **VALUE)
     winners = Critic(golden.config.hidden, 2).apply(
         take_members(golden.params["target_critic"], jnp.asarray(data["target/members"])),
-        golden.batch.next_observation, jnp.asarray(data["select/action"])[:, None],
+        golden.next_features, jnp.asarray(data["select/action"])[:, None],
     )  # fmt: skip
     np.testing.assert_allclose(winners.min(axis=0), data["target/next_q"], **VALUE)
-    assert metrics["edit/picked"] == np.mean(data["select/index"] >= golden.config.num_base_samples)
+    np.testing.assert_array_equal(choice.index, data["select/index"])
 
 
 def test_critic(golden):
     data, batch, params = golden.data, golden.batch, golden.params
     critic = Critic(golden.config.hidden, golden.config.num_qs)
-    q = critic.apply(params["critic"], batch.observation, jnp.asarray(batch.action))
+    q = q_values(critic, params["critic"], golden.features, batch.action)
     np.testing.assert_allclose(q, data["critic/q"], **VALUE)
     target = jnp.asarray(data["target/td_target"])
 
     def loss(p):
-        return common.critic_loss(critic.apply(p, batch.observation, jnp.asarray(batch.action)), target)
+        return critic_loss(q_values(critic, p, golden.features, batch.action), target)
 
     same_tree(jax.grad(loss)(params["critic"]), tree(data, "critic", "critic/grad"), **LOSS)
-    optimizer = optax.flatten(optax.adam(3e-4))
-    model, target_params, metrics = common.update_critic(
-        critic, optimizer, golden.config.tau, common.Model.create(params["critic"], optimizer),
-        params["target_critic"], batch, target,
-    )  # fmt: skip
+    trainer = CriticTrainer.adam(critic, 3e-4, golden.config.tau)
+    model, target_params, metrics = trainer.step(
+        Model.create(params["critic"], trainer.optimizer), params["target_critic"], batch, golden.features, target
+    )
     np.testing.assert_allclose(metrics["critic/loss"], data["critic/loss"], **LOSS)
     same_tree(model.params, tree(data, "critic", "critic/params_after"), **LOSS)
     same_tree(target_params, tree(data, "critic", "critic/target_params_after"), **LOSS)
@@ -208,7 +213,7 @@ def test_critic(golden):
 def test_edit_loss(golden):
     data, params = golden.data, golden.params
     eps = jnp.asarray(data["edit_loss/eps"])[:, None]
-    (loss, metrics), grads = jax.value_and_grad(golden.algorithm.parts["edit_loss"], has_aux=True)(
+    (loss, metrics), grads = jax.value_and_grad(golden.expo.edit_loss, has_aux=True)(
         params["edit"], params["critic"], golden.temperature, golden.batch, eps
     )
     np.testing.assert_allclose(loss, data["edit_loss/loss"], **LOSS)
@@ -232,7 +237,7 @@ def test_base_loss(golden):
     def loss(params):
         def predict(x, time):
             condition = golden.denoiser.apply(params, time, method="embed")
-            return golden.denoiser.apply(params, batch.observation, x, condition)
+            return golden.denoiser.apply(params, golden.features, x, condition)
 
         noise = jnp.asarray(data["base_loss/noise"])[:, None]
         time = jnp.asarray(data["base_loss/time"])
@@ -255,9 +260,8 @@ def test_bfloat16_samples(golden):
 def test_bfloat16_ranks(golden):
     """The same winner wherever the gap is clear; the values are close; the winner's value is float32."""
     data, members = golden.data, jnp.asarray(golden.data["select/members"])
-    candidates = jnp.asarray(data["select/candidates"])[:, :, None]
-    _, index, _, q = golden.coarse.parts["choose"](
-        golden.params["target_critic"], golden.batch.next_observation, candidates, members, jax.random.key(0)
+    _, index, _, q = golden.coarse.choose(
+        golden.params["target_critic"], candidates(golden), members, jax.random.key(0)
     )
     np.testing.assert_allclose(q, data["select/q_min"], **COARSE)
     assert np.abs(q - data["select/q_min"]).max() > 1e-5, "not rounded at all"
@@ -265,11 +269,11 @@ def test_bfloat16_ranks(golden):
     clear = ordered[:, -1] - ordered[:, -2] > 2 * COARSE["atol"]
     np.testing.assert_array_equal(np.asarray(index)[clear], data["select/index"][clear])
     targets = [
-        a.parts["bootstrap"](
-            golden.params["target_critic"], golden.temperature, golden.batch, candidates, members,
+        a.target(
+            golden.params["target_critic"], golden.temperature, golden.batch, candidates(golden), members,
             jnp.asarray(data["target/members"]), jax.random.key(0),
         )[0]
-        for a in (golden.algorithm, golden.coarse)
+        for a in (golden.expo, golden.coarse)
     ]  # fmt: skip
     agreed = np.asarray(index) == np.asarray(data["select/index"])
     assert agreed.any()
@@ -283,8 +287,8 @@ def test_bfloat16_leaves_training_alone(golden):
     for one, other in [
         [jax.value_and_grad(b.loss, has_aux=True)(params["base"], golden.batch, weight, jax.random.key(3))
          for b in (golden.base, golden.coarse_base)],
-        [jax.value_and_grad(a.parts["edit_loss"], has_aux=True)(
+        [jax.value_and_grad(a.edit_loss, has_aux=True)(
             params["edit"], params["critic"], golden.temperature, golden.batch, eps)
-         for a in (golden.algorithm, golden.coarse)],
+         for a in (golden.expo, golden.coarse)],
     ]:  # fmt: skip
         jax.tree.map(np.testing.assert_array_equal, one, other)

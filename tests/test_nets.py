@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exporl.algos.common import min_q
-from exporl.nets.critic import Critic
+from exporl.nets.critic import Critic, min_q
 from exporl.nets.denoiser import Denoiser
 from exporl.nets.gaussian import LOG_STD_MAX, LOG_STD_MIN, TanhGaussian
-from exporl.nets.mlp import SplitDense, flat_action, flat_observation
+from exporl.nets.encoder import flat_observation
+from exporl.nets.mlp import SplitDense, flat_action
 from exporl.ops.ensemble import take_members
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -29,20 +29,17 @@ def random_params(init, *inputs):
 @pytest.fixture(scope="module")
 def critic():
     net = Critic((16, 16), 4)
-    return jax.jit(net.apply), random_params(net.init, {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2))
+    return jax.jit(net.apply), random_params(net.init, normals(0, 1, 3), normals(1, 1, 2, 2))
 
 
 @pytest.fixture(scope="module")
 def denoiser():
     net = Denoiser(width=16, num_blocks=1, time_dim=8)
 
-    def both(module, observation, x, time):
-        return module(observation, x, module.embed(time))
-
     def init(*inputs):
-        return net.init(*inputs, method=both)
+        return net.init(*inputs, method="with_time")
 
-    return net, random_params(init, {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2), normals(2, 1, 1))
+    return net, random_params(init, normals(0, 1, 3), normals(1, 1, 2, 2), normals(2, 1, 1))
 
 
 def test_flat_observation_sorts_names():
@@ -82,12 +79,12 @@ def test_split_dense_initialises_like_dense():
 def test_critic_shapes(critic):
     apply, params = critic
     assert all(leaf.shape[0] == 4 for leaf in jax.tree.leaves(params))
-    assert apply(params, {"state": normals(0, 5, 3)}, normals(1, 5, 2, 2)).shape == (4, 5)
-    assert apply(params, {"state": normals(0, 5, 1, 3)}, normals(1, 5, 6, 2, 2)).shape == (4, 5, 6)
+    assert apply(params, normals(0, 5, 3), normals(1, 5, 2, 2)).shape == (4, 5)
+    assert apply(params, normals(0, 5, 1, 3), normals(1, 5, 6, 2, 2)).shape == (4, 5, 6)
 
 
 def test_critic_members_start_differently():
-    params = jax.jit(Critic((8,), 3).init)(jax.random.key(0), {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2))
+    params = jax.jit(Critic((8,), 3).init)(jax.random.key(0), normals(0, 1, 3), normals(1, 1, 2, 2))
     ensemble = params["params"]["ensemble"]
     for kernel in (ensemble["MLP_0"]["Dense_0"]["kernel"], ensemble["Dense_0"]["kernel"]):
         assert not any(np.array_equal(kernel[i], kernel[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
@@ -95,7 +92,7 @@ def test_critic_members_start_differently():
 
 def test_critic_members_are_independent(critic):
     apply, params = critic
-    grad = jax.jit(jax.grad(lambda p: apply(p, {"state": normals(0, 5, 3)}, normals(1, 5, 2, 2))[2].sum()))
+    grad = jax.jit(jax.grad(lambda p: apply(p, normals(0, 5, 3), normals(1, 5, 2, 2))[2].sum()))
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(grad(params))]
     moved = [any(np.abs(leaf[i]).max() > 0 for leaf in leaves) for i in range(4)]
     assert moved == [False, False, True, False]
@@ -103,17 +100,17 @@ def test_critic_members_are_independent(critic):
 
 def test_critic_of_some_members_equals_the_full_ensemble(critic):
     apply, params = critic
-    observation, candidates, members = (
-        {"state": normals(0, 5, 3)},
+    features, candidates, members = (
+        jnp.asarray(normals(0, 5, 3)),
         jnp.asarray(normals(1, 5, 6, 2, 2)),
         np.array([3, 1]),
     )
-    full = np.asarray(apply(params, {"state": observation["state"][:, None]}, candidates))
+    full = np.asarray(apply(params, features[:, None], candidates))
 
     def pair(params, members):
         some = take_members(params, members)
-        q = Critic((16, 16), 2).apply(some, {"state": observation["state"][:, None]}, candidates)
-        return q, min_q((16, 16), params, observation, candidates, members)
+        q = Critic((16, 16), 2).apply(some, features[:, None], candidates)
+        return q, min_q(Critic((16, 16), 4), params, features, candidates, members)
 
     q, least = jax.jit(pair)(params, jnp.asarray(members))
     np.testing.assert_allclose(q, full[members], **CLOSE)
@@ -121,52 +118,52 @@ def test_critic_of_some_members_equals_the_full_ensemble(critic):
     assert (full[members].argmin(axis=0) == 0).any() and (full[members].argmin(axis=0) == 1).any()
 
 
-def test_critic_broadcasts_the_observation(critic):
+def test_critic_broadcasts_features(critic):
     apply, params = critic
     state, candidates = normals(0, 5, 1, 3), normals(1, 5, 6, 2, 2)
-    repeated = apply(params, {"state": np.broadcast_to(state, (5, 6, 3))}, candidates)
-    np.testing.assert_allclose(apply(params, {"state": state}, candidates), repeated, **CLOSE)
+    repeated = apply(params, np.broadcast_to(state, (5, 6, 3)), candidates)
+    np.testing.assert_allclose(apply(params, state, candidates), repeated, **CLOSE)
 
 
 @pytest.mark.parametrize("conditioned", [True, False])
 def test_tanh_gaussian_shapes(conditioned):
-    net, observation = TanhGaussian((16,), chunk_length=3, action_dim=2), {"state": normals(0, 5, 1, 3)}
+    net, features = TanhGaussian((16,), chunk_length=3, action_dim=2), normals(0, 5, 1, 3)
     action = jnp.asarray(normals(1, 5, 4, 3, 2)) if conditioned else None
-    (mean, log_std), params = jax.eval_shape(net.init_with_output, jax.random.key(0), observation, action)
+    (mean, log_std), params = jax.eval_shape(net.init_with_output, jax.random.key(0), features, action)
     assert mean.shape == log_std.shape == ((5, 4, 3, 2) if conditioned else (5, 1, 3, 2))
     assert params["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (3 + 6 * conditioned, 16)
 
 
 def test_tanh_gaussian_bounds_its_log_std():
-    net, observation = TanhGaussian((16,), chunk_length=1, action_dim=2), {"state": normals(0, 50, 3)}
-    params = random_params(net.init, observation)
+    net, features = TanhGaussian((16,), chunk_length=1, action_dim=2), normals(0, 50, 3)
+    params = random_params(net.init, features)
     params["params"]["log_std"]["bias"] = np.array([100.0, -100.0], np.float32)
-    _, log_std = jax.jit(net.apply)(params, observation)
+    _, log_std = jax.jit(net.apply)(params, features)
     np.testing.assert_array_equal(np.asarray(log_std)[:, 0], np.tile([LOG_STD_MAX, LOG_STD_MIN], (50, 1)))
     assert (LOG_STD_MIN, LOG_STD_MAX) == (-20, 2)
 
 
 def test_dropout_only_when_not_deterministic():
-    net, observation = TanhGaussian((32,), 1, 2, dropout=0.5), {"state": normals(0, 8, 3)}
-    params = random_params(net.init, observation)
-    without = jax.jit(TanhGaussian((32,), 1, 2).apply)(params, observation)[0]
-    still = jax.jit(net.apply)(params, observation)[0]
-    drop = jax.jit(lambda p, k: net.apply(p, observation, deterministic=False, rngs={"dropout": k})[0])
+    net, features = TanhGaussian((32,), 1, 2, dropout=0.5), normals(0, 8, 3)
+    params = random_params(net.init, features)
+    without = jax.jit(TanhGaussian((32,), 1, 2).apply)(params, features)[0]
+    still = jax.jit(net.apply)(params, features)[0]
+    drop = jax.jit(lambda p, k: net.apply(p, features, deterministic=False, rngs={"dropout": k})[0])
     one, two = drop(params, jax.random.key(1)), drop(params, jax.random.key(2))
     np.testing.assert_array_equal(still, without)
     assert not np.allclose(one, still) and not np.allclose(one, two)
     np.testing.assert_array_equal(one, drop(params, jax.random.key(1)))
 
 
-def test_denoiser_broadcasts_observation_and_condition(denoiser):
+def test_denoiser_broadcasts_features_and_condition(denoiser):
     net, params = denoiser
     apply = jax.jit(net.apply)
     state, x = normals(0, 5, 1, 3), normals(1, 5, 4, 2, 2)
     condition = np.asarray(jax.jit(lambda p, t: net.apply(p, t, method="embed"))(params, normals(2, 1, 1)))
     assert condition.shape == (1, 16)
-    got = np.asarray(apply(params, {"state": state}, x, condition[:, None]))
+    got = np.asarray(apply(params, state, x, condition[:, None]))
     assert got.shape == x.shape
-    full = apply(params, {"state": np.broadcast_to(state, (5, 4, 3))}, x, np.broadcast_to(condition, (5, 4, 16)))
+    full = apply(params, np.broadcast_to(state, (5, 4, 3)), x, np.broadcast_to(condition, (5, 4, 16)))
     np.testing.assert_allclose(got, full, **CLOSE)
 
 
@@ -174,7 +171,7 @@ def test_denoiser_listens_to_all_its_inputs(denoiser):
     net, params = denoiser
 
     def output(state, x, time):
-        return net.apply(params, {"state": state}, x, net.apply(params, time, method="embed")).sum()
+        return net.apply(params, state, x, net.apply(params, time, method="embed")).sum()
 
     grads = jax.jit(jax.grad(output, argnums=(0, 1, 2)))(normals(0, 5, 3), normals(1, 5, 2, 2), normals(2, 5, 1))
     for grad in grads:

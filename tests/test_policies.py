@@ -113,7 +113,7 @@ def test_loss_draws_every_time(kind):
 
         def network(x, t):
             condition = net.apply(params, t * (TIME_SCALE if kind == "flow" else 1), method="embed")
-            return net.apply(params, batch.observation, x, condition)
+            return net.apply(params, batch.observation["state"], x, condition)
 
         if kind == "flow":
             time = jax.random.uniform(time_key, (64,))

@@ -10,16 +10,21 @@ import pytest
 from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
 from exporl.algos import make_algorithm
+from exporl.algos.expo_entry import make_expo
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
 from exporl.policies import BaseConfig, make_base
 
 
+def base_policy(kind):
+    config = BaseConfig(kind=kind, num_steps=5, width=32, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0)
+    return make_base(config, SPEC)
+
+
 @functools.cache
 def algorithm(name, kind):
-    base = BaseConfig(kind=kind, num_steps=5, width=32, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0)
-    return make_algorithm(name, CONFIGS[name], SPEC, make_base(base, SPEC))
+    return make_algorithm(name, CONFIGS[name], SPEC, base_policy(kind))
 
 
 def replay_of(probe, noise=0.3, bootstrap_timeouts=True):
@@ -46,38 +51,39 @@ def bandit(request):
 
 
 def test_expo_beats_its_own_base(bandit):
-    own, base = samples(bandit.algorithm.act, bandit), samples(bandit.algorithm.act_base, bandit)
+    own, base = samples(bandit), samples(bandit, "base")
     assert bandit_reward(own) > bandit_reward(base) + 0.3
     assert bandit_reward(own) > -0.35
     assert np.abs(own).max() <= 1
 
 
 def test_no_value_gradient_enters_the_base(bandit):
-    base = samples(bandit.algorithm.act_base, bandit)
+    base = samples(bandit, "base")
     assert 0.35 < (base > 0).mean() < 0.75
     np.testing.assert_allclose(bandit_reward(base), -0.8, atol=0.15)
 
 
 def test_edits_move_towards_the_optimum(bandit):
     start = jnp.array([-0.5, 0.0, 0.5])[:, None, None]
-    moved, _, _ = jax.jit(bandit.algorithm.parts["edited"])(
-        bandit.state.edit.params, {"state": jnp.zeros((3, 2))}, start, jnp.zeros((3, 1, 1))
+    expo = make_expo(CONFIGS["expo"], SPEC, base_policy("flow"))  # the edits know nothing of the base
+    edits = jax.jit(functools.partial(expo.edits, expo.edit))(
+        bandit.state.edit.params, jnp.zeros((3, 2)), start, jnp.zeros((3, 1, 1))
     )
-    assert (np.asarray(moved) - np.asarray(start)).min() > 0.15
+    assert (np.asarray(edits.action) - np.asarray(start)).min() > 0.15
     assert bandit.metrics["edit/advantage"] > 0.03 and bandit.metrics["edit/picked"] > 0.5
 
 
 def test_rlpd_approaches_the_optimum():
     learnt = learn("rlpd", "flow", replay_of("bandit"), online=150)
-    mode = samples(learnt.algorithm.act_eval, learnt, 1)[0]
+    mode = samples(learnt, "evaluate", 1)[0]
     np.testing.assert_allclose(mode, 0.8, atol=0.15)
-    assert bandit_reward(samples(learnt.algorithm.act, learnt)) > -0.3
+    assert bandit_reward(samples(learnt)) > -0.3
 
 
 def test_bc_reproduces_both_modes():
     replay = replay_of("bandit", noise=0.05)
     learnt = learn("bc", "flow", replay, pretrain=80)
-    actions = samples(learnt.algorithm.act, learnt, 2000)
+    actions = samples(learnt, num=2000)
     upper, data = actions > 0, replay.sample(np.random.default_rng(1), 2000, discount=DISCOUNT).action
     np.testing.assert_allclose(upper.mean(), (data > 0).mean(), atol=0.1)
     np.testing.assert_allclose([np.median(actions[upper]), np.median(actions[~upper])], [0.5, -0.5], atol=0.1)

@@ -23,7 +23,7 @@ def learn(backup, probe, calls):
     """`tests/test_probes.py: learn` with another backup; samples are renewed as the training loop does."""
     config = dataclasses.replace(CONFIGS["expo"], backup=backup)
     chosen = make_algorithm("expo", config, SPEC, make_base(BASE, SPEC))
-    replay = Replay(SPEC, 2000, prior=True, columns=proposal_columns(chosen.num_proposals, SPEC))
+    replay = Replay(SPEC, 2000, prior=True, columns=proposal_columns(chosen.needs.proposals, SPEC))
     for episode in collect(probe, 300, 0.3, seed=0):
         replay.add_episode(episode, float)
     mixture, rng, state = Mixture([(replay, 1.0)]), np.random.default_rng(0), jax.jit(chosen.init)(jax.random.key(0))
@@ -31,7 +31,7 @@ def learn(backup, probe, calls):
         batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
         state, _ = chosen.update(state, batches, jax.random.key(100 + i), phase="pretrain")
     for i in range(calls):
-        if chosen.num_proposals:
+        if chosen.needs.proposals:
             key = jax.random.fold_in(jax.random.key(9), i)
             draw = lambda o, j, s=state, k=key: np.asarray(chosen.propose(s, o, jax.random.fold_in(k, j)))  # noqa: E731
             renew_proposals([replay], draw, 64, i)
@@ -51,6 +51,6 @@ def test_values_reach_back_in_time(backup):
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_it_beats_its_own_base(backup):
     learnt = learn(backup, "bandit", 60)
-    own, base = samples(learnt.algorithm.act, learnt), samples(learnt.algorithm.act_base, learnt)
+    own, base = samples(learnt), samples(learnt, "base")
     assert bandit_reward(own) > bandit_reward(base) + 0.3
     assert bandit_reward(own) > -0.35

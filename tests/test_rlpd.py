@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers.batches import distance, random_batch, same, to_device, to_host
 
-from exporl.algos import make_algorithm
-from exporl.algos.rlpd import RlpdConfig, rlpd
+from exporl.algos import RlpdConfig, make_algorithm, rlpd
+from exporl.algos.rlpd import Rlpd
 from exporl.nets.critic import Critic
 from exporl.report.page import DIAGNOSTICS
 from exporl.types import Spec
@@ -27,6 +27,12 @@ BATCHES = random_batch(SPEC, 2, 8)
 @functools.cache
 def algorithm(**changes):
     return rlpd(dataclasses.replace(CONFIG, **changes), SPEC)
+
+
+@functools.cache
+def functions(**changes):
+    """The functions that the algorithm is made of."""
+    return Rlpd.create(dataclasses.replace(CONFIG, **changes), SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +68,7 @@ def test_an_update(initial, updated):
 
 
 def test_phases(initial, updated):
-    assert algorithm().phases == {"critic_pretrain", "online"}
-    assert algorithm().act_base is None
+    assert algorithm().needs.phases == {"critic_pretrain", "online"}
     assert same(run(initial, phase="critic_pretrain"), updated)
 
 
@@ -86,18 +91,19 @@ def test_the_temperature_follows_the_entropy(initial, updated):
 
 
 @pytest.mark.parametrize("backup_entropy", [True, False])
-def test_bootstrap(initial, backup_entropy):
-    parts, batch, temperature = algorithm(backup_entropy=backup_entropy).parts, row(BATCHES, 0), 0.7
+def test_target(initial, backup_entropy):
+    chosen, batch, temperature = functions(backup_entropy=backup_entropy), row(BATCHES, 0), 0.7
+    features = batch.next_observation["state"]
     eps = jnp.asarray(np.random.default_rng(0).standard_normal((8, 2, 2)).astype(np.float32))
     members = np.array([3, 1])
 
     @jax.jit
     def both(state):
-        action, log_prob = parts["sample"](state.policy.params, batch.next_observation, eps)
-        target = parts["bootstrap"](
+        action, log_prob = chosen.sample(state.policy.params, features, eps)
+        target = chosen.target(
             state.target_critic, state.policy.params, jnp.float32(temperature), batch, eps, jnp.asarray(members)
         )
-        return target, Critic((16,), 4).apply(state.target_critic, batch.next_observation, action), log_prob
+        return target, Critic((16,), 4).apply(state.target_critic, features, action), log_prob
 
     target, q, log_prob = (np.asarray(x) for x in both(initial))
     value = q[members].min(axis=0) - backup_entropy * temperature * log_prob
@@ -105,14 +111,15 @@ def test_bootstrap(initial, backup_entropy):
 
 
 def test_policy_loss(initial):
-    parts, batch = algorithm().parts, row(BATCHES, 0)
+    batch = row(BATCHES, 0)
+    features = batch.observation["state"]
     eps = jnp.asarray(np.random.default_rng(0).standard_normal((8, 2, 2)).astype(np.float32))
 
     @jax.jit
     def both(state):
-        action, log_prob = parts["sample"](state.policy.params, batch.observation, eps)
-        loss = parts["policy_loss"](state.policy.params, state.critic.params, jnp.float32(0.3), batch, eps)
-        return loss, Critic((16,), 4).apply(state.critic.params, batch.observation, action), log_prob
+        action, log_prob = functions().sample(state.policy.params, features, eps)
+        loss = functions().policy_loss(state.policy.params, state.critic.params, jnp.float32(0.3), batch, eps)
+        return loss, Critic((16,), 4).apply(state.critic.params, features, action), log_prob
 
     (loss, metrics), q, log_prob = both(initial)
     expected = (0.3 * np.asarray(log_prob) - np.asarray(q).mean(axis=0)).mean()
@@ -129,7 +136,7 @@ def test_the_policy_learns_from_the_last_minibatch(initial, updated):
     def loss(critic_params, key):
         _, policy_key = jax.random.split(key)
         eps = jax.random.normal(policy_key, last.action.shape)
-        return algorithm().parts["policy_loss"](initial.policy.params, critic_params, jnp.float32(1), last, eps)[0]
+        return functions().policy_loss(initial.policy.params, critic_params, jnp.float32(1), last, eps)[0]
 
     np.testing.assert_allclose(metrics["policy/loss"], loss(state.critic.params, jax.random.key(1)), rtol=1e-6)
     for other in (initial.critic.params, state.target_critic):
@@ -139,10 +146,16 @@ def test_the_policy_learns_from_the_last_minibatch(initial, updated):
 def test_evaluation_takes_the_mode(initial):
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
     assert same(params, initial.policy.params)
-    mode = np.asarray(algorithm().act_eval(params, observation, jax.random.key(0)))
+
+    def act(seed, mode):
+        decision = algorithm().act(params, observation, jax.random.key(seed), mode=mode)
+        assert decision.info == {}
+        return np.asarray(decision.action)
+
+    mode = act(0, "evaluate")
     assert mode.shape == (8, 2, 2)
-    np.testing.assert_array_equal(mode, algorithm().act_eval(params, observation, jax.random.key(1)))
-    samples = [np.asarray(algorithm().act(params, observation, jax.random.key(seed))) for seed in range(200)]
+    np.testing.assert_array_equal(mode, act(1, "evaluate"))
+    samples = [act(seed, "explore") for seed in range(200)]
     assert np.abs(samples).max() <= 1 and np.ptp(samples, axis=0).min() > 0
     # tanh is monotonous: the median of the samples is the mode
     assert np.abs(np.median(samples, axis=0) - mode).max() < 0.35
@@ -172,7 +185,15 @@ def test_impossible_options(changes, message):
 
 
 def test_make_algorithm():
-    assert make_algorithm("rlpd", CONFIG, SPEC, None).phases == {"critic_pretrain", "online"}
+    assert make_algorithm("rlpd", CONFIG, SPEC, None).needs.phases == {"critic_pretrain", "online"}
+
+
+@pytest.mark.parametrize("options", [{"mode": "base"}, {"proposals": jnp.zeros((8, 3, 2, 2))}])
+def test_there_is_no_base_policy(initial, options):
+    assert not algorithm().has_base
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+    with pytest.raises(ValueError, match="rlpd has no base policy that could act"):
+        algorithm().act(params, observation, jax.random.key(0), **options)
 
 
 def test_there_is_nothing_to_round():

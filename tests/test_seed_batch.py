@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exporl.algos.common import Algorithm
+from exporl.algos import Algorithm
 from exporl.parallel.seed_batch import SeedBatch
-from exporl.types import Batch
+from exporl.types import Batch, Decision
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +32,12 @@ def counting() -> Algorithm:
         gain = batches.reward.mean() * (-1.0 if phase == "pretrain" else 1.0)
         return state + gain, {"gain": gain, "draw": jax.random.normal(key)}
 
-    def act(params, observation, key):
-        CALLS.append(("act", len(CALLS)))
-        return observation["state"][:, None, :] + params
+    def act(acting, observation, key, *, mode="explore"):
+        CALLS.append((mode, len(CALLS)))
+        sign = -1 if mode == "base" else 1
+        return Decision(sign * (observation["state"][:, None, :] + acting), {"mean": observation["state"].mean(axis=1)})
 
-    return Algorithm(lambda key: jnp.zeros(()), update, lambda state: state, act, act, None)
+    return Algorithm(lambda key: jnp.zeros(()), update, lambda state: state, act, has_base=True)
 
 
 def batch(reward: float, rows: int = 2) -> Batch:
@@ -111,22 +112,24 @@ def test_acting_keeps_the_shape_of_the_full_room():
         def work(algorithm):
             for _ in range(times):
                 seen = {"state": np.full((1, 2), 5.0, np.float32)}
-                chunk = algorithm.act(jnp.float32(seed), seen, jax.random.key(0))
-            return chunk
+                decision = algorithm.act(jnp.float32(seed), seen, jax.random.key(0))
+            return decision
 
         return work
 
     results = together(SeedBatch(2, threading.Event()), acting(0, 1), acting(1, 3))
-    assert [chunk.shape for chunk in results] == [(1, 1, 2)] * 2 and [chunk[0, 0, 0] for chunk in results] == [5.0, 6.0]
-    assert [name for name, _ in CALLS] == ["act"]
+    assert [decision.action.shape for decision in results] == [(1, 1, 2)] * 2
+    assert [decision.action[0, 0, 0] for decision in results] == [5.0, 6.0]
+    assert [decision.info["mean"].tolist() for decision in results] == [[5.0]] * 2
+    assert [name for name, _ in CALLS] == ["explore"]
 
 
 def test_new_parameters_are_not_mistaken_for_old_ones():
     def work(algorithm):
         seen, key, state = {"state": np.zeros((1, 1), np.float32)}, jax.random.key(0), jnp.float32(1)
-        before = algorithm.act(state, seen, key).item()
+        before = algorithm.act(state, seen, key).action.item()
         state, _ = algorithm.update(state, batch(2.0), key)
-        return before, algorithm.act(state, seen, key).item()
+        return before, algorithm.act(state, seen, key).action.item()
 
     assert together(SeedBatch(2, threading.Event()), work, work) == [(1.0, 3.0)] * 2
 
@@ -156,6 +159,17 @@ def test_stop_is_passed_on_only_when_all_are_at_the_same_call():
     assert seen == [False] and seeds.stop.is_set()
 
 
-def test_no_base_policy_stays_none():
-    seeds = SeedBatch(1, threading.Event())
-    assert seeds.join(0, counting()).act_base is None
+def test_modes_are_answered_apart():
+    def acting(mode):
+        def work(algorithm):
+            seen = {"state": np.full((1, 1), 5.0, np.float32)}
+            return algorithm.act(jnp.float32(1), seen, jax.random.key(0), mode=mode).action.item()
+
+        return work
+
+    assert together(SeedBatch(2, threading.Event()), acting("explore"), acting("base")) == [6.0, -6.0]
+
+
+def test_a_run_without_base_policy_has_none_in_the_batch():
+    algorithm = counting()._replace(has_base=False)
+    assert not SeedBatch(1, threading.Event()).join(0, algorithm).has_base

@@ -139,7 +139,8 @@ def test_the_loss_of_the_filter_is_logged(tmp_path):
 
 def test_an_update_without_samples_to_read_is_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
-    trainer.algorithm = trainer.algorithm._replace(num_proposals=0)
+    needs = trainer.algorithm.needs._replace(proposals=0)
+    trainer.algorithm = trainer.algorithm._replace(needs=needs)
     trainer.online_replay.columns = trainer.prior.columns = {}
     with pytest.raises(ValueError, match=r"num_base_samples=2 samples .* got 0\. Give the replay num_proposals=2"):
         trainer.run()

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same to Python
     from exporl.acting.evaluate import EvalResult, evaluate
-    from exporl.algos import ALGORITHMS, Algorithm, make_algorithm
-    from exporl.algos.bc import BcConfig, bc
-    from exporl.algos.expo import ExpoConfig, expo
-    from exporl.algos.rlpd import RlpdConfig, rlpd
+    from exporl.algos import (
+        ALGORITHMS,
+        Algorithm,
+        BcConfig,
+        Entry,
+        ExpoConfig,
+        RlpdConfig,
+        bc,
+        expo,
+        find_algorithm,
+        make_algorithm,
+        rlpd,
+    )
     from exporl.data.episodes import Episode, Normalizer, validate_episodes
     from exporl.data.formats import ReadOptions, load_episodes, load_npz, save_npz
     from exporl.data.from_arrays import from_arrays
@@ -30,7 +39,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.run.presets import PRESETS, preset_config
     from exporl.run.session import load_run
     from exporl.spec import Spec, Step
-    from exporl.types import Batch
+    from exporl.types import Batch, Decision
 
 _HOME = {
     "ALGORITHMS": "exporl.algos",
@@ -38,31 +47,34 @@ _HOME = {
     "BaseConfig": "exporl.policies",
     "BasePolicy": "exporl.policies",
     "Batch": "exporl.types",
-    "BcConfig": "exporl.algos.bc",
+    "BcConfig": "exporl.algos",
     "DataConfig": "exporl.run.config",
+    "Decision": "exporl.types",
+    "Entry": "exporl.algos",
     "Episode": "exporl.data.episodes",
     "EvalConfig": "exporl.run.config",
     "EvalResult": "exporl.acting.evaluate",
-    "ExpoConfig": "exporl.algos.expo",
+    "ExpoConfig": "exporl.algos",
     "LogConfig": "exporl.run.config",
     "Mixture": "exporl.data.mixture",
     "Normalizer": "exporl.data.episodes",
     "PRESETS": "exporl.run.presets",
     "ReadOptions": "exporl.data.formats",
     "Replay": "exporl.data.replay",
-    "RlpdConfig": "exporl.algos.rlpd",
+    "RlpdConfig": "exporl.algos",
     "RunConfig": "exporl.run.config",
     "SeedResult": "exporl.parallel.seeds",
     "Spec": "exporl.spec",
     "Step": "exporl.spec",
     "Task": "exporl.envs.task",
     "TrainConfig": "exporl.run.config",
-    "bc": "exporl.algos.bc",
+    "bc": "exporl.algos",
     "check_task": "exporl.envs.check",
     "custom_task": "exporl.envs.custom",
     "diffusion": "exporl.policies",
     "evaluate": "exporl.acting.evaluate",
-    "expo": "exporl.algos.expo",
+    "expo": "exporl.algos",
+    "find_algorithm": "exporl.algos",
     "flow": "exporl.policies",
     "from_arrays": "exporl.data.from_arrays",
     "list_tasks": "exporl.envs.registry",
@@ -75,7 +87,7 @@ _HOME = {
     "make_task": "exporl.envs.registry",
     "override": "exporl.run.config",
     "preset_config": "exporl.run.presets",
-    "rlpd": "exporl.algos.rlpd",
+    "rlpd": "exporl.algos",
     "save_npz": "exporl.data.formats",
     "train": "exporl.run.loop",
     "train_seeds": "exporl.parallel.seeds",
@@ -93,6 +105,8 @@ __all__ = [
     "Batch",
     "BcConfig",
     "DataConfig",
+    "Decision",
+    "Entry",
     "Episode",
     "EvalConfig",
     "EvalResult",
@@ -115,6 +129,7 @@ __all__ = [
     "diffusion",
     "evaluate",
     "expo",
+    "find_algorithm",
     "flow",
     "from_arrays",
     "list_tasks",

@@ -15,6 +15,8 @@ Phase = Literal["pretrain", "critic_pretrain", "online"]
 """What one update call learns: the base by imitation; the critic (and edits) on prior data; everything."""
 PARTIAL = ("_prior", "_online")
 """Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere is a fault."""
+PROPOSALS = "next_proposals"
+"""The replay column that holds the base samples kept for the next observation."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,27 +2,33 @@
 
 Axis letters, used in every signature and written in this order:
   b batch   u minibatches per update call   n candidate actions per observation   e ensemble members
-  h actions in a chunk   a action dimensions   o observation dimensions   k denoising or flow steps
-Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 0 (noise) to 1 (data).
+  h actions in a chunk   a action dimensions   o observation dimensions   f features of an
+  observation k denoising or flow steps
+Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 0 (noise) to 1
+(data).
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType
 
 import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree, Shaped
 
-from exporl.spec import PARTIAL, Phase, Precision, Spec, Step
+from exporl.spec import PARTIAL, PROPOSALS, Phase, Precision, Spec, Step
 
 __all__ = [
     "PARTIAL",
+    "PROPOSALS",
     "AnyArray",
     "Batch",
+    "Decision",
     "KeyArray",
     "Metrics",
+    "Mode",
     "Observation",
+    "OutsideName",
     "Params",
     "Phase",
     "Precision",
@@ -31,8 +37,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    AnyArray = jax.Array | np.ndarray
-else:  # JAX also describes the arguments of a compiled program as records, with placeholders for arrays
+    AnyArray = Any
+else:  # JAX also describes a compiled program's arguments as records, with placeholders for arrays
     AnyArray = jax.Array | np.ndarray | jax.stages.ArgInfo
 """Records cross from host to device, so their leaves may be either."""
 Params = PyTree
@@ -40,13 +46,28 @@ Metrics = dict[str, Float[Array, ""]]
 Observation = Mapping[str, AnyArray]
 """Flat dictionary: low-dimensional entries float32 [..., o], images uint8 [..., H, W, C]."""
 KeyArray = Key[Array, ""]
+Mode = Literal["explore", "evaluate", "base"]
+"""How to act: while learning; at evaluation; with the base policy alone."""
+OutsideName = NewType("OutsideName", str)
+"""`module:attribute`: an algorithm or a base policy that does not come with the library."""
+
+
+class Decision(NamedTuple):
+    """What an algorithm does in an observation."""
+
+    action: Float[AnyArray, "*b h a"]
+    """Action chunks, in [-1, 1]."""
+    info: dict[str, Shaped[AnyArray, "*b"]]
+    """What there is to say about the choice, each [b]. EXPO: its value "q", its "index" among
+    the candidates, and whether it was "edited" (0 or 1)."""
 
 
 @struct.dataclass
 class Batch:
     """Chunked transitions, as algorithms see them. Leading axes are [b] or [u, b].
 
-    `reward` and `discount` already cover the whole chunk, so nothing downstream knows the discount factor.
+    `reward` and `discount` already cover the whole chunk, so nothing downstream knows the discount
+    factor.
     """
 
     observation: Observation
@@ -64,9 +85,10 @@ class Batch:
     success: AnyArray
     """[...], 1 where the row's episode is known to have ended in success."""
     extra: Mapping[str, AnyArray] = struct.field(default_factory=dict)
-    """Name -> [..., *shape]: what the replay keeps per row in columns of its own (`data.columns`)."""
+    """Further columns of the replay by name, each [..., *shape]."""
 
     @property
     def next_proposals(self) -> AnyArray | None:
-        """[..., n, h, a], base-policy actions kept for the next observation; None where the replay keeps none."""
-        return self.extra.get("next_proposals")
+        """[..., n, h, a], base samples kept for the next observation; None where the replay
+        keeps none."""
+        return self.extra.get(PROPOSALS)

@@ -24,9 +24,11 @@ CONFIGS = {
 }  # fmt: skip
 
 
-def samples(act, learnt, num=500):
+def samples(learnt, mode="explore", num=500):
     """Actions in the state in which episodes start."""
-    return np.asarray(act(learnt.acting, {"state": jnp.zeros((num, 2))}, jax.random.key(0)))[:, 0, 0]
+    observation = {"state": jnp.zeros((num, 2))}
+    decision = learnt.algorithm.act(learnt.acting, observation, jax.random.key(0), mode=mode)
+    return np.asarray(decision.action)[:, 0, 0]
 
 
 every_critic = jax.jit(Critic(HIDDEN, 3).apply)
@@ -35,7 +37,7 @@ every_critic = jax.jit(Critic(HIDDEN, 3).apply)
 def value(learnt, state, action):
     """Mean over the critics of Q at one state and action."""
     state, action = jnp.asarray([state], jnp.float32), jnp.asarray([[[action]]], jnp.float32)
-    return float(every_critic(learnt.state.critic.params, {"state": state}, action).mean())
+    return float(every_critic(learnt.state.critic.params, state, action).mean())
 
 
 def bandit_reward(actions):

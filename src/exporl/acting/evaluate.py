@@ -11,7 +11,7 @@ import numpy as np
 from exporl.acting.chunks import ActionQueue
 from exporl.acting.rollout import Act, stack
 from exporl.randomness import EVALUATE, env_seed, run_key
-from exporl.types import Params
+from exporl.types import Mode, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ def evaluate(
     acting: Params,
     reward: Callable[[float], float],
     *,
+    mode: Mode = "evaluate",
     episodes: int,
     seed: int,
     execute_length: int,
@@ -52,6 +53,7 @@ def evaluate(
         act: the acting function.
         acting: its parameters.
         reward: environment reward -> learning reward.
+        mode: how it acts: the policy at evaluation, or the base policy alone.
         episodes: how many.
         seed: fixes episode i's start for every policy, run and training seed alike.
         execute_length: actions played of each chunk.
@@ -66,7 +68,7 @@ def evaluate(
     def decide() -> Any:
         nonlocal decisions
         decisions += 1
-        return jax.device_get(act(acting, stack(observations), run_key(seed, EVALUATE, decisions)))
+        return jax.device_get(act(acting, stack(observations), run_key(seed, EVALUATE, decisions), mode=mode).action)
 
     while any(episode is not None for episode in current):
         actions = queue.next(decide)

@@ -9,10 +9,10 @@ import numpy as np
 
 from exporl.acting.chunks import ActionQueue
 from exporl.randomness import ACT, RANDOM, env_seed, run_key, run_rng
-from exporl.types import KeyArray, Observation, Params, Step
+from exporl.types import Decision, Params, Step
 
-Act = Callable[[Params, Observation, KeyArray], Any]
-"""(acting parameters, observation [b, ...], key) -> action chunks [b, h, a]."""
+Act = Callable[..., Decision]
+"""(acting parameters, observation [b, ...], key, *, mode) -> action chunks [b, h, a], and what there is to say."""
 
 
 def stack(observations: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -31,7 +31,6 @@ class Rollout:
         envs: Sequence[gymnasium.Env],
         act: Act,
         *,
-        act_base: Act | None,
         reward: Callable[[float], float],
         chunk_length: int,
         action_dim: int,
@@ -39,7 +38,7 @@ class Rollout:
         seed: int,
     ):
         self.envs, self.reward, self.seed = list(envs), reward, seed
-        self._act, self._act_base = act, act_base
+        self._act = act
         self._shape = (len(self.envs), chunk_length, action_dim)
         self.env_steps = 0
         self.queue = ActionQueue(len(self.envs), execute_length)
@@ -96,10 +95,8 @@ class Rollout:
     def _decide(self, acting: Params, mode: str) -> Any:
         if mode == "random":
             return run_rng(self.seed, RANDOM, self.env_steps).uniform(-1, 1, self._shape).astype(np.float32)
-        act = self._act if mode == "policy" else self._act_base
-        if act is None:
-            raise ValueError("this algorithm has no base policy that could act; set train.critic_warmup_steps=0.")
-        return jax.device_get(act(acting, stack(self._observations), run_key(self.seed, ACT, self.env_steps)))
+        key, how = run_key(self.seed, ACT, self.env_steps), "base" if mode == "base" else "explore"
+        return jax.device_get(self._act(acting, stack(self._observations), key, mode=how).action)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything needed to go on exactly here: arrays, and a JSON-able record.

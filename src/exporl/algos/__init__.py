@@ -1,22 +1,85 @@
-"""Algorithms: one file each, registered here by name."""
+"""Algorithms, registered here by name."""
 
-from collections.abc import Callable
+import functools
 from typing import Any
 
-from exporl.algos.bc import BcConfig, bc
-from exporl.algos.common import Algorithm
-from exporl.algos.expo import ExpoConfig, expo
-from exporl.algos.rlpd import RlpdConfig, rlpd
+from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset
+from exporl.algos.bc import BC, BcConfig, bc
+from exporl.algos.expo_entry import EXPO, expo
+from exporl.algos.expo_options import ExpoConfig
+from exporl.algos.options import check_options
+from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
+from exporl.outside import is_outside, load_outside
 from exporl.policies import BasePolicy
 from exporl.suggest import closest
 from exporl.types import Precision, Spec
 
-ALGORITHMS: dict[str, tuple[type, Callable[..., Algorithm]]] = {
-    "expo": (ExpoConfig, expo),
-    "rlpd": (RlpdConfig, rlpd),
-    "bc": (BcConfig, bc),
-}
-"""Name -> (configuration class, constructor)."""
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "BcConfig",
+    "Entry",
+    "ExpoConfig",
+    "Measurements",
+    "Needs",
+    "Preset",
+    "RlpdConfig",
+    "bc",
+    "check_config",
+    "closest",
+    "expo",
+    "find_algorithm",
+    "make_algorithm",
+    "name_of",
+    "rlpd",
+]
+
+ALGORITHMS: dict[str, Entry[Any]] = {entry.name: entry for entry in (EXPO, RLPD, BC)}
+"""Name -> entry of the algorithms that come with the library."""
+
+
+def find_algorithm(name: str) -> Entry[Any]:
+    """The entry of an algorithm: of the library's, or of your own.
+
+    Args:
+        name: a key of `ALGORITHMS`, or `module:attribute`: an `Entry`, or a function that returns
+            one.
+
+    Raises:
+        ValueError: no such algorithm (names the closest), or an attribute that is something else.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if is_outside(name):
+        return _outside(name)
+    raise ValueError(f"unknown algorithm {name!r}. {closest(name, ALGORITHMS)}")
+
+
+@functools.cache
+def _outside(name: str) -> Entry[Any]:
+    found: Any = load_outside(name, "algorithm")
+    entry = found() if callable(found) and not isinstance(found, type) else found
+    if not isinstance(entry, Entry):
+        raise ValueError(
+            f"algorithm {name!r} is a {type(entry).__name__}: it must be an exporl Entry, or a "
+            "function without arguments that returns one."
+        )
+    return entry
+
+
+def name_of(config: object) -> str:
+    """The name of the library's algorithm that some options belong to.
+
+    Raises:
+        ValueError: options of another algorithm.
+    """
+    for name, entry in ALGORITHMS.items():
+        if type(config) is entry.config:
+            return name
+    raise ValueError(
+        f"{type(config).__name__} belongs to no algorithm of exporl. Say which one: "
+        "algorithm='module:attribute'."
+    )
 
 
 def make_algorithm(
@@ -25,18 +88,30 @@ def make_algorithm(
     """Builds an algorithm by name.
 
     Args:
-        name: a key of `ALGORITHMS`.
-        config: an instance of that algorithm's configuration class.
+        name: a key of `ALGORITHMS`, or `module:attribute` of your own.
+        config: an instance of that algorithm's options class.
         spec: the task's shapes.
         base: the base policy; ignored by algorithms that have none.
         precision: of the matrix products that rank candidates.
 
     Raises:
-        ValueError: unknown name, a configuration of another algorithm, or options that contradict each other.
+        ValueError: unknown name, options of another algorithm, or options that contradict each
+            other.
     """
-    if name not in ALGORITHMS:
-        raise ValueError(f"unknown algorithm {name!r}. {closest(name, ALGORITHMS)}")
-    config_class, constructor = ALGORITHMS[name]
-    if not isinstance(config, config_class):
-        raise ValueError(f"{name} needs a {config_class.__name__}, got a {type(config).__name__}.")
-    return constructor(config, spec, base, precision)
+    entry = find_algorithm(name)
+    check_config(name, config)
+    return entry.make(config, spec, base, precision)
+
+
+def check_config(name: str, config: Any) -> None:
+    """Checks the options of an algorithm: their ranges, and whether they go together.
+
+    Raises:
+        ValueError: options of another algorithm; or names the option, its value and what is
+            possible.
+    """
+    entry = find_algorithm(name)
+    if not isinstance(config, entry.config):
+        raise ValueError(f"{name} needs a {entry.config.__name__}, got a {type(config).__name__}.")
+    check_options(config)
+    entry.check(config)

@@ -4,20 +4,36 @@ import dataclasses
 from typing import Literal
 
 from flax import struct
+from jaxtyping import Array, Float
 
-from exporl.algos import common
-from exporl.algos.common import Algorithm, Model
-from exporl.algos.options import check_options
-from exporl.policies.base import BasePolicy, propose
-from exporl.types import Batch, Params, Precision, Spec
+from exporl.algos import common, presets
+from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, compiled
+from exporl.algos.common import Imitation, Model
+from exporl.algos.options import check_options, option
+from exporl.algos.presets import TABLE1
+from exporl.policies.base import BasePolicy
+from exporl.types import (
+    Batch,
+    Decision,
+    KeyArray,
+    Metrics,
+    Mode,
+    Observation,
+    Params,
+    Phase,
+    Precision,
+    Spec,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class BcConfig:
     """Behaviour cloning with a flow or diffusion policy."""
 
-    base_tau: float = 0.001  # Polyak step of the averaged policy that acts, per online update.
-    base_data: Literal["all", "successes"] = "all"  # Imitate all rows, or those of successful episodes only.
+    base_tau: float = option(0.001, within="(0, 1]")
+    """Polyak step of the averaged policy that acts, per online update."""
+    base_data: Literal["all", "successes"] = "all"
+    """Imitate all rows, or those of successful episodes only."""
 
 
 @struct.dataclass
@@ -28,31 +44,74 @@ class BcState:
     base_ema: Params
 
 
-def bc(config: BcConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32") -> Algorithm:
-    """The algorithm for one task and one base policy, which owns the precision. Raises ValueError for options out of range."""
-    check_options(config)
-    successes_only = config.base_data == "successes"
+@dataclasses.dataclass(frozen=True)
+class Bc:
+    """The functions of behaviour cloning for one base policy."""
 
-    def init(key) -> BcState:
-        params = base.init(key)
-        return BcState(Model.create(params, base.optimizer), common.fresh(params))
+    spec: Spec
+    imitation: Imitation
 
-    def update(state: BcState, batches: Batch, key, *, phase="online"):
-        """Pretraining: one step per minibatch. Online: one step on the last one, and the average follows slowly."""
+    def init(self, key: KeyArray) -> BcState:
+        """The state before the first update."""
+        base = self.imitation.init(key)
+        return BcState(base, common.fresh(base.params))
+
+    def update(
+        self, state: BcState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
+    ) -> tuple[BcState, Metrics]:
+        """Pretraining: one step per minibatch, and the average starts at the result.
+
+        Online: one step on the last minibatch, and the average follows slowly.
+        """
         if phase == "pretrain":
-            model, average, metrics = common.pretrain_base(base, state.base, batches, successes_only, key)
+            base, average, metrics = self.imitation.pretrain(state.base, batches, key)
         else:
             last = common.last_minibatch(batches)
-            model, average, metrics = common.update_base(
-                base, config.base_tau, state.base, state.base_ema, last, successes_only, key
-            )
-        return BcState(model, average), metrics
+            base, average, metrics = self.imitation.step(state.base, state.base_ema, last, key)
+        return BcState(base, average), metrics
 
-    def acting(state: BcState) -> Params:
+    def acting(self, state: BcState) -> Params:
+        """The averaged policy acts."""
         return state.base_ema
 
-    def act(params, observation, key):
-        return propose(base, params, observation, 1, key, spec)[:, 0]
+    def act(
+        self,
+        acting: Params,
+        observation: Observation,
+        key: KeyArray,
+        *,
+        mode: Mode = "explore",
+        proposals: Float[Array, "b n h a"] | None = None,
+    ) -> Decision:
+        """One sample of the policy in every mode."""
+        return self.imitation.act(acting, observation, key, self.spec, proposals)
 
-    phases = common.ALL_PHASES - {"critic_pretrain"}
-    return common.compiled(init, update, acting, act, act, phases=phases)
+
+def bc(
+    config: BcConfig, spec: Spec, base: BasePolicy | None, precision: Precision = "float32"
+) -> Algorithm:
+    """The algorithm for one task and one base policy, which owns the precision.
+
+    Raises:
+        ValueError: options out of range, or there is no base policy.
+    """
+    check_options(config)
+    if base is None:
+        raise ValueError("bc needs a base policy.")
+    agent = Bc(spec, Imitation(base, config.base_tau, config.base_data == "successes"))
+    return compiled(agent, Needs(ALL_PHASES - {"critic_pretrain"}), has_base=True)
+
+
+PRESETS = {
+    "paper": {
+        **presets.BASE,
+        "train.offline_steps": (200_000, TABLE1),
+        **presets.IMITATION_ONLY,
+    },
+    **{
+        size: {**presets.RUNS[size], **presets.SMALL_BASES[size], **presets.IMITATION_ONLY}
+        for size in ("small", "tiny", "demo")
+    },
+}
+
+BC = Entry("bc", BcConfig, bc, presets=PRESETS)

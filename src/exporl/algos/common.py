@@ -1,50 +1,37 @@
-"""What the algorithms share: the record they return, trained models and the critic's update."""
+"""What the algorithms share: trained models and the steps that update them."""
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
-from exporl.nets.critic import Critic
-from exporl.ops.ensemble import spread, take_members
+from exporl.nets.critic import Critic, q_values
+from exporl.ops.ensemble import spread
 from exporl.ops.gaussian import temperature_loss
-from exporl.ops.selection import per_candidate
+from exporl.ops.selection import Candidates, Choice
 from exporl.ops.td import critic_loss
-from exporl.policies.base import BasePolicy
-from exporl.types import PARTIAL, AnyArray, Batch, KeyArray, Metrics, Observation, Params, Phase, Precision
+from exporl.policies.base import BasePolicy, propose
+from exporl.types import (
+    PARTIAL,
+    AnyArray,
+    Batch,
+    Decision,
+    KeyArray,
+    Metrics,
+    Observation,
+    Params,
+    Spec,
+)
 
-ALL_PHASES: frozenset[Phase] = frozenset({"pretrain", "critic_pretrain", "online"})
-
-
-class Algorithm(NamedTuple):
-    """A learning algorithm as a record of pure functions; all of its state is one pytree."""
-
-    init: Callable[[KeyArray], Any]
-    """key -> state."""
-    update: Callable[..., tuple[Any, Metrics]]
-    """(state, batches [u, b, ...], key, *, phase) -> (state, metrics). Compiled; the state passed in is donated."""
-    acting: Callable[[Any], Params]
-    """state -> the part of it that acting needs: what is shipped to actors."""
-    act: Callable[[Params, Observation, KeyArray], Float[Array, "b h a"]]
-    """(acting params, observation [b, ...], key) -> action chunks, while learning."""
-    act_eval: Callable[[Params, Observation, KeyArray], Float[Array, "b h a"]]
-    """The same for evaluation (equal to `act` unless the algorithm evaluates its mode)."""
-    act_base: Callable[[Params, Observation, KeyArray], Float[Array, "b h a"]] | None
-    """One sample of the base policy alone, or None where there is no base policy."""
-    phases: frozenset[Phase] = ALL_PHASES
-    """The phases that `update` supports."""
-    parts: Mapping[str, Callable[..., Any]] = {}
-    """The named functions that the update is made of, for tests, diagnostics and tools."""
-    propose: Any = None
-    """(state, observation [b, ...], key) -> base samples, for the replay to keep as `Batch.next_proposals`."""
-    num_proposals: int = 0
-    """How many per observation; 0: the update does not read them."""
+StateT = TypeVar("StateT")
+DrawnT = TypeVar("DrawnT")
 
 
 @struct.dataclass
@@ -76,110 +63,220 @@ def ema(new: Params, target: Params, tau: float) -> Params:
 
 
 def weighted_mean(x: Float[Array, " b"], weight: Float[AnyArray, " b"]) -> Float[Array, ""]:
-    """Mean over the rows with weight, NaN where there are none (skipped when metrics are averaged)."""
+    """Mean over the rows with weight, NaN where there are none (metrics skip it)."""
     return (x * weight).sum() / jnp.where(weight.sum() > 0, weight.sum(), math.nan)
 
 
-def min_q(
-    hidden: Sequence[int], params: Params, observation: Observation, action: Float[Array, "b n h a"],
-    members: Int[Array, " m"], precision: Precision = "float32",
-) -> Float[Array, "b n"]:  # fmt: skip
-    """Minimum over some members of a critic ensemble, for every candidate. Only these members are evaluated."""
-    critic: Any = Critic(hidden, members.shape[0], precision)
-    return critic.apply(take_members(params, members), per_candidate(observation), action).min(axis=0)
+@dataclasses.dataclass(frozen=True)
+class CriticTrainer:
+    """How an ensemble of critics learns."""
+
+    critic: Critic
+    optimizer: optax.GradientTransformation
+    tau: float
+    """Polyak step of the target critics."""
+
+    @classmethod
+    def adam(cls, critic: Critic, learning_rate: float, tau: float) -> "CriticTrainer":
+        """With Adam, whose step size stays as it is."""
+        return cls(critic, optax.flatten(optax.adam(learning_rate)), tau)
+
+    def init(
+        self, key: KeyArray, features: Float[Array, "b f"], action: Float[Array, "b h a"]
+    ) -> Model:
+        """Critics of inputs like these, before the first step."""
+        return Model.create(self.critic.init(key, features, action), self.optimizer)
+
+    def step(
+        self,
+        model: Model,
+        target_params: Params,
+        batch: Batch,
+        features: Float[Array, "b f"],
+        target: Float[Array, " b"],
+    ) -> tuple[Model, Params, Metrics]:
+        """One step of every critic towards the same TD target, one of the target critics.
+
+        Args:
+            model: the critics.
+            target_params: the target critics.
+            batch: rows [b].
+            features: of its observations.
+            target: the TD target.
+        """
+
+        def loss(params: Params) -> tuple[Float[Array, ""], Float[Array, "e b"]]:
+            q = q_values(self.critic, params, features, batch.action)
+            return critic_loss(q, target), q
+
+        (value, q), grads = jax.value_and_grad(loss, has_aux=True)(model.params)
+        model = model.apply_gradients(grads, self.optimizer)
+        metrics = {
+            "critic/loss": value,
+            "critic/q_mean": q.mean(),
+            "critic/q_min": q.min(),
+            "critic/q_max": q.max(),
+            "critic/q_spread": spread(q),
+            "critic/q_prior": weighted_mean(q.mean(axis=0), batch.prior),
+            "critic/q_online": weighted_mean(q.mean(axis=0), 1 - batch.prior),
+            "critic/target_mean": target.mean(),
+            "critic/target_min": target.min(),
+            "critic/target_max": target.max(),
+        }
+        return model, ema(model.params, target_params, self.tau), metrics
 
 
-def choice_metrics(q: Float[Array, "b n"], index: Int[Array, " b"], num: int) -> Metrics:
-    """How often an edit was chosen, and by how much the best edit beats the best of the first `num`, the base samples."""
-    metrics = {"edit/picked": (index >= num).mean(dtype=jnp.float32)}
-    if q.shape[1] > num:
-        metrics["edit/advantage"] = (q[:, num:].max(axis=-1) - q[:, :num].max(axis=-1)).mean()
-    return metrics
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """How a base policy learns, by imitation alone, and how it acts alone."""
 
+    base: BasePolicy
+    tau: float
+    """Polyak step of its average."""
+    successes_only: bool
+    """Whether it imitates successful episodes only, or all rows."""
 
-def compiled(init, update, acting, act, act_base, act_eval=None, **others: Any) -> Algorithm:
-    """The record of an algorithm, its functions compiled once each; `update` may overwrite the state passed in."""
-    jit = functools.cache(lambda function: function and jax.jit(function))
-    update = jax.jit(update, static_argnames="phase", donate_argnames="state")
-    propose = jit(others.pop("propose", None))
-    return Algorithm(init, update, acting, jit(act), jit(act_eval or act), jit(act_base), propose=propose, **others)
+    def init(self, key: KeyArray) -> Model:
+        """The base policy before the first step."""
+        return Model.create(self.base.init(key), self.base.optimizer)
 
+    def step(
+        self, model: Model, average: Params, batch: Batch, key: KeyArray
+    ) -> tuple[Model, Params, Metrics]:
+        """One imitation step, one Polyak step of the average."""
+        model, metrics = self.imitate(model, batch, key)
+        return model, ema(model.params, average, self.tau), metrics
 
-def update_critic(
-    critic: Any,
-    optimizer: optax.GradientTransformation,
-    tau: float,
-    model: Model,
-    target_params: Params,
-    batch: Batch,
-    target: Float[Array, " b"],
-) -> tuple[Model, Params, Metrics]:
-    """One step of every critic towards the same TD target, then one Polyak step of the target critics."""
+    def imitate(self, model: Model, batch: Batch, key: KeyArray) -> tuple[Model, Metrics]:
+        """One imitation step."""
+        weight = batch.success if self.successes_only else jnp.ones_like(batch.success)
+        loss = jax.value_and_grad(self.base.loss, has_aux=True)
+        (_, metrics), grads = loss(model.params, batch, weight, key)
+        return model.apply_gradients(grads, self.base.optimizer), metrics
 
-    def loss(params: Params):
-        q = critic.apply(params, batch.observation, batch.action)
-        return critic_loss(q, target), q
+    def pretrain(
+        self, model: Model, batches: Batch, key: KeyArray
+    ) -> tuple[Model, Params, Metrics]:
+        """One imitation step per minibatch [u, b, ...]. The average returned is a copy."""
 
-    (value, q), grads = jax.value_and_grad(loss, has_aux=True)(model.params)
-    model = model.apply_gradients(grads, optimizer)
-    metrics = {
-        "critic/loss": value,
-        "critic/q_mean": q.mean(),
-        "critic/q_min": q.min(),
-        "critic/q_max": q.max(),
-        "critic/q_spread": spread(q),
-        "critic/q_prior": weighted_mean(q.mean(axis=0), batch.prior),
-        "critic/q_online": weighted_mean(q.mean(axis=0), 1 - batch.prior),
-        "critic/target_mean": target.mean(),
-        "critic/target_min": target.min(),
-        "critic/target_max": target.max(),
-    }
-    return model, ema(model.params, target_params, tau), metrics
+        def step(model: Model, inputs: tuple[Batch, KeyArray]) -> tuple[Model, Metrics]:
+            batch, step_key = inputs
+            return self.imitate(model, batch, step_key)
 
+        keys = jax.random.split(key, batches.reward.shape[0])
+        model, metrics = jax.lax.scan(step, model, (batches, keys))
+        return model, fresh(model.params), reduce_metrics(metrics)
 
-def update_base(
-    base: BasePolicy, tau: float, model: Model, average: Params, batch: Batch, successes_only: bool, key: KeyArray
-) -> tuple[Model, Params, Metrics]:
-    """One imitation step of the base policy, on all rows or successful episodes; one Polyak step of its average."""
-    weight = batch.success if successes_only else jnp.ones_like(batch.success)
-    (_, metrics), grads = jax.value_and_grad(base.loss, has_aux=True)(model.params, batch, weight, key)
-    model = model.apply_gradients(grads, base.optimizer)
-    return model, ema(model.params, average, tau), metrics
-
-
-def pretrain_base(
-    base: BasePolicy, model: Model, batches: Batch, successes_only: bool, key: KeyArray
-) -> tuple[Model, Params, Metrics]:
-    """One imitation step per minibatch [u, b, ...]. The average returned is a copy of the result: it starts there."""
-
-    def step(model: Model, inputs: tuple[Batch, KeyArray]):
-        batch, step_key = inputs
-        model, _, metrics = update_base(base, 1.0, model, model.params, batch, successes_only, step_key)
-        return model, metrics
-
-    keys = jax.random.split(key, batches.reward.shape[0])
-    model, metrics = jax.lax.scan(step, model, (batches, keys))
-    return model, fresh(model.params), reduce_metrics(metrics)
+    def act(
+        self,
+        params: Params,
+        observation: Observation,
+        key: KeyArray,
+        spec: Spec,
+        proposals: Float[Array, "b n h a"] | None = None,
+    ) -> Decision:
+        """One sample of the base policy alone: the first of those given, or a new one."""
+        if proposals is None:
+            proposals = propose(self.base, params, observation, 1, key, spec)
+        return Decision(proposals[:, 0], {})
 
 
 def update_temperature(
-    model: Model, optimizer: optax.GradientTransformation, entropy: Float[Array, ""], goal: float
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    entropy: Float[Array, ""],
+    goal: float,
 ) -> Model:
     """One step of the log temperature towards the entropy goal (nats)."""
-    return model.apply_gradients(jax.grad(temperature_loss)(model.params, entropy, goal), optimizer)
+    grads = jax.grad(temperature_loss)(model.params, entropy, goal)
+    return model.apply_gradients(grads, optimizer)
 
 
 def reduce_metrics(metrics: dict[str, Float[Array, " u"]]) -> Metrics:
-    """Scalars from metrics [u]: minimum of `_min`, maximum of `_max`, mean of the rest; only `PARTIAL` ones skip NaN."""
+    """Scalars from metrics [u]: minimum of `_min`, maximum of `_max`, mean of the rest; only
+    `PARTIAL` ones skip NaN."""
 
-    def reduce(name: str, values: Array) -> Array:
+    def reduce(name: str, values: Float[Array, " u"]) -> Float[Array, ""]:
         if name.endswith(PARTIAL):
             return jnp.nanmean(values)
-        return values.min() if name.endswith("_min") else values.max() if name.endswith("_max") else values.mean()
+        if name.endswith("_min"):
+            return values.min()
+        return values.max() if name.endswith("_max") else values.mean()
 
     return {name: reduce(name, values) for name, values in metrics.items()}
 
 
 def last_minibatch(batches: Batch) -> Batch:
     """[u, b, ...] -> [b, ...]: the minibatch on which the policies are updated."""
-    return jax.tree.map(lambda x: x[-1], batches)
+
+    def last(leaf: Shaped[AnyArray, "u ..."]) -> Shaped[AnyArray, "..."]:
+        return leaf[-1]
+
+    return jax.tree.map(last, batches)
+
+
+def draw_and_step(
+    draw: Callable[[StateT, Batch, KeyArray], DrawnT],
+    step: Callable[[StateT, Batch, DrawnT, KeyArray], tuple[StateT, Metrics]],
+    state: StateT,
+    batches: Batch,
+    key: KeyArray,
+    *,
+    at_once: bool = False,
+) -> tuple[StateT, Metrics]:
+    """One step per minibatch [u, b, ...], each with what was drawn for it.
+
+    Args:
+        draw: (state, minibatch, key) -> what the step needs.
+        step: (state, minibatch, drawn, key) -> (state, metrics).
+        state: before the first step.
+        batches: the minibatches.
+        key: decides every draw.
+        at_once: draw for all minibatches in one call first: more memory, the same to rounding. The
+            steps must leave alone what `draw` reads of the state.
+    """
+    draw_keys, step_keys = jax.random.split(key, (2, batches.reward.shape[0]))
+
+    def drawing(state: StateT, inputs: tuple[Batch, KeyArray, KeyArray]) -> tuple[StateT, Metrics]:
+        batch, draw_key, step_key = inputs
+        return step(state, batch, draw(state, batch, draw_key), step_key)
+
+    def drawn_before(
+        state: StateT, inputs: tuple[Batch, DrawnT, KeyArray]
+    ) -> tuple[StateT, Metrics]:
+        batch, drawn, step_key = inputs
+        return step(state, batch, drawn, step_key)
+
+    if at_once:
+        drawn = jax.vmap(functools.partial(draw, state))(batches, draw_keys)
+        state, metrics = jax.lax.scan(drawn_before, state, (batches, drawn, step_keys))
+    else:
+        state, metrics = jax.lax.scan(drawing, state, (batches, draw_keys, step_keys))
+    return state, reduce_metrics(metrics)
+
+
+def kept_proposals(batch: Batch, num: int) -> Float[AnyArray, "b {num} h a"]:
+    """The base samples that the replay keeps for the next observations.
+
+    Raises:
+        ValueError: it keeps another number.
+    """
+    kept = batch.next_proposals
+    found = 0 if kept is None else kept.shape[1]
+    if found != num:
+        raise ValueError(
+            f"backup='cached' reads num_base_samples={num} samples per next observation from "
+            f"Batch.next_proposals, got {found}. Give the replay num_proposals={num} and renew "
+            "them (exporl.data.proposals)."
+        )
+    return kept
+
+
+def choice_metrics(choice: Choice, candidates: Candidates) -> Metrics:
+    """How often an edit was chosen, and how far the best edit beats the best base sample."""
+    num = candidates.base.shape[1]
+    metrics = {"edit/picked": (choice.index >= num).mean(dtype=jnp.float32)}
+    if candidates.edited.shape[1]:
+        gain = choice.q[:, num:].max(axis=-1) - choice.q[:, :num].max(axis=-1)
+        metrics["edit/advantage"] = gain.mean()
+    return metrics

@@ -1,58 +1,42 @@
 """EXPO: stable reinforcement learning with expressive policies (Dong et al., arXiv 2507.07986).
 
-A base policy, trained by imitation alone, proposes n actions; an edit policy moves each a bounded way towards higher
-value; the on-the-fly policy takes the best candidate, to act and to bootstrap. No value gradient enters the base.
+The base policy pi_base, a diffusion or a flow, imitates; no value gradient ever enters it. The edit
+policy pi_edit, a Gaussian, moves an action by at most beta per dimension towards higher value. The
+on-the-fly policy has no parameters: of n base samples and their edits it takes the one that the
+critics Q value highest. It acts, and it is what the TD target bootstraps from.
 """
 
 import dataclasses
-import functools
-from typing import Any, Literal
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jaxtyping import Array, Float, Int
 
 from exporl.algos import common
-from exporl.algos.backup import BackupConfig, FilterState, make_backup
-from exporl.algos.common import Algorithm, Model
-from exporl.algos.options import check_options
-from exporl.nets.critic import Critic
-from exporl.nets.gaussian import TanhGaussian
+from exporl.algos.common import CriticTrainer, Imitation, Model
+from exporl.algos.expo_options import ExpoConfig
+from exporl.nets.critic import Critic, min_q, q_values
+from exporl.nets.encoder import flat_observation
+from exporl.nets.gaussian import TanhGaussian, distribution
 from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
-from exporl.ops.selection import per_candidate, select, take_candidate
+from exporl.ops.selection import Candidates, Choice, select, take_candidate
 from exporl.ops.td import td_target
-from exporl.policies.base import BasePolicy, learning_rate, propose
-from exporl.types import Batch, Params, Precision, Spec
-
-
-@dataclasses.dataclass(frozen=True)
-class ExpoConfig(BackupConfig):
-    """EXPO. Defaults are Table 1 of the paper where it has the number, else the official code."""
-
-    num_base_samples: int = 8  # Actions n that the base policy proposes per observation (paper: N).
-    num_edit_samples: int = 8  # How many of them are also edited; 0 turns EXPO into best-of-n.
-    edit_scale: float = 0.1  # Largest edit per action dimension, in units of the [-1, 1] range (paper: beta).
-    num_qs: int = 10  # Critics in the ensemble.
-    num_min_qs: int = 2  # Critics in each minimum (1 for AntMaze).
-    hidden: tuple[int, ...] = (256, 256, 256)  # Hidden layers of the critics and of the edit policy.
-    critic_learning_rate: float = 3e-4  # Adam step size of the critics.
-    edit_learning_rate: float = 3e-4  # Adam step size of the edit policy at the start.
-    temperature_learning_rate: float = 3e-4  # Adam step size of the log temperature.
-    decay_steps: int = 3_000_000  # Edit updates over which its learning rate falls to 0 on a cosine; 0: constant.
-    tau: float = 0.005  # Polyak step of the target critics, per critic update.
-    base_tau: float = 0.001  # Polyak step of the averaged base policy, per base update.
-    initial_temperature: float = 1.0  # Entropy weight at the start (paper: alpha). Scale it with the reward.
-    edit_dropout: float = 0.0  # Dropout of the edit policy while it is trained (Adroit: 0.1).
-    entropy_scale: float = 1.0  # Factor on the entropy term of the edit loss.
-    target_entropy: Literal["attainable", "released"] | float = "attainable"  # -d/2 + d ln(edit_scale); -d/2; or nats.
-    clip_edits: bool = True  # Clip edited actions to [-1, 1]; the release does not.
-    selection: Literal["argmax", "soft"] = "argmax"  # Take the best candidate, or draw i with p ~ exp(softness * Q_i).
-    softness: float = 1.0  # Inverse temperature of soft selection (kappa), per unit of Q.
-    backup_entropy: bool = False  # With soft selection: bootstrap from Q - temperature * log p(choice).
-    base_data: Literal["all", "successes"] = "all"  # The base keeps imitating all rows, or successful episodes only.
-    acting_base: Literal["ema", "live"] = "ema"  # Base parameters that act; the TD target always samples the live ones.
+from exporl.policies.base import BasePolicy, propose
+from exporl.types import (
+    Batch,
+    Decision,
+    KeyArray,
+    Metrics,
+    Mode,
+    Observation,
+    Params,
+    Phase,
+    Spec,
+)
 
 
 @struct.dataclass
@@ -65,136 +49,342 @@ class ExpoState:
     critic: Model
     target_critic: Params
     log_temperature: Model
-    filter: FilterState | None
 
 
-def expo(config: ExpoConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32") -> Algorithm:
-    """The algorithm for one task and one base policy. Raises ValueError where options contradict each other."""
-    check_options(config)
-    num_dims, n = spec.chunk_length * spec.action_dim, config.num_base_samples
-    softness, successes_only = config.softness if config.selection == "soft" else None, config.base_data == "successes"
-    entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims, config.edit_scale)
-    entropy_limit = gaussian.max_entropy(num_dims, config.edit_scale)
-    limits = {"edit/target_entropy": entropy_goal, "edit/max_entropy": entropy_limit}
-    critic: Any = Critic(config.hidden, config.num_qs)
-    edit: Any = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim, config.edit_dropout)
-    critic_optimizer = optax.flatten(optax.adam(config.critic_learning_rate))
-    edit_optimizer = optax.flatten(optax.adam(learning_rate(config.edit_learning_rate, config.decay_steps)))
-    temperature_optimizer = optax.adam(config.temperature_learning_rate)
-    step_critic = functools.partial(common.update_critic, critic, critic_optimizer, config.tau)
-    step_base = functools.partial(common.update_base, base, config.base_tau)
-    backup = make_backup(base, spec, config, precision)
+StateT = TypeVar("StateT", bound=ExpoState)
+"""EXPO's state, or one that has more."""
 
-    def init(key) -> ExpoState:
-        base_key, edit_key, critic_key = jax.random.split(key, 3)
-        base_model = Model.create(base.init(base_key), base.optimizer)
-        edit_model = Model.create(edit.init(edit_key, *spec.example()), edit_optimizer)
-        critic_model = Model.create(critic.init(critic_key, *spec.example()), critic_optimizer)
-        log_temperature = Model.create(jnp.log(jnp.float32(config.initial_temperature)), temperature_optimizer)
-        base_ema, target_critic = common.fresh((base_model.params, critic_model.params))
-        filters = backup.init(jax.random.fold_in(key, 3))
-        return ExpoState(base_model, base_ema, edit_model, critic_model, target_critic, log_temperature, filters)
 
-    def edited(params, observation, action, eps, dropout_key=None, net=edit):
-        """action + edit_scale * e, e ~ edit policy: the action, the unit edit e and its log density before scaling."""
-        rngs = None if dropout_key is None else {"dropout": dropout_key}
-        mean, log_std = net.apply(params, observation, action, deterministic=rngs is None, rngs=rngs)
-        unit, log_prob = gaussian.tanh_sample(mean, log_std, eps)
-        moved = action + config.edit_scale * unit
-        return jnp.clip(moved, -1.0, 1.0) if config.clip_edits else moved, unit, log_prob
+class Edits(NamedTuple):
+    """What the edit policy makes of some actions a."""
 
-    def candidates(base_params, edit_params, observation, key, proposals=None):
-        """n base samples (or those given), then their edits: [b, n + num_edit_samples, h, a]."""
-        propose_key, edit_key = jax.random.split(key)
-        proposals = propose(base, base_params, observation, n, propose_key, spec) if proposals is None else proposals
-        if config.num_edit_samples == 0:
-            return proposals
-        start = proposals[:, : config.num_edit_samples]
-        eps = jax.random.normal(edit_key, start.shape)
-        moved = edited(edit_params, per_candidate(observation), start, eps, net=edit.clone(precision=precision))[0]
-        return jnp.concatenate([proposals, moved], axis=1)
+    action: Float[Array, "*b h a"]
+    """a + beta * e."""
+    unit: Float[Array, "*b h a"]
+    """The edit e before scaling, in [-1, 1]."""
+    log_prob: Float[Array, "*b"]
+    """Log density of the scaled edit beta * e."""
 
-    def choose(critic_params, observation, actions, members, key):
-        """The on-the-fly policy: (action [b, h, a], index [b], log probability [b], values [b, n])."""
-        q = common.min_q(config.hidden, critic_params, observation, actions, members, precision)
+
+@dataclasses.dataclass(frozen=True)
+class Expo:
+    """The functions of EXPO for one task and one base policy; parameters and keys are arguments.
+
+    A network that also draws or ranks candidates is there twice: as it learns, in float32, and in
+    the precision of sampling and ranking. Both have the same parameters.
+    """
+
+    config: ExpoConfig
+    spec: Spec
+    base: BasePolicy
+    edit: TanhGaussian
+    sampling_edit: TanhGaussian
+    critic: Critic
+    ranking_critic: Critic
+    imitation: Imitation
+    critic_trainer: CriticTrainer
+    edit_optimizer: optax.GradientTransformation
+    temperature_optimizer: optax.GradientTransformation
+
+    # The edit policy, and the candidates: n base samples and their edits.
+
+    def edits(
+        self,
+        edit: TanhGaussian,
+        edit_params: Params,
+        features: Float[Array, "*#b f"],
+        action: Float[Array, "*b h a"],
+        eps: Float[Array, "*b h a"],
+        dropout_key: KeyArray | None = None,
+    ) -> Edits:
+        """a + beta * e with e ~ pi_edit(. | s, a), drawn by the standard normal noise eps.
+
+        Args:
+            edit: the network, as it learns or as it samples.
+            edit_params: its parameters.
+            features: of the observations s.
+            action: the actions a.
+            eps: decides e.
+            dropout_key: only while learning.
+        """
+        normal = distribution(edit, edit_params, features, action, dropout_key)
+        unit, log_prob = gaussian.tanh_sample(normal.mean, normal.log_std, eps)
+        moved = action + self.config.edit_scale * unit
+        if self.config.clip_edits:
+            moved = jnp.clip(moved, -1.0, 1.0)
+        return Edits(moved, unit, log_prob - self.num_dims * jnp.log(self.config.edit_scale))
+
+    def propose(
+        self, base_params: Params, observation: Observation, key: KeyArray
+    ) -> Float[Array, "b n h a"]:
+        """a_i ~ pi_base(. | s) for i = 1 ... n."""
+        num = self.config.num_base_samples
+        return propose(self.base, base_params, observation, num, key, self.spec)
+
+    def candidates(
+        self,
+        edit_params: Params,
+        observation: Observation,
+        proposals: Float[Array, "b n h a"],
+        key: KeyArray,
+    ) -> Candidates:
+        """The base samples a_i, and a_i + beta * e_i for the first `num_edit_samples` of them."""
+        features = flat_observation(observation)
+        start = proposals[:, : self.config.num_edit_samples]
+        if self.config.num_edit_samples == 0:
+            return Candidates(features, proposals, start)
+        eps = jax.random.normal(key, start.shape)
+        edits = self.edits(self.sampling_edit, edit_params, features[:, None], start, eps)
+        return Candidates(features, proposals, edits.action)
+
+    # The on-the-fly policy.
+
+    def choose(
+        self,
+        critic_params: Params,
+        candidates: Candidates,
+        members: Int[Array, " m"],
+        key: KeyArray,
+    ) -> Choice:
+        """argmax of min Q over some members; soft: one drawn with p ~ exp(softness * min Q)."""
+        action, features = candidates.action, candidates.features
+        q = min_q(self.ranking_critic, critic_params, features, action, members)
+        softness = self.config.softness if self.config.selection == "soft" else None
         index, log_prob = select(q, key, softness)
-        return take_candidate(actions, index), index, log_prob, q
+        return Choice(take_candidate(action, index), index, log_prob, q)
 
-    def bootstrap(target_critic, temperature, batch, actions, members, value_members, key):
-        """TD target [b]: the choice is made by one subset of the target critics and valued by another."""
-        action, index, log_prob, q = choose(target_critic, batch.next_observation, actions, members, key)
-        value = common.min_q(config.hidden, target_critic, batch.next_observation, action[:, None], value_members)[:, 0]
-        if config.backup_entropy:
-            value = value - temperature * log_prob
-        return td_target(batch.reward, batch.discount, value), common.choice_metrics(q, index, backup.num)
+    def random_critics(self, key: KeyArray) -> Int[Array, " m"]:
+        """The members of the ensemble that one minimum is taken over."""
+        return random_members(key, self.config.num_qs, self.config.num_min_qs)
 
-    def edit_loss(params, critic_params, temperature, batch, eps, dropout_key=None):
-        """entropy_scale * temperature * log density - mean Q over all critics, for edits of the batch's own actions."""
-        action, unit, log_prob = edited(params, batch.observation, batch.action, eps, dropout_key)
-        log_prob = log_prob - num_dims * jnp.log(config.edit_scale)
-        q = critic.apply(critic_params, batch.observation, action).mean(axis=0)
-        metrics = {"edit/entropy": -log_prob.mean(), "edit/magnitude": config.edit_scale * jnp.abs(unit).mean()}
-        metrics["edit/saturated"] = (jnp.abs(unit) > 0.95).mean(dtype=jnp.float32)
-        return (config.entropy_scale * temperature * log_prob - q).mean(), metrics
+    # The critic: a TD backup with the on-the-fly policy.
 
-    def update_critic(state: ExpoState, batch: Batch, drawn, key):
+    def target(
+        self,
+        target_critic: Params,
+        temperature: Float[Array, ""],
+        batch: Batch,
+        candidates: Candidates,
+        members: Int[Array, " m"],
+        value_members: Int[Array, " m"],
+        key: KeyArray,
+    ) -> tuple[Float[Array, " b"], Choice]:
+        """y = r + gamma * min Q'(s', a*), where the on-the-fly policy chooses a* in s'.
+
+        One subset of the target critics Q' chooses and an independent one values: a subset that
+        did both would overestimate what it chose.
+        """
+        choice = self.choose(target_critic, candidates, members, key)
+        value = self.value(target_critic, candidates.features, choice.action, value_members)
+        if self.config.backup_entropy:
+            value = value - temperature * choice.log_prob
+        return td_target(batch.reward, batch.discount, value), choice
+
+    def value(
+        self,
+        critic_params: Params,
+        features: Float[Array, "b f"],
+        action: Float[Array, "b h a"],
+        members: Int[Array, " m"],
+    ) -> Float[Array, " b"]:
+        """min Q(s, a) over some members."""
+        return min_q(self.critic, critic_params, features, action[:, None], members)[:, 0]
+
+    def critic_step(
+        self, state: StateT, batch: Batch, candidates: Candidates, key: KeyArray
+    ) -> tuple[StateT, Metrics]:
+        """One step of the critics; the members that choose and that value are drawn anew."""
         member_key, value_key, choice_key = jax.random.split(key, 3)
-        members, value_members = (random_members(k, config.num_qs, config.num_min_qs) for k in (member_key, value_key))
-        (actions, noise), old, temperature = drawn, state.target_critic, jnp.exp(state.log_temperature.params)
-        target, metrics = bootstrap(old, temperature, batch, actions, members, value_members, choice_key)
-        model, target_params, critic_metrics = step_critic(state.critic, old, batch, target)
-        value = common.min_q(config.hidden, old, batch.next_observation, actions[:, :1], value_members)[:, 0]
-        kept, filter_metrics = backup.learn(state.filter, batch, noise, value)
-        state = dataclasses.replace(state, critic=model, target_critic=target_params, filter=kept)
-        return state, metrics | critic_metrics | filter_metrics
+        members, value_members = self.random_critics(member_key), self.random_critics(value_key)
+        return self.update_critic(state, batch, candidates, members, value_members, choice_key)
 
-    def update_edit(state: ExpoState, batch: Batch, key):
+    def update_critic(
+        self,
+        state: StateT,
+        batch: Batch,
+        candidates: Candidates,
+        members: Int[Array, " m"],
+        value_members: Int[Array, " m"],
+        key: KeyArray,
+    ) -> tuple[StateT, Metrics]:
+        """One step of all critics towards the TD target; one Polyak step of the target critics."""
+        old, temperature = state.target_critic, jnp.exp(state.log_temperature.params)
+        target, choice = self.target(
+            old, temperature, batch, candidates, members, value_members, key
+        )
+        features = flat_observation(batch.observation)
+        critic, new, metrics = self.critic_trainer.step(state.critic, old, batch, features, target)
+        metrics |= common.choice_metrics(choice, candidates)
+        return dataclasses.replace(state, critic=critic, target_critic=new), metrics
+
+    # The edit policy learns from the critic, and from nothing else; entropy keeps it exploring.
+
+    def edit_loss(
+        self,
+        edit_params: Params,
+        critic_params: Params,
+        temperature: Float[Array, ""],
+        batch: Batch,
+        eps: Float[Array, "b h a"],
+        dropout_key: KeyArray | None = None,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """alpha * log pi_edit(beta e | s, a) - mean of all Q(s, a + beta e), for a of the data."""
+        features = flat_observation(batch.observation)
+        edits = self.edits(self.edit, edit_params, features, batch.action, eps, dropout_key)
+        q = q_values(self.critic, critic_params, features, edits.action).mean(axis=0)
+        loss = (self.config.entropy_scale * temperature * edits.log_prob - q).mean()
+        return loss, {
+            "edit/loss": loss,
+            "edit/entropy": -edits.log_prob.mean(),
+            "edit/magnitude": self.config.edit_scale * jnp.abs(edits.unit).mean(),
+            "edit/saturated": (jnp.abs(edits.unit) > 0.95).mean(dtype=jnp.float32),
+        }
+
+    def update_edit(self, state: StateT, batch: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
+        """One step of the edit policy, and one of the temperature alpha towards its entropy."""
         eps_key, dropout_key = jax.random.split(key)
-        eps, temperature = jax.random.normal(eps_key, batch.action.shape), jnp.exp(state.log_temperature.params)
-        inputs = state.edit.params, state.critic.params, temperature, batch, eps, dropout_key
-        (loss, metrics), grads = jax.value_and_grad(edit_loss, has_aux=True)(*inputs)
-        model, entropy = state.edit.apply_gradients(grads, edit_optimizer), metrics["edit/entropy"]
-        alpha = common.update_temperature(state.log_temperature, temperature_optimizer, entropy, entropy_goal)
-        metrics |= {"edit/loss": loss, "edit/temperature": temperature} | limits
-        return dataclasses.replace(state, edit=model, log_temperature=alpha), metrics
+        eps = jax.random.normal(eps_key, batch.action.shape)
+        temperature = jnp.exp(state.log_temperature.params)
+        grads, metrics = jax.grad(self.edit_loss, has_aux=True)(
+            state.edit.params, state.critic.params, temperature, batch, eps, dropout_key
+        )
+        edit = state.edit.apply_gradients(grads, self.edit_optimizer)
+        log_temperature = common.update_temperature(
+            state.log_temperature,
+            self.temperature_optimizer,
+            metrics["edit/entropy"],
+            self.entropy_goal,
+        )
+        limit = gaussian.max_entropy(self.num_dims, self.config.edit_scale)
+        metrics |= {
+            "edit/temperature": temperature,
+            "edit/target_entropy": jnp.float32(self.entropy_goal),
+            "edit/max_entropy": jnp.float32(limit),
+        }
+        return dataclasses.replace(state, edit=edit, log_temperature=log_temperature), metrics
 
-    def update(state: ExpoState, batches: Batch, key, *, phase="online"):
-        """u critic steps, then one step of the base policy (when online) and of the edits; "pretrain": u base steps."""
+    @property
+    def num_dims(self) -> int:
+        """Dimensions d of an edit."""
+        return self.spec.chunk_length * self.spec.action_dim
+
+    @property
+    def entropy_goal(self) -> float:
+        """Nats that the temperature steers the entropy of the scaled edit towards."""
+        kind, scale = self.config.target_entropy, self.config.edit_scale
+        return gaussian.target_entropy(kind, self.num_dims, scale)
+
+    # The base policy imitates.
+
+    def update_base(self, state: StateT, batch: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
+        """One imitation step of the base policy, one Polyak step of its average."""
+        base, average, metrics = self.imitation.step(state.base, state.base_ema, batch, key)
+        return dataclasses.replace(state, base=base, base_ema=average), metrics
+
+    def pretrain(self, state: StateT, batches: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
+        """One imitation step per minibatch; the average starts at the result."""
+        base, average, metrics = self.imitation.pretrain(state.base, batches, key)
+        return dataclasses.replace(state, base=base, base_ema=average), metrics
+
+    # One update call.
+
+    def update(
+        self, state: ExpoState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
+    ) -> tuple[ExpoState, Metrics]:
+        """Critic steps on minibatches [u, b, ...], then one step of the policies on the last.
+
+        Phase "pretrain" is imitation alone; "critic_pretrain" leaves the base policy as it is.
+        """
         critic_key, base_key, edit_key = jax.random.split(key, 3)
         if phase == "pretrain":
-            model, average, metrics = common.pretrain_base(base, state.base, batches, successes_only, base_key)
-            return dataclasses.replace(state, base=model, base_ema=average), metrics
+            return self.pretrain(state, batches, base_key)
+        state, metrics = common.draw_and_step(
+            self.next_candidates,
+            self.critic_step,
+            state,
+            batches,
+            critic_key,
+            at_once=self.config.hoist_sampling is True,
+        )
+        last = common.last_minibatch(batches)
+        state, policy_metrics = self.update_policies(state, last, base_key, edit_key, phase)
+        return state, metrics | policy_metrics
 
-        def draw(state, batch: Batch, key):  # the base and edit policies stand still during the critic steps
-            proposals, noise = backup.draw(state.base.params, state.filter, batch, jax.random.fold_in(key, 2))
-            return candidates(state.base.params, state.edit.params, batch.next_observation, key, proposals), noise
+    def next_candidates(self, state: ExpoState, batch: Batch, key: KeyArray) -> Candidates:
+        """Candidates in s', from the live policies; the critic steps leave both as they are."""
+        propose_key, edit_key = jax.random.split(key)
+        if self.config.backup == "cached":
+            proposals = common.kept_proposals(batch, self.config.num_base_samples)
+        else:
+            proposals = self.propose(state.base.params, batch.next_observation, propose_key)
+        return self.candidates(state.edit.params, batch.next_observation, proposals, edit_key)
 
-        draw_keys, keys = jax.random.split(critic_key, (2, batches.reward.shape[0]))
-        hoisted = config.hoist_sampling is True
-        drawn = jax.vmap(functools.partial(draw, state))(batches, draw_keys) if hoisted else draw_keys
-        step = lambda s, x: update_critic(s, x[0], x[1] if hoisted else draw(s, x[0], x[1]), x[2])  # noqa: E731
-        new_state, metrics = jax.lax.scan(step, state, (batches, drawn, keys))
-        metrics, last = common.reduce_metrics(metrics), common.last_minibatch(batches)
+    def update_policies(
+        self, state: StateT, batch: Batch, base_key: KeyArray, edit_key: KeyArray, phase: Phase
+    ) -> tuple[StateT, Metrics]:
+        """One step of the base policy (while online), and one of the edit policy."""
+        metrics: Metrics = {}
         if phase == "online":
-            model, average, base_metrics = step_base(state.base, state.base_ema, last, successes_only, base_key)
-            new_state, metrics = dataclasses.replace(new_state, base=model, base_ema=average), metrics | base_metrics
-        if config.num_edit_samples:
-            new_state, edit_metrics = update_edit(new_state, last, edit_key)
-            metrics |= edit_metrics
-        return new_state, metrics
+            state, metrics = self.update_base(state, batch, base_key)
+        if self.config.num_edit_samples:
+            state, edit_metrics = self.update_edit(state, batch, edit_key)
+            metrics = metrics | edit_metrics
+        return state, metrics
 
-    def acting(state: ExpoState) -> Params:
-        params = {"edit": state.edit.params, "critic": state.target_critic, "filter": backup.acting(state.filter)}
-        return params | {"base": state.base_ema if config.acting_base == "ema" else state.base.params}
+    # Acting.
 
-    def act(params, observation, key):
-        candidate_key, member_key, choice_key, keep_key = *jax.random.split(key, 3), jax.random.fold_in(key, 3)
-        proposals = backup.act(params["base"], params["filter"], observation, keep_key)
-        actions = candidates(params["base"], params["edit"], observation, candidate_key, proposals)
-        members = random_members(member_key, config.num_qs, config.num_min_qs)
-        return choose(params["critic"], observation, actions, members, choice_key)[0]
+    def acting(self, state: ExpoState) -> dict[str, Params]:
+        """What acts: the averaged base policy (the TD target samples the live one)."""
+        base = state.base_ema if self.config.acting_base == "ema" else state.base.params
+        return {"base": base, "edit": state.edit.params, "critic": state.target_critic}
 
-    act_base = lambda params, observation, key: propose(base, params["base"], observation, 1, key, spec)[:, 0]  # noqa: E731
-    parts = {f.__name__: f for f in (edited, candidates, choose, bootstrap, edit_loss, update_critic)}
-    fill = lambda state, observation, key: propose(base, state.base.params, observation, n, key, spec)  # noqa: E731
-    return common.compiled(init, update, acting, act, act_base, parts=parts, propose=fill, num_proposals=backup.kept)
+    def act(
+        self,
+        acting: dict[str, Params],
+        observation: Observation,
+        key: KeyArray,
+        *,
+        mode: Mode = "explore",
+        proposals: Float[Array, "b n h a"] | None = None,
+    ) -> Decision:
+        """The on-the-fly policy, while learning and at evaluation alike."""
+        if mode == "base":
+            return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
+        candidate_key, member_key, choice_key = jax.random.split(key, 3)
+        propose_key, edit_key = jax.random.split(candidate_key)
+        if proposals is None:
+            proposals = self.propose(acting["base"], observation, propose_key)
+        candidates = self.candidates(acting["edit"], observation, proposals, edit_key)
+        return self.decide(acting["critic"], candidates, member_key, choice_key)
+
+    def decide(
+        self,
+        critic_params: Params,
+        candidates: Candidates,
+        member_key: KeyArray,
+        choice_key: KeyArray,
+    ) -> Decision:
+        """The choice among candidates, and what there is to say about it."""
+        members = self.random_critics(member_key)
+        choice = self.choose(critic_params, candidates, members, choice_key)
+        q = jnp.take_along_axis(choice.q, choice.index[:, None], axis=1)[:, 0]
+        edited = (choice.index >= candidates.base.shape[1]).astype(jnp.int32)
+        return Decision(choice.action, {"q": q, "index": choice.index, "edited": edited})
+
+    def init(self, key: KeyArray) -> ExpoState:
+        """The state before the first update."""
+        base_key, edit_key, critic_key = jax.random.split(key, 3)
+        observation, action = self.spec.example()
+        features = flat_observation(observation)
+        base = self.imitation.init(base_key)
+        edit = Model.create(self.edit.init(edit_key, features, action), self.edit_optimizer)
+        critic = self.critic_trainer.init(critic_key, features, action)
+        log_temperature = jnp.log(jnp.float32(self.config.initial_temperature))
+        return ExpoState(
+            base=base,
+            base_ema=common.fresh(base.params),
+            edit=edit,
+            critic=critic,
+            target_critic=common.fresh(critic.params),
+            log_temperature=Model.create(log_temperature, self.temperature_optimizer),
+        )

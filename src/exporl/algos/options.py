@@ -1,68 +1,120 @@
-"""Checks of the options that algorithms have in common."""
+"""Options of algorithms: their ranges are written beside their defaults, and checked here.
+
+A range is metadata of the field, an interval as in mathematics:
+
+    tau: float = option(0.005, within="(0, 1]")
+
+is `dataclasses.field(default=0.005, metadata={"within": "(0, 1]"})`. What concerns several options
+at once is for the algorithm's own `check`.
+"""
 
 import dataclasses
+import math
 import typing
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from exporl.outside import is_outside
+from exporl.types import OutsideName
 
 
-def check_options(config: Any) -> None:
-    """Checks the options that algorithms have in common.
+class Interval(NamedTuple):
+    """Finite numbers between two bounds; ( and ) leave theirs out: "(0, 1]", "[1, inf)"."""
+
+    low: float
+    high: float
+    has_low: bool
+    has_high: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Interval":
+        """The interval that a text describes."""
+        low, high = text[1:-1].split(",")
+        return cls(float(low), float(high), text[0] == "[", text[-1] == "]")
+
+    def __contains__(self, value: object) -> bool:
+        """Whether a number lies inside. NaN and infinity never do."""
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return False
+        above = value > self.low or (self.has_low and value == self.low)
+        below = value < self.high or (self.has_high and value == self.high)
+        return above and below
+
+    def __str__(self) -> str:
+        """What a number inside must be."""
+        if math.isfinite(self.high):
+            left, right = "(["[self.has_low], ")]"[self.has_high]
+            return f"be in {left}{self.low:g}, {self.high:g}{right}"
+        if self.low == -math.inf:
+            return "be finite"
+        if self.low == 0:
+            return "not be negative" if self.has_low else "be positive"
+        return f"be {'at least' if self.has_low else 'above'} {self.low:g}"
+
+
+def option(default: Any, within: str, advice: str = "") -> Any:
+    """A field of an options class with a range.
+
+    Args:
+        default: its default.
+        within: the range.
+        advice: what else to do, said where a value is refused.
+    """
+    return dataclasses.field(default=default, metadata={"within": within, "advice": advice})
+
+
+def sizes(*default: int, of: str = "layer size") -> Any:
+    """A field that lists at least one positive size.
+
+    Args:
+        *default: its default.
+        of: what is listed, for the error message.
+    """
+    return dataclasses.field(default=default, metadata={"sizes": of})
+
+
+def check_options(config: object) -> None:
+    """Checks every option against its choices and its range.
 
     Raises:
         ValueError: naming the option, its value and the values that are possible.
     """
-    options: dict[str, Any] = dataclasses.asdict(config)
     hints = typing.get_type_hints(type(config))
-    for name, value in options.items():
-        _check_choice(name, value, hints[name])
-        if name.endswith("learning_rate") and not value >= 0:
-            raise ValueError(f"{name} must not be negative, got {value}.")
-        if name in ("tau", "base_tau") and not 0 < value <= 1:
-            raise ValueError(f"{name} must be in (0, 1], got {value}.")
-        if name == "edit_dropout" and not 0 <= value < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {value}.")
-        if name == "initial_temperature" and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}.")
-        if name == "hidden" and (not value or min(value) < 1):
-            raise ValueError(f"hidden must list at least one positive layer size, got {value}.")
-    if "num_qs" in options and not 1 <= options["num_min_qs"] <= options["num_qs"]:
-        raise ValueError(f"num_min_qs must be between 1 and num_qs={options['num_qs']}, got {options['num_min_qs']}.")
-    if "num_base_samples" in options:
-        num, edits = options["num_base_samples"], options["num_edit_samples"]
-        if not 0 <= edits <= num or num < 1:
-            raise ValueError(
-                f"num_edit_samples must be between 0 and num_base_samples={num} (at least 1), got {edits}: "
-                "every edit starts from one base sample."
-            )
-        if not 0 < options["edit_scale"] <= 2:
-            raise ValueError(
-                f"edit_scale must be in (0, 2], got {options['edit_scale']}; for no edits set num_edit_samples=0."
-            )
-        backup, filtered = options["backup"], options["backup"] == "filtered"
-        if options["filter_acting"] and not filtered:
-            raise ValueError(
-                f"filter_acting needs backup='filtered', got backup={backup!r}: there is no filter to act with."
-            )
-        if filtered and options["hoist_sampling"] is True:
-            raise ValueError(
-                "hoist_sampling=True needs candidates that stand still: the filter learns at every minibatch."
-            )
-        if backup == "cached" and options["hoist_sampling"] is True:
-            raise ValueError("hoist_sampling=True has nothing to hoist with backup='cached': nothing is sampled.")
-        if options["cache_refresh"] < 1:
-            raise ValueError(f"cache_refresh must be at least 1, got {options['cache_refresh']}.")
-        if options["backup_entropy"] and options["selection"] != "soft":
-            raise ValueError("backup_entropy needs selection='soft': the best candidate has log probability 0.")
-        defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        for name, needed, value in (("cache_refresh", "backup", "cached"), ("softness", "selection", "soft")):
-            if options[name] != defaults[name] and options[needed] != value:
-                raise ValueError(
-                    f"{name}={options[name]} has no effect with {needed}={options[needed]!r}: it needs {needed}={value!r}."
-                )
+    for field in dataclasses.fields(typing.cast(Any, config)):
+        value = getattr(config, field.name)
+        _check_choice(field.name, value, hints[field.name])
+        _check_range(field.name, value, field.metadata)
 
 
-def _check_choice(name: str, value: Any, hint: Any) -> None:
+def check_members(num_qs: int, num_min_qs: int) -> None:
+    """Checks how many critics of an ensemble vote.
+
+    Raises:
+        ValueError: more than there are, or none.
+    """
+    if not 1 <= num_min_qs <= num_qs:
+        raise ValueError(f"num_min_qs must be between 1 and num_qs={num_qs}, got {num_min_qs}.")
+
+
+def _check_range(name: str, value: object, metadata: Mapping[str, str]) -> None:
+    if "sizes" in metadata:
+        listed = value if isinstance(value, tuple) else ()
+        if not listed or min(listed) < 1:
+            what = metadata["sizes"]
+            raise ValueError(f"{name} must list at least one positive {what}, got {value}.")
+    if "within" in metadata and not isinstance(value, str):
+        interval = Interval.parse(metadata["within"])
+        if value not in interval:
+            advice = f"; {metadata['advice']}" if metadata.get("advice") else ""
+            raise ValueError(f"{name} must {interval}, got {value}{advice}.")
+
+
+def _check_choice(name: str, value: object, hint: object) -> None:
     parts = (hint, *typing.get_args(hint))
-    choices = [c for part in parts if typing.get_origin(part) is typing.Literal for c in typing.get_args(part)]
-    if choices and isinstance(value, str) and value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
+    literals = [part for part in parts if typing.get_origin(part) is typing.Literal]
+    choices = [choice for literal in literals for choice in typing.get_args(literal)]
+    if not choices or not isinstance(value, str) or value in choices:
+        return
+    if OutsideName in parts and is_outside(value):
+        return
+    raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")

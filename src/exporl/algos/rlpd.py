@@ -1,43 +1,68 @@
 """RLPD: soft actor-critic with prior data in every minibatch (Ball et al., arXiv 2302.02948).
 
-A Gaussian policy instead of an expressive one, the same critics, update-to-data ratio and data as EXPO: the baseline
-that shows what the base policy brings.
+A Gaussian policy instead of an expressive one, the same critics, update-to-data ratio and data as
+EXPO: the baseline that shows what the base policy brings.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jaxtyping import Array, Float, Int
 
-from exporl.algos import common
-from exporl.algos.common import Algorithm, Model
-from exporl.algos.options import check_options
-from exporl.nets.critic import Critic
-from exporl.nets.gaussian import TanhGaussian
+from exporl.algos import common, presets
+from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.common import CriticTrainer, Model
+from exporl.algos.options import check_members, check_options, option, sizes
+from exporl.algos.presets import SIZE
+from exporl.nets.critic import Critic, min_q, q_values
+from exporl.nets.encoder import flat_observation
+from exporl.nets.gaussian import TanhGaussian, distribution
 from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
 from exporl.ops.td import td_target
 from exporl.policies.base import BasePolicy
-from exporl.types import Batch, Params, Precision, Spec
+from exporl.types import (
+    Batch,
+    Decision,
+    KeyArray,
+    Metrics,
+    Mode,
+    Observation,
+    Params,
+    Phase,
+    Precision,
+    Spec,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class RlpdConfig:
     """RLPD. Defaults are the paper's for sparse-reward tasks."""
 
-    num_qs: int = 10  # Critics in the ensemble.
-    num_min_qs: int = 2  # Critics in each minimum (1 for AntMaze).
-    hidden: tuple[int, ...] = (256, 256, 256)  # Hidden layers of the critics and of the policy.
-    critic_learning_rate: float = 3e-4  # Adam step size of the critics.
-    policy_learning_rate: float = 3e-4  # Adam step size of the policy.
-    temperature_learning_rate: float = 3e-4  # Adam step size of the log temperature.
-    tau: float = 0.005  # Polyak step of the target critics, per critic update.
-    initial_temperature: float = 1.0  # Entropy weight at the start (alpha). Scale it with the reward.
-    target_entropy: Literal["released"] | float = "released"  # released: -d/2; or a number of nats.
-    backup_entropy: bool = False  # Bootstrap from Q - temperature * log p(action); off for sparse rewards.
+    num_qs: int = 10
+    """Critics in the ensemble."""
+    num_min_qs: int = 2
+    """Critics in each minimum (1 for AntMaze)."""
+    hidden: tuple[int, ...] = sizes(256, 256, 256)
+    """Hidden layers of the critics and of the policy."""
+    critic_learning_rate: float = option(3e-4, within="[0, inf)")
+    """Adam step size of the critics."""
+    policy_learning_rate: float = option(3e-4, within="[0, inf)")
+    """Adam step size of the policy."""
+    temperature_learning_rate: float = option(3e-4, within="[0, inf)")
+    """Adam step size of the log temperature."""
+    tau: float = option(0.005, within="(0, 1]")
+    """Polyak step of the target critics, per critic update."""
+    initial_temperature: float = option(1.0, within="(0, inf)")
+    """Entropy weight at the start (alpha). Scale it with the reward."""
+    target_entropy: Literal["released"] | float = option("released", within="(-inf, inf)")
+    """Entropy that the temperature steers the policy towards. released: -d/2; or a number."""
+    backup_entropy: bool = False
+    """Bootstrap from Q - temperature * log p(action); off for sparse rewards."""
 
 
 @struct.dataclass
@@ -50,94 +75,233 @@ class RlpdState:
     log_temperature: Model
 
 
-def rlpd(config: RlpdConfig, spec: Spec, base: BasePolicy | None = None, precision: Precision = "float32") -> Algorithm:
-    """The algorithm for one task; a base policy is not used. Raises ValueError where options contradict each other."""
-    check_options(config)
-    if precision != "float32":
-        raise ValueError(
-            f"rlpd samples no base policy and ranks no candidates: precision must be float32, got {precision}."
+@dataclasses.dataclass(frozen=True)
+class Rlpd:
+    """The functions of RLPD for one task. Parameters and keys are arguments throughout."""
+
+    config: RlpdConfig
+    spec: Spec
+    policy: TanhGaussian
+    critic: Critic
+    policy_optimizer: optax.GradientTransformation
+    critic_trainer: CriticTrainer
+    temperature_optimizer: optax.GradientTransformation
+
+    @classmethod
+    def create(cls, config: RlpdConfig, spec: Spec) -> "Rlpd":
+        """RLPD with the networks and optimisers that the options describe."""
+        critic = Critic(config.hidden, config.num_qs)
+        return cls(
+            config=config,
+            spec=spec,
+            policy=TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim),
+            critic=critic,
+            policy_optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
+            critic_trainer=CriticTrainer.adam(critic, config.critic_learning_rate, config.tau),
+            temperature_optimizer=optax.adam(config.temperature_learning_rate),
         )
-    num_dims = spec.chunk_length * spec.action_dim
-    entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims)
-    critic: Any = Critic(config.hidden, config.num_qs)
-    policy: Any = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim)
-    critic_optimizer = optax.flatten(optax.adam(config.critic_learning_rate))
-    policy_optimizer = optax.flatten(optax.adam(config.policy_learning_rate))
-    temperature_optimizer = optax.adam(config.temperature_learning_rate)
 
-    def init(key) -> RlpdState:
-        policy_key, critic_key = jax.random.split(key)
-        observation, action = spec.example()
-        critic_params = critic.init(critic_key, observation, action)
-        log_temperature = jnp.log(jnp.float32(config.initial_temperature))
-        return RlpdState(
-            policy=Model.create(policy.init(policy_key, observation), policy_optimizer),
-            critic=Model.create(critic_params, critic_optimizer),
-            target_critic=common.fresh(critic_params),
-            log_temperature=Model.create(log_temperature, temperature_optimizer),
-        )
+    def sample(
+        self,
+        policy_params: Params,
+        features: Float[Array, "b f"],
+        eps: Float[Array, "b h a"],
+    ) -> tuple[Float[Array, "b h a"], Float[Array, "b"]]:
+        """a ~ pi(. | s), drawn by the noise eps, and its log density."""
+        normal = distribution(self.policy, policy_params, features)
+        return gaussian.tanh_sample(normal.mean, normal.log_std, eps)
 
-    def sample(params, observation, eps):
-        """An action chunk [b, h, a] of the policy and its log density [b]."""
-        return gaussian.tanh_sample(*policy.apply(params, observation), eps=eps)
+    # The critic.
 
-    def bootstrap(target_critic, policy_params, temperature, batch, eps, members):
-        """TD target [b] at the policy's own next action, valued by a subset of the target critics."""
-        action, log_prob = sample(policy_params, batch.next_observation, eps)
-        value = common.min_q(config.hidden, target_critic, batch.next_observation, action[:, None], members)[:, 0]
-        if config.backup_entropy:
+    def target(
+        self,
+        target_critic: Params,
+        policy_params: Params,
+        temperature: Float[Array, ""],
+        batch: Batch,
+        eps: Float[Array, "b h a"],
+        members: Int[Array, "m"],
+    ) -> Float[Array, "b"]:
+        """y = r + gamma * min Q'(s', a') at the policy's own next action a', over a subset of
+        the target critics."""
+        features = flat_observation(batch.next_observation)
+        action, log_prob = self.sample(policy_params, features, eps)
+        value = min_q(self.critic, target_critic, features, action[:, None], members)[:, 0]
+        if self.config.backup_entropy:
             value = value - temperature * log_prob
         return td_target(batch.reward, batch.discount, value)
 
-    def policy_loss(params, critic_params, temperature, batch, eps):
-        """temperature * log density - mean Q over all critics, at the policy's own actions."""
-        action, log_prob = sample(params, batch.observation, eps)
-        q = critic.apply(critic_params, batch.observation, action).mean(axis=0)
-        metrics = {"policy/entropy": -log_prob.mean()}
-        metrics["policy/saturated"] = (jnp.abs(action) > 0.95).mean(dtype=jnp.float32)
-        return (temperature * log_prob - q).mean(), metrics
-
-    def update_critic(state: RlpdState, batch: Batch, key):
+    def critic_step(
+        self, state: RlpdState, inputs: tuple[Batch, KeyArray]
+    ) -> tuple[RlpdState, Metrics]:
+        """One step of all critics towards the TD target; one Polyak step of the target critics."""
+        batch, key = inputs
         eps_key, member_key = jax.random.split(key)
-        eps = jax.random.normal(eps_key, batch.action.shape)
-        members = random_members(member_key, config.num_qs, config.num_min_qs)
+        target = self.target(
+            state.target_critic,
+            state.policy.params,
+            jnp.exp(state.log_temperature.params),
+            batch,
+            jax.random.normal(eps_key, batch.action.shape),
+            random_members(member_key, self.config.num_qs, self.config.num_min_qs),
+        )
+        features, old = flat_observation(batch.observation), state.target_critic
+        critic, new, metrics = self.critic_trainer.step(state.critic, old, batch, features, target)
+        return dataclasses.replace(state, critic=critic, target_critic=new), metrics
+
+    # The policy.
+
+    def policy_loss(
+        self,
+        policy_params: Params,
+        critic_params: Params,
+        temperature: Float[Array, ""],
+        batch: Batch,
+        eps: Float[Array, "b h a"],
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """alpha * log pi(a | s) - mean Q(s, a) over all critics, at the policy's own actions."""
+        features = flat_observation(batch.observation)
+        action, log_prob = self.sample(policy_params, features, eps)
+        q = q_values(self.critic, critic_params, features, action).mean(axis=0)
+        loss = (temperature * log_prob - q).mean()
+        return loss, {
+            "policy/loss": loss,
+            "policy/entropy": -log_prob.mean(),
+            "policy/saturated": (jnp.abs(action) > 0.95).mean(dtype=jnp.float32),
+        }
+
+    def update_policy(
+        self, state: RlpdState, batch: Batch, key: KeyArray
+    ) -> tuple[RlpdState, Metrics]:
+        """One step of the policy, and one of the temperature alpha towards the entropy goal."""
         temperature = jnp.exp(state.log_temperature.params)
-        target = bootstrap(state.target_critic, state.policy.params, temperature, batch, eps, members)
-        model, target_critic, metrics = common.update_critic(
-            critic, critic_optimizer, config.tau, state.critic, state.target_critic, batch, target
+        grads, metrics = jax.grad(self.policy_loss, has_aux=True)(
+            state.policy.params,
+            state.critic.params,
+            temperature,
+            batch,
+            jax.random.normal(key, batch.action.shape),
         )
-        return dataclasses.replace(state, critic=model, target_critic=target_critic), metrics
-
-    def update_policy(state: RlpdState, batch: Batch, key):
-        eps, temperature = jax.random.normal(key, batch.action.shape), jnp.exp(state.log_temperature.params)
-        (loss, metrics), grads = jax.value_and_grad(policy_loss, has_aux=True)(
-            state.policy.params, state.critic.params, temperature, batch, eps
+        policy = state.policy.apply_gradients(grads, self.policy_optimizer)
+        log_temperature = common.update_temperature(
+            state.log_temperature,
+            self.temperature_optimizer,
+            metrics["policy/entropy"],
+            self.entropy_goal,
         )
-        model, entropy = state.policy.apply_gradients(grads, policy_optimizer), metrics["policy/entropy"]
-        alpha = common.update_temperature(state.log_temperature, temperature_optimizer, entropy, entropy_goal)
-        limits = {"policy/target_entropy": jnp.float32(entropy_goal)}
-        metrics |= {"policy/loss": loss, "policy/temperature": temperature} | limits
-        return dataclasses.replace(state, policy=model, log_temperature=alpha), metrics
+        metrics |= {
+            "policy/temperature": temperature,
+            "policy/target_entropy": jnp.float32(self.entropy_goal),
+        }
+        return dataclasses.replace(state, policy=policy, log_temperature=log_temperature), metrics
 
-    def update(state: RlpdState, batches: Batch, key, *, phase="online"):
-        """u critic steps, then one step of the policy and its temperature on the last minibatch."""
+    @property
+    def entropy_goal(self) -> float:
+        """Nats that the temperature steers the entropy of the policy towards."""
+        num_dims = self.spec.chunk_length * self.spec.action_dim
+        return gaussian.target_entropy(self.config.target_entropy, num_dims)
+
+    # One update call.
+
+    def init(self, key: KeyArray) -> RlpdState:
+        """The state before the first update."""
+        policy_key, critic_key = jax.random.split(key)
+        observation, action = self.spec.example()
+        features = flat_observation(observation)
+        policy = Model.create(self.policy.init(policy_key, features), self.policy_optimizer)
+        critic = self.critic_trainer.init(critic_key, features, action)
+        log_temperature = jnp.log(jnp.float32(self.config.initial_temperature))
+        return RlpdState(
+            policy=policy,
+            critic=critic,
+            target_critic=common.fresh(critic.params),
+            log_temperature=Model.create(log_temperature, self.temperature_optimizer),
+        )
+
+    def update(
+        self, state: RlpdState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
+    ) -> tuple[RlpdState, Metrics]:
+        """Critic steps on minibatches [u, b, ...], then one step of the policy on the last; the
+        same in every phase."""
         critic_key, policy_key = jax.random.split(key)
         keys = jax.random.split(critic_key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(lambda s, x: update_critic(s, *x), state, (batches, keys))
-        state, policy_metrics = update_policy(state, common.last_minibatch(batches), policy_key)
+        state, metrics = jax.lax.scan(self.critic_step, state, (batches, keys))
+        last = common.last_minibatch(batches)
+        state, policy_metrics = self.update_policy(state, last, policy_key)
         return state, common.reduce_metrics(metrics) | policy_metrics
 
-    def acting(state: RlpdState) -> Params:
+    # Acting.
+
+    def acting(self, state: RlpdState) -> Params:
+        """The policy acts."""
         return state.policy.params
 
-    def act(params, observation, key):
-        mean, log_std = policy.apply(params, observation)
-        return gaussian.tanh_sample(mean, log_std, jax.random.normal(key, mean.shape))[0]
+    def act(
+        self,
+        acting: Params,
+        observation: Observation,
+        key: KeyArray,
+        *,
+        mode: Mode = "explore",
+        proposals: Float[Array, "b n h a"] | None = None,
+    ) -> Decision:
+        """A sample of the policy while learning, its mode at evaluation."""
+        if mode == "base" or proposals is not None:
+            raise ValueError(
+                "rlpd has no base policy that could act, or whose samples it could choose from."
+            )
+        features = flat_observation(observation)
+        if mode == "evaluate":
+            return Decision(jnp.tanh(distribution(self.policy, acting, features).mean), {})
+        shape = (features.shape[0], self.spec.chunk_length, self.spec.action_dim)
+        action, _ = self.sample(acting, features, jax.random.normal(key, shape))
+        return Decision(action, {})
 
-    def act_eval(params, observation, key):
-        """The mode of the policy."""
-        return jnp.tanh(policy.apply(params, observation)[0])
 
-    parts = {f.__name__: f for f in (sample, bootstrap, policy_loss, update_critic)}
-    phases = common.ALL_PHASES - {"pretrain"}
-    return common.compiled(init, update, acting, act, None, act_eval, phases=phases, parts=parts)
+def check(config: RlpdConfig) -> None:
+    """Checks ranges, and options that contradict each other.
+
+    Raises:
+        ValueError: naming the options, their values and what is possible.
+    """
+    check_options(config)
+    check_members(config.num_qs, config.num_min_qs)
+
+
+def rlpd(
+    config: RlpdConfig, spec: Spec, base: BasePolicy | None = None, precision: Precision = "float32"
+) -> Algorithm:
+    """The algorithm for one task; a base policy is not used.
+
+    Raises:
+        ValueError: options contradict each other.
+    """
+    check(config)
+    if precision != "float32":
+        raise ValueError(
+            "rlpd samples no base policy and ranks no candidates: precision must be float32, "
+            f"got {precision}."
+        )
+    phases = ALL_PHASES - {"pretrain"}
+    return compiled(Rlpd.create(config, spec), Needs(phases), has_base=False)
+
+
+_PAPER: Preset = {**presets.LEARNING, **presets.CRITICS}
+_START: Preset = {"train.random_steps": (1_000, SIZE), "train.update_after": (1_000, SIZE)}
+
+
+def _domain(name: str) -> Preset:
+    start = {} if name == "adroit" else presets.FROM_SCRATCH
+    return {**_PAPER, **presets.DOMAINS[name], **start}
+
+
+PRESETS = {
+    "paper": {**_PAPER, **presets.FROM_SCRATCH},
+    **{name: _domain(name) for name in presets.DOMAINS},
+    **{
+        size: {**presets.RUNS[size], **presets.SMALL_CRITICS[size], **_START}
+        for size in ("small", "tiny", "demo")
+    },
+}
+
+RLPD = Entry("rlpd", RlpdConfig, rlpd, check, presets=PRESETS)

@@ -24,7 +24,7 @@ def eval_command(args: list[str]) -> int:
     keep_compiled_programs()
     run = load_run(options.run)
     record: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed, "updates": run.learner.updates}
-    for who in ("policy", "base") if run.algorithm.act_base is not None else ("policy",):
+    for who in ("policy", "base") if run.algorithm.has_base else ("policy",):
         result = run.evaluate(base=who == "base", episodes=options.episodes, seed=options.seed)
         low, high = wilson(sum(result.success), options.episodes)
         print(f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, {100 * high:.0f}], "

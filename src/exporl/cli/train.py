@@ -10,7 +10,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from exporl.algos import ALGORITHMS
+from exporl.algos import ALGORITHMS, find_algorithm
 from exporl.cli.bars import Bars, only_bar
 from exporl.cli.status import FAILED, STOPPED
 from exporl.files.run_files import REPORT, seed_runs
@@ -21,7 +21,6 @@ from exporl.run.loop import train
 from exporl.run.presets import preset_config
 from exporl.run.stopping import Interrupted
 from exporl.speed.tuning import keep_compiled_programs
-from exporl.suggest import closest
 
 
 def _split(args: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[str]]:
@@ -75,8 +74,7 @@ def _new_config(
     if algorithm is None:
         names = "|".join(ALGORITHMS)
         raise ValueError(f"name an algorithm first: exporl train {names} --task TASK [options]")
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"unknown algorithm {algorithm!r}. {closest(algorithm, ALGORITHMS)}")
+    find_algorithm(algorithm)
     if known.task is None and not helping:
         raise ValueError(
             "name a task: --task family/name (`exporl tasks` lists them), or module:function of your own"

@@ -5,12 +5,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from exporl.spec import Spec
+from exporl.spec import PROPOSALS, Spec
 
 Finish = Callable[[np.ndarray, bool, bool], np.ndarray]
 """(learning rewards [t] float64, terminated, success) of an episode that ended -> values [t, *shape] of its steps."""
 
-NEXT_PROPOSALS = "next_proposals"
 PROPOSED = "proposed"
 RETURN_BOUND = "return_bound"
 
@@ -40,7 +39,7 @@ def proposal_columns(num: int, spec: Spec) -> dict[str, Column]:
         return {}
     shape = (num, spec.chunk_length, spec.action_dim)
     return {
-        NEXT_PROPOSALS: Column(shape, at="next"),
+        PROPOSALS: Column(shape, at="next"),
         PROPOSED: Column(dtype="int64", at="next", sampled=False),
     }
 

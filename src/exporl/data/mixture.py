@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from exporl.data.replay import Replay
-from exporl.types import Batch
+from exporl.types import PROPOSALS, Batch
 
 
 class Mixture:
@@ -65,6 +65,8 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> Batch:
     fields: dict[str, Any] = {}
     for key, value in arrays.items():
         field, name = key.split("/", 1)
+        if field == PROPOSALS:  # saved before there were named columns
+            field, name = "extra", field
         if name:
             fields.setdefault(field, {})[name] = value
         else:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from exporl.data.columns import NEXT_PROPOSALS, PROPOSED
+from exporl.data.columns import PROPOSED
 from exporl.data.replay import Replay
+from exporl.spec import PROPOSALS
 
 
 def renew_proposals(
@@ -69,7 +70,7 @@ def keep_proposals(
     replay: Replay, streams: np.ndarray, rows: np.ndarray, samples: np.ndarray, version: int
 ) -> None:
     """Stores samples [b, n, h, a] for the observations in some rows, made by the base policy of a version."""
-    replay.column(NEXT_PROPOSALS)[streams, rows] = samples
+    replay.column(PROPOSALS)[streams, rows] = samples
     replay.column(PROPOSED)[streams, rows] = version + 1
 
 
@@ -83,7 +84,7 @@ def proposal_age(replay: Replay, version: int) -> float:
 def saved_proposals(replay: Replay) -> dict[str, np.ndarray]:
     """The samples and when they were made, without the rows never written. Inverse of `load_proposals`."""
     state = replay.state()
-    names = [f"column/{name}" for name in (NEXT_PROPOSALS, PROPOSED)]
+    names = [f"column/{name}" for name in (PROPOSALS, PROPOSED)]
     return {name: state[name] for name in names if name in state}
 
 

@@ -1,1 +1,1 @@
-"""Flax modules: observation dictionary (and action chunk) in, array out."""
+"""Flax modules: features of an observation (and an action chunk) in, array out."""

@@ -1,12 +1,14 @@
 """The critic ensemble."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from exporl.nets.mlp import MLP, flat_action, flat_observation, xavier
-from exporl.types import Observation, Precision
+from exporl.nets.mlp import MLP, flat_action, xavier
+from exporl.ops.ensemble import take_members
+from exporl.types import Params, Precision
 
 
 class _Value(nn.Module):
@@ -14,16 +16,18 @@ class _Value(nn.Module):
     precision: Precision
 
     @nn.compact
-    def __call__(self, *inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-        x = MLP(self.hidden, layer_norm=True, precision=self.precision, name="MLP_0")(*inputs)
+    def __call__(
+        self, features: Float[Array, "*#b f"], action: Float[Array, "*#b d"]
+    ) -> Float[Array, "*b"]:
+        mlp = MLP(self.hidden, layer_norm=True, precision=self.precision, name="MLP_0")
+        x = mlp(features, action)
         return nn.Dense(1, kernel_init=xavier, name="Dense_0")(x)[..., 0]
 
 
 class Critic(nn.Module):
-    """Q(s, a) of `num_qs` independent MLPs with layer norm: [..., o], [..., h, a] -> [e, ...] (RLPD, arXiv 2302.02948).
+    """Q(s, a) of `num_qs` independent MLPs with layer norm (RLPD, arXiv 2302.02948).
 
-    Every parameter leaf starts with the ensemble axis. To evaluate some members only, build a `Critic` with their
-    number and apply it to `ops.ensemble.take_members` of the parameters.
+    Every parameter leaf starts with the ensemble axis. To evaluate some members only: `min_q`.
     """
 
     hidden: Sequence[int]
@@ -31,7 +35,10 @@ class Critic(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, observation: Observation, action: Float[Array, "*b h a"]) -> Float[Array, "e *b"]:
+    def __call__(
+        self, features: Float[Array, "*#b f"], action: Float[Array, "*#b h a"]
+    ) -> Float[Array, "e *b"]:
+        """Values of every member. Features [b, 1, f] broadcast over candidates [b, n, h, a]."""
         ensemble = nn.vmap(
             _Value,
             variable_axes={"params": 0},
@@ -39,6 +46,27 @@ class Critic(nn.Module):
             in_axes=None,  # pyright: ignore[reportArgumentType]
             axis_size=self.num_qs,
         )
-        return ensemble(self.hidden, self.precision, name="ensemble")(
-            flat_observation(observation), flat_action(action)
-        )
+        return ensemble(self.hidden, self.precision, name="ensemble")(features, flat_action(action))
+
+
+def q_values(
+    critic: Critic,
+    params: Params,
+    features: Float[Array, "*#b f"],
+    action: Float[Array, "*#b h a"],
+) -> Float[Array, "e *b"]:
+    """Q(s, a) of every member."""
+    values: Any = critic.apply(params, features, action)
+    return values
+
+
+def min_q(
+    critic: Critic,
+    params: Params,
+    features: Float[Array, "b f"],
+    action: Float[Array, "b n h a"],
+    members: Int[Array, " m"],
+) -> Float[Array, "b n"]:
+    """Minimum over some members, for every candidate. The others are not evaluated."""
+    some = critic.clone(num_qs=members.shape[0])
+    return q_values(some, take_members(params, members), features[:, None], action).min(axis=0)

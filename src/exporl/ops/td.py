@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 def td_target(
     reward: Float[Array, " b"], discount: Float[Array, " b"], next_value: Float[Array, " b"]
 ) -> Float[Array, " b"]:
-    """reward + discount * next_value, where reward and discount already cover the whole action chunk."""
+    """reward + discount * next_value, where reward and discount already cover the whole action
+    chunk."""
     return reward + discount * next_value
 
 

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.algos.common import Algorithm
+from exporl.algos import Algorithm
+from exporl.types import Mode
 
-ORDER = ("act", "act_eval", "act_base", "pretrain", "critic_pretrain", "online")
+ACTING: tuple[Mode, ...] = ("explore", "evaluate", "base")
+ORDER = (*ACTING, "pretrain", "critic_pretrain", "online")
 """Who is served first when runs ask for different things: those that are behind catch up."""
 
 
@@ -74,14 +76,11 @@ class SeedBatch:
         def update(state, batches, key, *, phase="online"):
             return self._ask(run, (phase, jnp.shape(batches.reward)), (state, batches, key))
 
-        def act(name: str):
-            def asked(params, observation, key):
-                shapes = tuple(sorted((entry, np.shape(value)) for entry, value in observation.items()))
-                return self._ask(run, (name, shapes), (params, observation, key))
+        def act(acting, observation, key, *, mode="explore"):
+            shapes = tuple(sorted((entry, np.shape(value)) for entry, value in observation.items()))
+            return self._ask(run, (mode, shapes), (acting, observation, key))
 
-            return None if getattr(shared, name) is None else asked
-
-        return shared._replace(update=update, act=act("act"), act_eval=act("act_eval"), act_base=act("act_base"))
+        return shared._replace(update=update, act=act)
 
     def leave(self) -> None:
         """A run has ended: the others no longer wait for it."""
@@ -96,9 +95,9 @@ class SeedBatch:
             return [_take(result, i) for i in range(len(states))]
 
         vmapped: dict[str, Any] = {"update": jax.jit(update, static_argnames="phase", donate_argnames="states")}
-        for name in ("act", "act_eval", "act_base"):
-            if (function := getattr(algorithm, name)) is not None:
-                vmapped[name] = jax.jit(functools.partial(_act_of_all, function))
+        for mode in ACTING:
+            act = functools.partial(algorithm.act, mode=mode)
+            vmapped[mode] = jax.jit(functools.partial(_act_of_all, act))
         return vmapped
 
     def _ask(self, run: int, kind: tuple[str, Any], args: tuple[Any, ...]) -> Any:
@@ -121,7 +120,7 @@ class SeedBatch:
             self.stop.set()
         self._waiting = [request for request in self._waiting if request.kind != first]
         try:
-            answer = self._act if first[0] in self._vmapped else self._update
+            answer = self._act if first[0] in ACTING else self._update
             for request, result in zip(group, answer(first[0], group), strict=True):
                 request.result = result
         except Exception as error:
@@ -140,8 +139,8 @@ class SeedBatch:
         padded = group + group[:1] * (self._num_runs - len(group))
         params, observations, keys = (list(column) for column in zip(*(r.args for r in padded), strict=True))
         observation = {entry: np.stack([each[entry] for each in observations]) for entry in observations[0]}
-        actions = jax.device_get(self._vmapped[name](self._joined(name, params), observation, keys))
-        return list(actions[: len(group)])
+        decisions = jax.device_get(self._vmapped[name](self._joined(name, params), observation, keys))
+        return [_take(decisions, i) for i in range(len(group))]
 
     def _joined(self, name: str, params: list[Any]) -> Any:
         """Acting parameters, stacked; the same arrays as last time are not stacked again."""

@@ -1,18 +1,47 @@
 """Base policies: expressive models trained by imitation, as records of pure functions."""
 
+from collections.abc import Callable
+from typing import Any
+
+from exporl.outside import is_outside, load_outside
 from exporl.policies.base import BaseConfig, BasePolicy
 from exporl.policies.diffusion import diffusion
 from exporl.policies.flow import flow
 from exporl.types import Precision, Spec
 
+MakeBase = Callable[[BaseConfig, Spec, Precision], BasePolicy]
+"""(options, the task's shapes, precision of sampling) -> base policy."""
+BASES: dict[str, MakeBase] = {"flow": flow, "diffusion": diffusion}
+"""Kind -> what makes it."""
+
 
 def make_base(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> BasePolicy:
-    """The base policy that a configuration describes; `precision` is that of its sampling.
+    """The base policy that a configuration describes.
+
+    Args:
+        config: its options. `kind` is a key of `BASES`, or `module:function` of your own: a
+            `MakeBase`.
+        spec: the task's shapes.
+        precision: of sampling.
 
     Raises:
-        ValueError: unknown kind, or a size that is not positive.
+        ValueError: unknown kind, a size that is not positive, or a function that returns something
+            else.
     """
-    kinds = {"flow": flow, "diffusion": diffusion}
-    if config.kind not in kinds:
-        raise ValueError(f"base.kind must be one of {', '.join(kinds)}; got {config.kind!r}.")
-    return kinds[config.kind](config, spec, precision)
+    make = BASES.get(config.kind)
+    if make is None:
+        return _outside(config, spec, precision)
+    return make(config, spec, precision)
+
+
+def _outside(config: BaseConfig, spec: Spec, precision: Precision) -> BasePolicy:
+    if not is_outside(config.kind):
+        raise ValueError(f"base.kind must be one of {', '.join(BASES)}; got {config.kind!r}.")
+    make: Any = load_outside(config.kind, "base policy")
+    made = make(config, spec, precision) if callable(make) else make
+    if not isinstance(made, BasePolicy):
+        raise ValueError(
+            f"base.kind={config.kind!r} made a {type(made).__name__}: it must be a function "
+            "(config, spec, precision) that returns a BasePolicy."
+        )
+    return made

@@ -10,33 +10,58 @@ import optax
 from jaxtyping import Array, Float
 
 from exporl.nets.denoiser import Denoiser
+from exporl.nets.encoder import flat_observation
 from exporl.ops.selection import per_candidate
-from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Precision, Spec
+from exporl.types import (
+    AnyArray,
+    Batch,
+    KeyArray,
+    Metrics,
+    Observation,
+    OutsideName,
+    Params,
+    Precision,
+    Spec,
+)
 
 
 class BasePolicy(NamedTuple):
-    """An imitation-trained policy as a record of pure functions (compare `optax.GradientTransformation`).
+    """An imitation-trained policy as a record of pure functions, as optimisers are in optax.
 
-    `decode` is deterministic, all its randomness is in `noise`: that one signature serves sampling, distillation and
-    steering, and makes every result reproducible.
+    `decode` is deterministic, all its randomness is in `noise`: that one signature serves sampling,
+    distillation and steering, and makes every result reproducible.
     """
 
     init: Callable[[KeyArray], Params]
-    loss: Callable[[Params, Batch, AnyArray, KeyArray], tuple[Float[Array, ""], Metrics]]
+    loss: Callable[
+        [Params, Batch, Float[AnyArray, " b"], KeyArray],
+        tuple[Float[Array, ""], Metrics],
+    ]
     """(params, batch [b, ...], row weight [b], key) -> (imitation loss, metrics)."""
-    decode: Callable[[Params, Observation, Float[Array, "..."]], Float[Array, "..."]]
-    """(params, observation [..., o], noise [..., *noise_shape]) -> action chunk [..., h, a] in [-1, 1]."""
+    predict: Callable[
+        [Params, Observation, Float[Array, "*b h a"], Float[Array, "*b 1"]],
+        Float[Array, "*b h a"],
+    ]
+    """(params, observation [..., o], noisy action [..., h, a], time [..., 1]) -> what the
+    network is trained to predict there: the velocity of a flow at a time in [0, 1], the noise of
+    a diffusion at a step 0 ... k-1. In float32."""
+    decode: Callable[[Params, Observation, Float[Array, "..."]], Float[Array, "*b h a"]]
+    """(params, observation [..., o], noise [..., *noise_shape]) -> action chunk [..., h, a] in
+    [-1, 1]."""
     noise_shape: tuple[int, ...]
-    """(h, a) for a flow, (k, h, a) for DDPM: standard normal entries that `decode` consumes per action chunk."""
+    """(h, a) for a flow, (k, h, a) for DDPM: standard normal entries that `decode` consumes per
+    action chunk."""
     optimizer: optax.GradientTransformation
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
-    """The base policy: a diffusion or flow model with the network of the EXPO release."""
+    """The base policy: a diffusion or flow with the network of the EXPO release, or your own."""
 
-    kind: Literal["flow", "diffusion"] = "diffusion"
-    """Flow matching with Euler steps, or DDPM with the release's schedule."""
+    kind: Literal["flow", "diffusion"] | OutsideName = "diffusion"
+    """Flow matching with Euler steps, or DDPM with the release's schedule. Or `module:function`
+    of your own, called with these options, the task's shapes and the precision: it returns a
+    `BasePolicy`."""
     num_steps: int = 10
     """Denoising (T) or flow steps per sampled action."""
     width: int = 256
@@ -58,19 +83,59 @@ def learning_rate(start: float, decay_steps: int) -> optax.ScalarOrSchedule:
     return optax.cosine_decay_schedule(start, decay_steps) if decay_steps else start
 
 
-class Network(NamedTuple):
-    """The denoising network of a base policy as pure functions."""
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The denoising network of a base policy as pure functions of raw observations."""
 
-    init: Callable[[KeyArray], Params]
-    embed: Callable[[Params, Array], Array]
-    """(params, time [..., 1]) -> time embedding [..., c]."""
-    predict: Callable[[Params, Observation, Array, Array], Array]
-    """(params, observation, noisy action [..., h, a], time embedding) -> noise or velocity [..., h, a]."""
-    sample: Callable[[Params, Observation, Array, Array], Array]
-    """The same in the precision of sampling."""
+    spec: Spec
+    module: Denoiser
+    sampling_module: Denoiser
+    """`module` in the precision of sampling."""
+
+    def init(self, key: KeyArray) -> Params:
+        """Parameters before the first step."""
+        observation, action = self.spec.example()
+        features, time = flat_observation(observation), jnp.ones((1, 1))
+        return self.module.init(key, features, action, time, method="with_time")
+
+    def embed(self, params: Params, time: Float[Array, "*b 1"]) -> Float[Array, "*b c"]:
+        """Time embedding."""
+        embedding: Any = self.module.apply(params, time, method="embed")
+        return embedding
+
+    def predict(
+        self,
+        params: Params,
+        observation: Observation,
+        noisy_action: Float[Array, "*b h a"],
+        time: Float[Array, "*b 1"],
+    ) -> Float[Array, "*b h a"]:
+        """Noise or velocity, as it is trained: in float32."""
+        condition = self.embed(params, time)
+        features = flat_observation(observation)
+        prediction: Any = self.module.apply(params, features, noisy_action, condition)
+        return prediction
+
+    def sampler(
+        self, params: Params, observation: Observation
+    ) -> Callable[[Float[Array, "*b h a"], Float[Array, " c"]], Float[Array, "*b h a"]]:
+        """(noisy action, embedding of one time) -> noise or velocity, in sampling's precision."""
+        features = flat_observation(observation)
+
+        def predict(
+            noisy_action: Float[Array, "*b h a"], condition: Float[Array, " c"]
+        ) -> Float[Array, "*b h a"]:
+            """All actions are at the same time."""
+            condition = condition.reshape((1,) * (noisy_action.ndim - 2) + (-1,))
+            prediction: Any = self.sampling_module.apply(params, features, noisy_action, condition)
+            return prediction
+
+        return predict
 
 
-def build(config: BaseConfig, spec: Spec, precision: Precision) -> tuple[Network, optax.GradientTransformation]:
+def build(
+    config: BaseConfig, spec: Spec, precision: Precision
+) -> tuple[Network, optax.GradientTransformation]:
     """Network and optimiser that both kinds share.
 
     Raises:
@@ -81,24 +146,20 @@ def build(config: BaseConfig, spec: Spec, precision: Precision) -> tuple[Network
             raise ValueError(f"base.{name} must be at least 1, got {getattr(config, name)}.")
     if config.time_dim % 2:
         raise ValueError(f"base.time_dim must be even (sines and cosines), got {config.time_dim}.")
+    module = Denoiser(config.width, config.num_blocks, time_dim=config.time_dim)
     schedule = learning_rate(config.learning_rate, config.decay_steps)
-    module: Any = Denoiser(config.width, config.num_blocks, time_dim=config.time_dim)
-    sampling: Any = module.clone(precision=precision)
-
-    def init(key: KeyArray) -> Params:
-        observation, action = spec.example()
-        return module.init(key, observation, action, jnp.ones((1, 1)), method=lambda m, o, x, t: m(o, x, m.embed(t)))
-
-    def embed(params: Params, time: Array) -> Array:
-        return module.apply(params, time, method="embed")
-
-    network = Network(init, embed, module.apply, sampling.apply)
-    return network, optax.flatten(optax.adamw(schedule, weight_decay=config.weight_decay))
+    optimizer = optax.flatten(optax.adamw(schedule, weight_decay=config.weight_decay))
+    return Network(spec, module, module.clone(precision=precision)), optimizer
 
 
 def propose(
-    base: BasePolicy, params: Params, observation: Observation, num: int, key: KeyArray, spec: Spec
-) -> Float[Array, "b n h a"]:
+    base: BasePolicy,
+    params: Params,
+    observation: Observation,
+    num: int,
+    key: KeyArray,
+    spec: Spec,
+) -> Float[Array, "b {num} h a"]:
     """`num` actions of the base policy for every observation [b, ...]."""
     batch = next(iter(observation.values())).shape[0]
     noise = jax.random.normal(key, (batch, num, *base.noise_shape))

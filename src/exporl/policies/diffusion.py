@@ -1,11 +1,14 @@
 """Diffusion base policy: DDPM with the network, schedule and clipping of the EXPO release."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from exporl.ops.generative import ddpm_loss, ddpm_sample, vp_schedule
 from exporl.policies.base import BaseConfig, BasePolicy, build
-from exporl.types import Precision, Spec
+from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Precision, Spec
 
 
 def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> BasePolicy:
@@ -14,23 +17,34 @@ def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") 
     Raises:
         ValueError: a size in the configuration is not positive.
     """
-    net, optimizer = build(config, spec, precision)
+    network, optimizer = build(config, spec, precision)
     schedule = vp_schedule(config.num_steps)
 
-    def loss(params, batch, weight, key):
+    def loss(
+        params: Params, batch: Batch, weight: Float[AnyArray, " b"], key: KeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Noise prediction at one uniform step per row."""
         noise_key, time_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, batch.action.shape)
         time = jax.random.randint(time_key, batch.action.shape[:1], 0, config.num_steps)
-        value = ddpm_loss(
-            lambda x, t: net.predict(params, batch.observation, x, net.embed(params, t)),
-            schedule, batch.action, time, noise, batch.valid * weight[:, None],
-        )  # fmt: skip
+        predict = functools.partial(network.predict, params, batch.observation)
+        weight = batch.valid * weight[:, None]
+        value = ddpm_loss(predict, schedule, batch.action, time, noise, weight)
         return value, {"base/loss": value}
 
-    def decode(params, observation, noise):
-        conditions = net.embed(params, jnp.arange(config.num_steps, dtype=jnp.float32)[:, None])
-        lead = (1,) * (noise.ndim - 3)
-        predict = lambda x, c: net.sample(params, observation, x, c.reshape(*lead, -1))  # noqa: E731
-        return ddpm_sample(predict, conditions, schedule, noise)
+    def decode(
+        params: Params, observation: Observation, noise: Float[Array, "*b k h a"]
+    ) -> Float[Array, "*b h a"]:
+        """Denoises from the first noise; adds the others on the way."""
+        steps = jnp.arange(config.num_steps, dtype=jnp.float32)[:, None]
+        conditions = network.embed(params, steps)
+        return ddpm_sample(network.sampler(params, observation), conditions, schedule, noise)
 
-    return BasePolicy(net.init, loss, decode, (config.num_steps, spec.chunk_length, spec.action_dim), optimizer)
+    return BasePolicy(
+        init=network.init,
+        loss=loss,
+        predict=network.predict,
+        decode=decode,
+        noise_shape=(config.num_steps, spec.chunk_length, spec.action_dim),
+        optimizer=optimizer,
+    )

@@ -5,9 +5,9 @@ import types
 import typing
 from typing import Any, Generic, Literal, TypeVar
 
-from exporl.algos import ALGORITHMS
-from exporl.algos.options import check_options
+from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
 from exporl.envs.task import Reward
+from exporl.outside import is_outside
 from exporl.policies import BaseConfig
 from exporl.suggest import closest
 from exporl.types import Precision
@@ -107,6 +107,9 @@ class RunConfig(Generic[AlgoT]):
     Task."""
     algo: AlgoT
     """Options of the algorithm."""
+    algorithm: str = ""
+    """The algorithm: a name that `exporl presets` lists, or `module:attribute` of your own: an `Entry` or a function that
+    returns one. Left out, it is found from `algo`."""
     preset: str = "small"
     """Where the defaults come from; `exporl presets` lists them."""
     seed: int = 0
@@ -133,10 +136,14 @@ class RunConfig(Generic[AlgoT]):
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     """Metrics and checkpoints."""
 
-    @property
-    def algorithm(self) -> str:
-        """Name of the algorithm that the options belong to."""
-        return next(name for name, (config_class, _) in ALGORITHMS.items() if type(self.algo) is config_class)
+    def __post_init__(self) -> None:
+        """Names the algorithm where it was left out.
+
+        Raises:
+            ValueError: the options belong to an algorithm of your own, which has to be named.
+        """
+        if not self.algorithm:
+            object.__setattr__(self, "algorithm", name_of(self.algo))
 
     @property
     def actions_played(self) -> int:
@@ -162,7 +169,7 @@ def check(config: RunConfig[Any]) -> None:
     Raises:
         ValueError: naming the option, its value and what is possible.
     """
-    check_options(config.algo)
+    check_config(config.algorithm, config.algo)
     values = flatten(config)
     for name, least in _AT_LEAST.items():
         if not values[name] >= least:  # also refuses NaN
@@ -220,8 +227,8 @@ def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def to_json(config: RunConfig[Any]) -> dict[str, Any]:
-    """Plain values, with the algorithm's name."""
-    return {"algorithm": config.algorithm, **dataclasses.asdict(config)}
+    """Plain values."""
+    return dataclasses.asdict(config)
 
 
 def from_json(data: dict[str, Any]) -> RunConfig[Any]:
@@ -231,10 +238,12 @@ def from_json(data: dict[str, Any]) -> RunConfig[Any]:
         ValueError: unknown or missing options, or a value of the wrong type; names the option.
     """
     data = dict(data)
-    name = data.pop("algorithm", None)
-    if name not in ALGORITHMS:
-        raise ValueError(f"config has the unknown algorithm {name!r}. {closest(str(name), ALGORITHMS)}")
-    return _parse(RunConfig, data, "", {AlgoT: ALGORITHMS[name][0]})
+    name = str(data.get("algorithm"))
+    if name not in ALGORITHMS and not is_outside(name):
+        raise ValueError(
+            f"config has the unknown algorithm {data.get('algorithm')!r}. {closest(name, ALGORITHMS)}"
+        )
+    return _parse(RunConfig, data, "", {AlgoT: find_algorithm(name).config})
 
 
 def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
@@ -252,6 +261,8 @@ def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
     elif origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_parse(args[0], item, where, generics) for item in value)
     elif origin is Literal and value in args:
+        return value
+    elif isinstance(kind, typing.NewType) and isinstance(value, str) and is_outside(value):
         return value
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)

@@ -95,7 +95,7 @@ def check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:
         ValueError: an option that shapes learning differs; names it with both values.
     """
     changed = {n: v for n, v in differences(old, new).items() if not n.startswith(RESUMABLE)}
-    if type(old.algo) is not type(new.algo):
+    if old.algorithm != new.algorithm:
         raise ValueError(f"the run was started with {old.algorithm}, not {new.algorithm}. Start a new run for it.")
     if changed:
         name, (before, after) = next(iter(changed.items()))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.algos.common import Algorithm
+from exporl.algos import Algorithm
 from exporl.randomness import INIT, PROPOSE, UPDATE, run_key
 from exporl.types import Batch, Metrics, Observation, Params, Phase
 

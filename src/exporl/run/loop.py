@@ -64,7 +64,7 @@ class Trainer(Session):
         self.mixture = Mixture(sources)
         self.mixture.counts(config.train.batch_size)  # refuses impossible shares before anything is learnt
         self.rollout = Rollout(
-            [self.make_env() for _ in range(config.num_envs)], self.algorithm.act, act_base=self.algorithm.act_base,
+            [self.make_env() for _ in range(config.num_envs)], self.algorithm.act,
             reward=self.task.reward, chunk_length=config.chunk_length, action_dim=self.spec.action_dim,
             execute_length=config.actions_played, seed=config.seed,
         )  # fmt: skip
@@ -186,9 +186,10 @@ class Trainer(Session):
         self._boundary(before, steps, final)
 
     def _update(self, source: Mixture, num_minibatches: int, phase: Phase) -> Any:
-        if self.algorithm.num_proposals and phase != "pretrain":
+        needs = self.algorithm.needs
+        if needs.proposals and phase != "pretrain":
             renew_proposals(
-                [replay for replay, _ in source.sources], self.learner.propose, self.config.algo.cache_refresh,
+                [replay for replay, _ in source.sources], self.learner.propose, needs.refresh,
                 self.learner.updates,
             )  # fmt: skip
         batches, self._prefetched = self._prefetched or self._sample(source, num_minibatches), None
@@ -217,7 +218,7 @@ class Trainer(Session):
         speed = self.metrics.speed(rollout.env_steps)
         if self._background is not None:
             fields["rollout/staleness_updates"] = self._background.staleness()
-        if self.algorithm.num_proposals and np.isfinite(age := proposal_age(self.online_replay, self.learner.updates)):
+        if self.algorithm.needs.proposals and np.isfinite(age := proposal_age(self.online_replay, self.learner.updates)):
             fields["backup/staleness"] = age
         self.metrics.flush(**fields, **{"time/env_steps_per_s": speed, "time/train_s": self._seconds()})
         success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%" if recent else "no episode ended yet"
@@ -233,7 +234,7 @@ class Trainer(Session):
         began = time.perf_counter()
         record: dict[str, Any] = {"env_steps": steps, "updates": self.learner.updates}
         record["policy"] = self.evaluate().to_json()
-        if options.base and self.algorithm.act_base is not None:
+        if options.base and self.algorithm.has_base:
             record["base"] = self.evaluate(base=True).to_json()
         took = time.perf_counter() - began
         self._started += took
@@ -272,7 +273,7 @@ class Trainer(Session):
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
         if self._prefetched is not None:  # drawn before the newest rows: it cannot be drawn again
             parts["prefetched"] = pack(self._prefetched)
-        parts |= {"prior": saved_proposals(self.prior)} if self.prior and self.algorithm.num_proposals else {}
+        parts |= {"prior": saved_proposals(self.prior)} if self.prior and self.algorithm.needs.proposals else {}
         step = self.offline_steps + self.critic_steps + self.rollout.env_steps
         checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, record, self.config.log.keep)
 
@@ -300,7 +301,7 @@ class Trainer(Session):
         self.first_update_s = record["first_update_s"]
         self.metrics.load(record["metrics"])
         self._prefetched = jax.device_put(unpack(parts["prefetched"])) if "prefetched" in parts else None
-        if self.prior is not None and self.algorithm.num_proposals:
+        if self.prior is not None and self.algorithm.needs.proposals:
             load_proposals(self.prior, parts["prior"])
         for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
             if _size(self.run_dir / name) > size:

@@ -45,14 +45,14 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
     """
     train, name = config.train, config.algorithm
     for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
-        if getattr(train, option) and phase not in algorithm.phases:
+        if getattr(train, option) and phase not in algorithm.needs.phases:
             raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
-    if train.critic_warmup_steps and algorithm.act_base is None:
+    if train.critic_warmup_steps and not algorithm.has_base:
         raise ValueError(
             f"{name} has no base policy that could act during train.critic_warmup_steps="
             f"{train.critic_warmup_steps}; set it to 0."
         )
-    if algorithm.act_base is None and (ignored := differences(BaseConfig(), config.base)):
+    if not algorithm.has_base and (ignored := differences(BaseConfig(), config.base)):
         option, (_, value) = next(iter(ignored.items()))
         raise ValueError(f"{name} has no base policy: base.{option}={value} would have no effect; leave it out.")
     if (train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0) and not has_data:

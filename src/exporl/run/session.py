@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporl.acting.evaluate import EvalResult, evaluate
-from exporl.algos import Algorithm, make_algorithm
+from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.columns import proposal_columns
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
@@ -54,15 +54,21 @@ class Session:
     def _algo_options(self) -> Any:
         """The algorithm's options, with what is decided by measurement decided: once per run."""
         algo, train = self.config.algo, self.config.train
-        if getattr(algo, "hoist_sampling", None) != "auto":
+        if "auto" not in vars(algo).values():
             return algo
         stored = self.run_dir / TUNING
         if stored.is_file():
             return dataclasses.replace(algo, **json.loads(stored.read_text()))
-        rows, u = train.batch_size * algo.num_base_samples, train.utd_ratio * train.update_every
-        decided = {"hoist_sampling": algo.backup == "fresh" and hoisting_pays(rows, u, self.config.base.width)}
+        u, width = train.utd_ratio * train.update_every, self.config.base.width
+
+        def pays(samples: int) -> bool:
+            return hoisting_pays(train.batch_size * samples, u, width)
+
+        measured = Measurements(pays)
+        resolved = find_algorithm(self.config.algorithm).resolve(algo, measured)
+        decided = {name: value for name, value in vars(resolved).items() if value != getattr(algo, name)}
         write_text(stored, json.dumps(decided))
-        return dataclasses.replace(algo, **decided)
+        return resolved
 
     def _prior_episodes(self) -> list[Episode]:
         data, stored = self.config.data, self.run_dir / DEMONSTRATIONS
@@ -110,7 +116,7 @@ class Session:
         timeouts, h = data.bootstrap_timeouts, self.spec.chunk_length
         rows = min(data.capacity, 2 * max(self.config.train.online_steps, 1) + h + 2)
         prior_rows = rows_needed(self.spec, map(len, self.episodes)) if self.episodes else 0
-        columns = proposal_columns(self.algorithm.num_proposals, self.spec)
+        columns = proposal_columns(self.algorithm.needs.proposals, self.spec)
         plan = ReplayPlan(row_bytes(self.spec, columns), prior_rows, rows, streams)
         self.progress.say(str(plan))
         plan.check(available_bytes())
@@ -130,11 +136,11 @@ class Session:
         options = self.config.eval
         if not self._eval_envs:
             self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
-        act = self.algorithm.act_base if base else self.algorithm.act_eval
-        if act is None:
+        if base and not self.algorithm.has_base:
             raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
         return evaluate(
-            self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
+            self._eval_envs, self.algorithm.act, self.learner.acting(), self.task.reward,
+            mode="base" if base else "evaluate", episodes=episodes or options.episodes,
             seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
         )  # fmt: skip
 
@@ -151,15 +157,14 @@ def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
     if read == seen:
         return algorithm
 
-    def only(act: Any) -> Any:
-        def act_on_what_is_read(params: Any, observation: Any, key: Any) -> Any:
-            return act(params, {name: observation[name] for name, _, _ in read.observation}, key)
+    def only(function: Any) -> Any:
+        def reading(params: Any, observation: Any, key: Any, **options: Any) -> Any:
+            kept = {name: observation[name] for name, _, _ in read.observation}
+            return function(params, kept, key, **options)
 
-        return act and act_on_what_is_read
+        return function and reading
 
-    return algorithm._replace(
-        **{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base", "propose")}
-    )
+    return algorithm._replace(act=only(algorithm.act), propose=only(algorithm.propose))
 
 
 def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from exporl.algos import Algorithm
-from exporl.types import Batch, Phase, Spec
+from exporl.types import PROPOSALS, Batch, Phase, Spec
 
 Program = tuple[Phase, int]
 """The update of a phase, and its minibatches per call."""
@@ -23,7 +23,7 @@ def empty_batches(spec: Spec, num_minibatches: int, batch_size: int, num_proposa
         return np.broadcast_to(np.zeros((), dtype), (num_minibatches, batch_size, *shape))
 
     observation = {name: zeros(*shape, dtype=dtype) for name, shape, dtype in spec.observation}
-    extra = {"next_proposals": zeros(num_proposals, *chunk)} if num_proposals else {}
+    extra = {PROPOSALS: zeros(num_proposals, *chunk)} if num_proposals else {}
     return Batch(
         observation, zeros(*chunk), zeros(), zeros(), observation, zeros(spec.chunk_length), zeros(), zeros(), extra
     )
@@ -42,7 +42,7 @@ def compile_ahead(
     def build(phase: Phase, num: int) -> None:
         if threading.main_thread().is_alive():
             state = jax.eval_shape(algorithm.init, key)
-            batches = empty_batches(spec, num, batch_size, algorithm.num_proposals)
+            batches = empty_batches(spec, num, batch_size, algorithm.needs.proposals)
             algorithm.update.lower(state, batches, key, phase=phase).compile()
 
     executor = ThreadPoolExecutor(1, "compile")

@@ -1,0 +1,133 @@
+"""The options of EXPO."""
+
+import dataclasses
+from typing import Literal
+
+from exporl.algos.algorithm import Measurements
+from exporl.algos.options import check_members, check_options, option, sizes
+
+Backup = Literal["fresh", "filtered", "cached"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpoConfig:
+    """EXPO. Defaults are Table 1 of the paper where it has the number, else the official code."""
+
+    num_base_samples: int = 8
+    """Actions n that the base policy proposes per observation (paper: N)."""
+    num_edit_samples: int = 8
+    """How many of them are also edited; 0 turns EXPO into best-of-n."""
+    edit_scale: float = option(0.1, within="(0, 2]", advice="for no edits set num_edit_samples=0")
+    """Largest edit per action dimension, in units of the [-1, 1] range (paper: beta)."""
+    num_qs: int = 10
+    """Critics in the ensemble."""
+    num_min_qs: int = 2
+    """Critics in each minimum (1 for AntMaze)."""
+    hidden: tuple[int, ...] = sizes(256, 256, 256)
+    """Hidden layers of the critics and of the edit policy."""
+    critic_learning_rate: float = option(3e-4, within="[0, inf)")
+    """Adam step size of the critics."""
+    edit_learning_rate: float = option(3e-4, within="[0, inf)")
+    """Adam step size of the edit policy at the start."""
+    temperature_learning_rate: float = option(3e-4, within="[0, inf)")
+    """Adam step size of the log temperature."""
+    decay_steps: int = option(3_000_000, within="[0, inf)")
+    """Edit updates over which its learning rate falls to 0 on a cosine; 0: constant."""
+    tau: float = option(0.005, within="(0, 1]")
+    """Polyak step of the target critics, per critic update."""
+    base_tau: float = option(0.001, within="(0, 1]")
+    """Polyak step of the averaged base policy, per base update."""
+    initial_temperature: float = option(1.0, within="(0, inf)")
+    """Entropy weight at the start (paper: alpha). Scale it with the reward."""
+    edit_dropout: float = option(0.0, within="[0, 1)")
+    """Dropout of the edit policy while it is trained (Adroit: 0.1)."""
+    entropy_scale: float = option(1.0, within="[0, inf)")
+    """Factor on the entropy term of the edit loss."""
+    target_entropy: Literal["attainable", "released"] | float = option(
+        "attainable", within="(-inf, inf)"
+    )
+    """Entropy that the temperature steers the scaled edit towards. attainable: -d/2 + d
+    ln(edit_scale); released: -d/2; or a number of nats."""
+    clip_edits: bool = True
+    """Clip edited actions to [-1, 1]; the release does not."""
+    selection: Literal["argmax", "soft"] = "argmax"
+    """Take the best candidate, or draw i with p ~ exp(softness * Q_i)."""
+    softness: float = option(1.0, within="[0, inf)")
+    """Inverse temperature of soft selection (kappa), per unit of Q."""
+    backup_entropy: bool = False
+    """With soft selection: bootstrap from Q - temperature * log p(choice)."""
+    base_data: Literal["all", "successes"] = "all"
+    """The base keeps imitating all rows, or successful episodes only."""
+    acting_base: Literal["ema", "live"] = "ema"
+    """Base parameters that act; the TD target always samples the live ones."""
+    backup: Backup = "fresh"
+    """Where the TD target's base samples come from. fresh: sampled for every row, exact.
+    filtered: one of n, kept by a critic of the noise before denoising (FASTER). cached: n that
+    the replay keeps per row, renewed at a steady rate. All but fresh approximate."""
+    filter_acting: bool = False
+    """With filtered backups: also act on the one sample that the filter keeps."""
+    cache_refresh: int = option(64, within="[1, inf)")
+    """With cached backups: observations whose samples are renewed per update call."""
+    hoist_sampling: Literal["auto"] | bool = "auto"
+    """Draw the candidates of all minibatches in one call, with the same result; auto: where that
+    is measured to be faster."""
+
+
+def check(config: ExpoConfig) -> None:
+    """Checks ranges, and options that contradict each other.
+
+    Raises:
+        ValueError: naming the options, their values and what is possible.
+    """
+    check_options(config)
+    check_members(config.num_qs, config.num_min_qs)
+    num, edits = config.num_base_samples, config.num_edit_samples
+    if not 0 <= edits <= num or num < 1:
+        raise ValueError(
+            f"num_edit_samples must be between 0 and num_base_samples={num} (at least 1), "
+            f"got {edits}: every edit starts from one base sample."
+        )
+    if config.backup_entropy and config.selection != "soft":
+        raise ValueError(
+            "backup_entropy needs selection='soft': the best candidate has log probability 0."
+        )
+    _check_backup(config)
+    _check_effect(config, "cache_refresh", "backup", "cached")
+    _check_effect(config, "softness", "selection", "soft")
+
+
+def _check_backup(config: ExpoConfig) -> None:
+    if config.filter_acting and config.backup != "filtered":
+        raise ValueError(
+            f"filter_acting needs backup='filtered', got backup={config.backup!r}: there is no "
+            "filter to act with."
+        )
+    if config.hoist_sampling is not True:
+        return
+    if config.backup == "filtered":
+        raise ValueError(
+            "hoist_sampling=True needs candidates that stand still: the filter learns at every "
+            "minibatch."
+        )
+    if config.backup == "cached":
+        raise ValueError(
+            "hoist_sampling=True has nothing to hoist with backup='cached': nothing is sampled."
+        )
+
+
+def _check_effect(config: ExpoConfig, name: str, needed: str, needed_value: str) -> None:
+    """An option that another one switches off must have its default."""
+    value = getattr(config, name)
+    if value != getattr(ExpoConfig, name) and getattr(config, needed) != needed_value:
+        raise ValueError(
+            f"{name}={value} has no effect with {needed}={getattr(config, needed)!r}: "
+            f"it needs {needed}={needed_value!r}."
+        )
+
+
+def resolve(config: ExpoConfig, measured: Measurements) -> ExpoConfig:
+    """`hoist_sampling` decided: only fresh backups draw candidates that stand still."""
+    if config.hoist_sampling != "auto":
+        return config
+    hoist = config.backup == "fresh" and measured.hoisting_pays(config.num_base_samples)
+    return dataclasses.replace(config, hoist_sampling=hoist)
