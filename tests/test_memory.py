@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from exporl.data import memory
+from exporl.data.columns import proposal_columns
 from exporl.data.episodes import Episode, Normalizer
 from exporl.data.formats import load_episodes, save_npz
-from exporl.data.columns import proposal_columns
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
 from exporl.run.config import override

@@ -8,8 +8,8 @@ import pytest
 
 from exporl.nets.critic import Critic, min_q
 from exporl.nets.denoiser import Denoiser
-from exporl.nets.gaussian import LOG_STD_MAX, LOG_STD_MIN, TanhGaussian
 from exporl.nets.encoder import flat_observation
+from exporl.nets.gaussian import LOG_STD_MAX, LOG_STD_MIN, TanhGaussian
 from exporl.nets.mlp import SplitDense, flat_action
 from exporl.ops.ensemble import take_members
 

@@ -9,9 +9,9 @@ import pytest
 from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
 from exporl.algos import make_algorithm
+from exporl.data.columns import proposal_columns
 from exporl.data.mixture import Mixture
 from exporl.data.proposals import renew_proposals
-from exporl.data.columns import proposal_columns
 from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
 from exporl.policies import BaseConfig, make_base

@@ -6,8 +6,8 @@ from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_st
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.columns import proposal_columns
+from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import (
     load_proposals,
     oldest_proposals,

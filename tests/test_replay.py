@@ -8,8 +8,8 @@ from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_st
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporl.data.episodes import Episode
 from exporl.data.columns import proposal_columns
+from exporl.data.episodes import Episode
 from exporl.data.proposals import keep_proposals
 from exporl.data.replay import Replay
 from exporl.types import Spec, Step

@@ -8,7 +8,7 @@ import numpy as np
 from exporl.data.columns import Column
 from exporl.data.episodes import Episode
 from exporl.data.step_checks import check_step, check_steps
-from exporl.types import PROPOSALS, Batch, Spec, Step
+from exporl.types import Batch, Spec, Step
 
 
 def rows_needed(spec: Spec, lengths: Iterable[int]) -> int:

@@ -260,9 +260,7 @@ def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
                 continue
     elif origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_parse(args[0], item, where, generics) for item in value)
-    elif origin is Literal and value in args:
-        return value
-    elif isinstance(kind, typing.NewType) and isinstance(value, str) and is_outside(value):
+    elif (origin is Literal and value in args) or (isinstance(kind, typing.NewType) and isinstance(value, str) and is_outside(value)):
         return value
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)

@@ -4,7 +4,7 @@ The sizes of the paper's domains, and two that train on a CPU. `exporl presets` 
 algorithm.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from exporl.algos import ALGORITHMS, Preset, find_algorithm
 from exporl.algos.presets import RUNS
