@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Key
 
-INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
+INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE, GUARD = range(8)
 """Purposes of randomness."""
 
 

@@ -29,6 +29,8 @@ class Spec:
     """Dimensions a of one action, each in [-1, 1]."""
     chunk_length: int = 1
     """Actions h that the policy predicts at once."""
+    value_range: tuple[float, float] | None = None
+    """Least and greatest discounted return that the rewards allow; None where nothing is known of the rewards."""
 
     def example(self) -> tuple[dict[str, Any], Float[Any, "1 h a"]]:
         """JAX zeros of the right shapes with a batch of one: (observation, action chunk)."""

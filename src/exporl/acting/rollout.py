@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from exporl.acting.chunks import ActionQueue
-from exporl.randomness import ACT, RANDOM, env_seed, run_key, run_rng
+from exporl.acting.guard import Arm, Guard, Outcome
+from exporl.randomness import ACT, GUARD, RANDOM, env_seed, run_key, run_rng
 from exporl.types import Decision, Params, Step
 
 Act = Callable[..., Decision]
@@ -36,14 +37,16 @@ class Rollout:
         action_dim: int,
         execute_length: int,
         seed: int,
+        guard: Guard | None = None,
     ):
         self.envs, self.reward, self.seed = list(envs), reward, seed
-        self._act = act
+        self._act, self.guard = act, guard
         self._shape = (len(self.envs), chunk_length, action_dim)
         self.env_steps = 0
         self.queue = ActionQueue(len(self.envs), execute_length)
         self.episodes = np.zeros(len(self.envs), np.int64)
-        self.outcomes: list[tuple[int, bool, int, float]] = []
+        self.outcomes: list[Outcome] = []
+        self._arms: list[str] = ["" for _ in self.envs]
         self._actions: list[list[np.ndarray]] = [[] for _ in self.envs]
         self._returns = np.zeros(len(self.envs))
         self._succeeded = np.zeros(len(self.envs), bool)
@@ -58,14 +61,18 @@ class Rollout:
 
         Args:
             acting: what the acting functions need.
-            mode: "policy"; "base" lets the base policy act alone; "random" draws uniform actions.
+            mode: "policy"; "base" lets the base policy act alone; "random" draws uniform actions. With a guard,
+                "policy" leaves the choice to it, and who begins an episode ends it.
 
-        `outcomes` gains (env steps so far, success, length, return) for every episode that ended.
+        `outcomes` gains one for every episode that ended.
 
         Raises:
             ValueError: mode "base" without a base policy.
             FloatingPointError: the policy produced NaN or infinity.
         """
+        for env, arm in enumerate(self._arms):
+            if not arm or self.guard is None:
+                self._arms[env] = self._arm(env, mode)
         actions = self.queue.next(lambda: self._decide(acting, mode))
         result = []
         for env, action in enumerate(actions):
@@ -80,9 +87,11 @@ class Rollout:
             self._returns[env] += reward
             self._succeeded[env] |= success
             if terminated or truncated:
-                length = len(self._actions[env])
-                outcome = (self.env_steps, bool(self._succeeded[env]), length, float(self._returns[env]))
-                self.outcomes.append(outcome)
+                length, solved = len(self._actions[env]), bool(self._succeeded[env])
+                total = float(self._returns[env])
+                self.outcomes.append(
+                    Outcome(self.env_steps, solved, length, total, self._arms[env])
+                )
                 self._start_next_episode(env)
         return result
 
@@ -90,13 +99,32 @@ class Rollout:
         self.episodes[env] += 1
         self.queue.clear(env)
         self._actions[env], self._returns[env], self._succeeded[env] = [], 0.0, False
+        self._arms[env] = ""
         self._observations[env] = self._reset(env)
+
+    @property
+    def deployed(self) -> Arm:
+        """Who should act outside training: what the guard found better; without one, the policy."""
+        return "explore" if self.guard is None else self.guard.deployed(self.outcomes)
+
+    def _arm(self, env: int, mode: str) -> str:
+        """Who acts in an episode that begins."""
+        if mode != "policy":
+            return mode
+        if self.guard is None:
+            return "explore"
+        episode = len(self.envs) * int(self.episodes[env]) + env
+        return self.guard.choose(self.outcomes, run_rng(self.seed, GUARD, episode))
 
     def _decide(self, acting: Params, mode: str) -> Any:
         if mode == "random":
             return run_rng(self.seed, RANDOM, self.env_steps).uniform(-1, 1, self._shape).astype(np.float32)
-        key, how = run_key(self.seed, ACT, self.env_steps), "base" if mode == "base" else "explore"
-        return jax.device_get(self._act(acting, stack(self._observations), key, mode=how).action)
+        key, observation = run_key(self.seed, ACT, self.env_steps), stack(self._observations)
+        decided = {
+            arm: jax.device_get(self._act(acting, observation, key, mode=arm).action)
+            for arm in sorted(set(self._arms))
+        }
+        return np.stack([decided[arm][env] for env, arm in enumerate(self._arms)])
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything needed to go on exactly here: arrays, and a JSON-able record.
@@ -109,7 +137,8 @@ class Rollout:
             arrays[f"actions/{env}"] = np.array(self._actions[env], np.float32).reshape(-1, action_dim)
             arrays[f"queue/{env}"] = self.queue.chunks[env].reshape(-1, action_dim)
             arrays |= {f"observation/{env}/{name}": value for name, value in self._observations[env].items()}
-        return arrays, {"env_steps": self.env_steps, "outcomes": [list(outcome) for outcome in self.outcomes]}
+        record: dict[str, Any] = {"env_steps": self.env_steps, "arms": list(self._arms)}
+        return arrays, record | {"outcomes": [list(outcome) for outcome in self.outcomes]}
 
     def load(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> list[int]:
         """Restores `state` by repeating the open episodes' actions.
@@ -119,7 +148,7 @@ class Rollout:
             real robots). Each of them starts a new episode; its stream in the replay must be cut.
         """
         self.env_steps = record["env_steps"]
-        self.outcomes = [(int(s), bool(ok), int(n), float(r)) for s, ok, n, r in record["outcomes"]]
+        self.outcomes = [Outcome(*outcome) for outcome in record["outcomes"]]
         self.episodes[...] = arrays["episodes"]
         lost = []
         for env in range(len(self.envs)):
@@ -130,6 +159,7 @@ class Rollout:
             self.queue.chunks[env] = arrays[f"queue/{env}"]
             self._observations[env] = observation
             self._returns[env], self._succeeded[env] = arrays["returns"][env], arrays["succeeded"][env]
+            self._arms[env] = record["arms"][env]
             if any(
                 not np.array_equal(value, arrays[f"observation/{env}/{name}"]) for name, value in observation.items()
             ):

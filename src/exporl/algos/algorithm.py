@@ -41,6 +41,8 @@ class Needs(NamedTuple):
     """Base samples that the replay keeps per next observation, in `Batch.next_proposals`."""
     refresh: int = 0
     """Observations whose samples are renewed per update call."""
+    minibatches: int = 1
+    """Least minibatches per update call."""
 
 
 @runtime_checkable
@@ -62,11 +64,11 @@ class Act(Protocol):
             acting: what `Algorithm.acting` returned.
             observation: the entries that networks read, each [b, ...].
             key: decides every draw.
-            mode: "base" is one sample of the base policy alone.
+            mode: "base" is one sample of the base policy alone, "unedited" the best of several.
             proposals: base samples made elsewhere, instead of samples drawn here.
 
         Raises:
-            ValueError: mode "base", or proposals, without a base policy.
+            ValueError: mode "base" or "unedited", or proposals, without a base policy.
         """
         ...
 

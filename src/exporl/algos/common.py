@@ -12,6 +12,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
+from exporl.algos.bounds import TargetBounds
 from exporl.nets.critic import Critic, q_values
 from exporl.ops.ensemble import spread
 from exporl.ops.gaussian import temperature_loss
@@ -75,17 +76,22 @@ class CriticTrainer:
     optimizer: optax.GradientTransformation
     tau: float
     """Polyak step of the target critics."""
+    bounds: TargetBounds
+    """What is known about values."""
 
     @classmethod
-    def adam(cls, critic: Critic, learning_rate: float, tau: float) -> "CriticTrainer":
+    def adam(
+        cls, critic: Critic, learning_rate: float, tau: float, bounds: TargetBounds
+    ) -> "CriticTrainer":
         """With Adam, whose step size stays as it is."""
-        return cls(critic, optax.flatten(optax.adam(learning_rate)), tau)
+        return cls(critic, optax.flatten(optax.adam(learning_rate)), tau, bounds)
 
     def init(
         self, key: KeyArray, features: Float[Array, "b f"], action: Float[Array, "b h a"]
     ) -> Model:
         """Critics of inputs like these, before the first step."""
-        return Model.create(self.critic.init(key, features, action), self.optimizer)
+        params = self.bounds.start(self.critic.init(key, features, action))
+        return Model.create(params, self.optimizer)
 
     def step(
         self,
@@ -104,6 +110,7 @@ class CriticTrainer:
             features: of its observations.
             target: the TD target.
         """
+        target, bound_metrics = self.bounds.apply(target, batch)
 
         def loss(params: Params) -> tuple[Float[Array, ""], Float[Array, "e b"]]:
             q = q_values(self.critic, params, features, batch.action)
@@ -123,7 +130,7 @@ class CriticTrainer:
             "critic/target_min": target.min(),
             "critic/target_max": target.max(),
         }
-        return model, ema(model.params, target_params, self.tau), metrics
+        return model, ema(model.params, target_params, self.tau), metrics | bound_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +141,8 @@ class Imitation:
     tau: float
     """Polyak step of its average."""
     successes_only: bool
-    """Whether it imitates successful episodes only, or all rows."""
+    """Whether it imitates successful episodes only, or all rows. A minibatch without any falls
+    back to its demonstrations, and without those to all its rows."""
 
     def init(self, key: KeyArray) -> Model:
         """The base policy before the first step."""
@@ -147,9 +155,32 @@ class Imitation:
         model, metrics = self.imitate(model, batch, key)
         return model, ema(model.params, average, self.tau), metrics
 
+    def steps(
+        self, model: Model, average: Params, batches: Batch, key: KeyArray
+    ) -> tuple[Model, Params, Metrics]:
+        """`step` on every minibatch [u, b, ...]."""
+
+        def step(
+            carry: tuple[Model, Params], inputs: tuple[Batch, KeyArray]
+        ) -> tuple[tuple[Model, Params], Metrics]:
+            model, average, metrics = self.step(*carry, *inputs)
+            return (model, average), metrics
+
+        keys = jax.random.split(key, batches.reward.shape[0])
+        (model, average), metrics = jax.lax.scan(step, (model, average), (batches, keys))
+        return model, average, reduce_metrics(metrics)
+
+    def weight(self, batch: Batch) -> Float[Array, " b"]:
+        """How much each row is imitated."""
+        every = jnp.ones_like(batch.success)
+        if not self.successes_only:
+            return every
+        demonstrations = jnp.where(batch.prior.sum() > 0, batch.prior, every)
+        return jnp.where(batch.success.sum() > 0, batch.success, demonstrations)
+
     def imitate(self, model: Model, batch: Batch, key: KeyArray) -> tuple[Model, Metrics]:
         """One imitation step."""
-        weight = batch.success if self.successes_only else jnp.ones_like(batch.success)
+        weight = self.weight(batch)
         loss = jax.value_and_grad(self.base.loss, has_aux=True)
         (_, metrics), grads = loss(model.params, batch, weight, key)
         return model.apply_gradients(grads, self.base.optimizer), metrics
@@ -211,6 +242,15 @@ def last_minibatch(batches: Batch) -> Batch:
 
     def last(leaf: Shaped[AnyArray, "u ..."]) -> Shaped[AnyArray, "..."]:
         return leaf[-1]
+
+    return jax.tree.map(last, batches)
+
+
+def last_minibatches(batches: Batch, num: int) -> Batch:
+    """[u, b, ...] -> [num, b, ...]: the last few minibatches."""
+
+    def last(leaf: Shaped[AnyArray, "u ..."]) -> Shaped[AnyArray, "num ..."]:
+        return leaf[-num:]
 
     return jax.tree.map(last, batches)
 

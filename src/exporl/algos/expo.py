@@ -117,9 +117,10 @@ class Expo:
     def propose(
         self, base_params: Params, observation: Observation, key: KeyArray
     ) -> Float[Array, "b n h a"]:
-        """a_i ~ pi_base(. | s) for i = 1 ... n."""
-        num = self.config.num_base_samples
-        return propose(self.base, base_params, observation, num, key, self.spec)
+        """a_i ~ pi_base(. | s) for i = 1 ... n, the first ones from less noise if asked for."""
+        num, least = self.config.num_base_samples, self.config.min_noise_scale
+        scales = None if least == 1 else jnp.linspace(least, 1.0, num)
+        return propose(self.base, base_params, observation, num, key, self.spec, scales)
 
     def candidates(
         self,
@@ -127,11 +128,14 @@ class Expo:
         observation: Observation,
         proposals: Float[Array, "b n h a"],
         key: KeyArray,
+        *,
+        edited: bool = True,
     ) -> Candidates:
         """The base samples a_i, and a_i + beta * e_i for the first `num_edit_samples` of them."""
         features = flat_observation(observation)
-        start = proposals[:, : self.config.num_edit_samples]
-        if self.config.num_edit_samples == 0:
+        num_edits = self.config.num_edit_samples if edited else 0
+        start = proposals[:, :num_edits]
+        if num_edits == 0:
             return Candidates(features, proposals, start)
         eps = jax.random.normal(key, start.shape)
         edits = self.edits(self.sampling_edit, edit_params, features[:, None], start, eps)
@@ -228,10 +232,12 @@ class Expo:
         eps: Float[Array, "b h a"],
         dropout_key: KeyArray | None = None,
     ) -> tuple[Float[Array, ""], Metrics]:
-        """alpha * log pi_edit(beta e | s, a) - mean of all Q(s, a + beta e), for a of the data."""
+        """alpha * log pi_edit(beta e | s, a) - Q(s, a + beta e), for a of the data: the mean of all
+        critics, or with `edit_value` their minimum."""
         features = flat_observation(batch.observation)
         edits = self.edits(self.edit, edit_params, features, batch.action, eps, dropout_key)
-        q = q_values(self.critic, critic_params, features, edits.action).mean(axis=0)
+        q_all = q_values(self.critic, critic_params, features, edits.action)
+        q = q_all.min(axis=0) if self.config.edit_value == "min" else q_all.mean(axis=0)
         loss = (self.config.entropy_scale * temperature * edits.log_prob - q).mean()
         return loss, {
             "edit/loss": loss,
@@ -276,9 +282,15 @@ class Expo:
 
     # The base policy imitates.
 
-    def update_base(self, state: StateT, batch: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
-        """One imitation step of the base policy, one Polyak step of its average."""
-        base, average, metrics = self.imitation.step(state.base, state.base_ema, batch, key)
+    def update_base(self, state: StateT, batches: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
+        """One imitation step of the base policy on the last minibatch, one Polyak step of its
+        average; with `base_updates` both on each of the last few."""
+        num = self.config.base_updates
+        if num == 1:
+            step, rows = self.imitation.step, common.last_minibatch(batches)
+        else:
+            step, rows = self.imitation.steps, common.last_minibatches(batches, num)
+        base, average, metrics = step(state.base, state.base_ema, rows, key)
         return dataclasses.replace(state, base=base, base_ema=average), metrics
 
     def pretrain(self, state: StateT, batches: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
@@ -306,8 +318,7 @@ class Expo:
             critic_key,
             at_once=self.config.hoist_sampling is True,
         )
-        last = common.last_minibatch(batches)
-        state, policy_metrics = self.update_policies(state, last, base_key, edit_key, phase)
+        state, policy_metrics = self.update_policies(state, batches, base_key, edit_key, phase)
         return state, metrics | policy_metrics
 
     def next_candidates(self, state: ExpoState, batch: Batch, key: KeyArray) -> Candidates:
@@ -320,14 +331,15 @@ class Expo:
         return self.candidates(state.edit.params, batch.next_observation, proposals, edit_key)
 
     def update_policies(
-        self, state: StateT, batch: Batch, base_key: KeyArray, edit_key: KeyArray, phase: Phase
+        self, state: StateT, batches: Batch, base_key: KeyArray, edit_key: KeyArray, phase: Phase
     ) -> tuple[StateT, Metrics]:
-        """One step of the base policy (while online), and one of the edit policy."""
+        """The base policy (while online) and the edit policy learn from the last minibatches."""
         metrics: Metrics = {}
         if phase == "online":
-            state, metrics = self.update_base(state, batch, base_key)
+            state, metrics = self.update_base(state, batches, base_key)
         if self.config.num_edit_samples:
-            state, edit_metrics = self.update_edit(state, batch, edit_key)
+            last = common.last_minibatch(batches)
+            state, edit_metrics = self.update_edit(state, last, edit_key)
             metrics = metrics | edit_metrics
         return state, metrics
 
@@ -347,15 +359,21 @@ class Expo:
         mode: Mode = "explore",
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
-        """The on-the-fly policy, while learning and at evaluation alike."""
+        """The on-the-fly policy; with mode "unedited", on base samples alone."""
         if mode == "base":
             return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
         candidate_key, member_key, choice_key = jax.random.split(key, 3)
         propose_key, edit_key = jax.random.split(candidate_key)
         if proposals is None:
             proposals = self.propose(acting["base"], observation, propose_key)
-        candidates = self.candidates(acting["edit"], observation, proposals, edit_key)
+        candidates = self.candidates(
+            acting["edit"], observation, proposals, edit_key, edited=self.edits_in(mode)
+        )
         return self.decide(acting["critic"], candidates, member_key, choice_key)
+
+    def edits_in(self, mode: Mode) -> bool:
+        """Whether edits are candidates when acting in a mode."""
+        return mode == "explore" or (mode == "evaluate" and self.config.edits_act == "always")
 
     def decide(
         self,

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from exporl.algos import presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.bounds import TargetBounds
 from exporl.algos.common import CriticTrainer, Imitation
 from exporl.algos.expo import Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, resolve
@@ -34,7 +35,9 @@ def make_expo(
         critic=critic,
         ranking_critic=critic.clone(precision=precision),
         imitation=Imitation(base, config.base_tau, config.base_data == "successes"),
-        critic_trainer=CriticTrainer.adam(critic, config.critic_learning_rate, config.tau),
+        critic_trainer=CriticTrainer.adam(
+            critic, config.critic_learning_rate, config.tau, TargetBounds.create(config, spec)
+        ),
         edit_optimizer=optax.flatten(optax.adam(edit_rate)),
         temperature_optimizer=optax.adam(config.temperature_learning_rate),
     )
@@ -60,11 +63,11 @@ def expo(
         return agent.propose(state.base.params, observation, key)
 
     functions = agent
-    needs = Needs()
+    needs = Needs(columns=agent.critic_trainer.bounds.columns, minibatches=config.base_updates)
     if config.backup == "filtered":
         functions = FilteredExpo.create(agent, precision)
     if config.backup == "cached":
-        needs = Needs(proposals=config.num_base_samples, refresh=config.cache_refresh)
+        needs = needs._replace(proposals=config.num_base_samples, refresh=config.cache_refresh)
     return compiled(functions, needs, has_base=True, propose=propose)
 
 

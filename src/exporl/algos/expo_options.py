@@ -4,13 +4,14 @@ import dataclasses
 from typing import Literal
 
 from exporl.algos.algorithm import Measurements
+from exporl.algos.bounds import BoundOptions
 from exporl.algos.options import check_members, check_options, option, sizes
 
 Backup = Literal["fresh", "filtered", "cached"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpoConfig:
+class ExpoConfig(BoundOptions):
     """EXPO. Defaults are Table 1 of the paper where it has the number, else the official code."""
 
     num_base_samples: int = 8
@@ -19,6 +20,14 @@ class ExpoConfig:
     """How many of them are also edited; 0 turns EXPO into best-of-n."""
     edit_scale: float = option(0.1, within="(0, 2]", advice="for no edits set num_edit_samples=0")
     """Largest edit per action dimension, in units of the [-1, 1] range (paper: beta)."""
+    edit_value: Literal["mean", "min"] = "mean"
+    """What edits are moved towards: the mean over all critics, or their minimum."""
+    edits_act: Literal["always", "explore"] = "always"
+    """When edits are candidates for acting: always, or only while learning. The TD target always
+    has them."""
+    min_noise_scale: float = option(1.0, within="[0, 1]")
+    """Scale of the noise that the first of the n base samples is decoded from; it rises evenly to
+    1 at the last. 1: all are samples of the base policy. 0: the first is its central action."""
     num_qs: int = 10
     """Critics in the ensemble."""
     num_min_qs: int = 2
@@ -37,6 +46,8 @@ class ExpoConfig:
     """Polyak step of the target critics, per critic update."""
     base_tau: float = option(0.001, within="(0, 1]")
     """Polyak step of the averaged base policy, per base update."""
+    base_updates: int = option(1, within="[1, inf)")
+    """Imitation steps of the base policy per update call, on the last so many minibatches."""
     initial_temperature: float = option(1.0, within="(0, inf)")
     """Entropy weight at the start (paper: alpha). Scale it with the reward."""
     edit_dropout: float = option(0.0, within="[0, 1)")
@@ -57,7 +68,8 @@ class ExpoConfig:
     backup_entropy: bool = False
     """With soft selection: bootstrap from Q - temperature * log p(choice)."""
     base_data: Literal["all", "successes"] = "all"
-    """The base keeps imitating all rows, or successful episodes only."""
+    """The base imitates all rows, or successful episodes only (a minibatch without any: its
+    demonstrations)."""
     acting_base: Literal["ema", "live"] = "ema"
     """Base parameters that act; the TD target always samples the live ones."""
     backup: Backup = "fresh"
@@ -90,6 +102,11 @@ def check(config: ExpoConfig) -> None:
     if config.backup_entropy and config.selection != "soft":
         raise ValueError(
             "backup_entropy needs selection='soft': the best candidate has log probability 0."
+        )
+    if config.min_noise_scale != 1 and config.backup == "filtered":
+        raise ValueError(
+            f"min_noise_scale={config.min_noise_scale} needs backup='fresh' or 'cached': a filter "
+            "draws noise of its own."
         )
     _check_backup(config)
     _check_effect(config, "cache_refresh", "backup", "cached")

@@ -181,8 +181,9 @@ class FilteredExpo:
         state, metrics = common.draw_and_step(
             self.draw, self.critic_step, state, batches, critic_key
         )
-        last = common.last_minibatch(batches)
-        state, policy_metrics = self.expo.update_policies(state, last, base_key, edit_key, phase)
+        state, policy_metrics = self.expo.update_policies(
+            state, batches, base_key, edit_key, phase
+        )
         return state, metrics | policy_metrics
 
     def draw(self, state: FilteredState, batch: Batch, key: KeyArray) -> Drawn:
@@ -238,5 +239,7 @@ class FilteredExpo:
         kept = self.filter.keep(
             acting["base"], acting["filter"], observation, keep_key, greedy=True
         )
-        candidates = self.expo.candidates(acting["edit"], observation, kept.action, edit_key)
+        candidates = self.expo.candidates(
+            acting["edit"], observation, kept.action, edit_key, edited=self.expo.edits_in(mode)
+        )
         return self.expo.decide(acting["critic"], candidates, member_key, choice_key)

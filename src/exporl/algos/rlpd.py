@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CriticTrainer, Model
 from exporl.algos.options import check_members, check_options, option, sizes
 from exporl.algos.presets import SIZE
@@ -40,7 +41,7 @@ from exporl.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class RlpdConfig:
+class RlpdConfig(BoundOptions):
     """RLPD. Defaults are the paper's for sparse-reward tasks."""
 
     num_qs: int = 10
@@ -97,7 +98,9 @@ class Rlpd:
             policy=TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim),
             critic=critic,
             policy_optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
-            critic_trainer=CriticTrainer.adam(critic, config.critic_learning_rate, config.tau),
+            critic_trainer=CriticTrainer.adam(
+                critic, config.critic_learning_rate, config.tau, TargetBounds.create(config, spec)
+            ),
             temperature_optimizer=optax.adam(config.temperature_learning_rate),
         )
 
@@ -246,7 +249,7 @@ class Rlpd:
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
         """A sample of the policy while learning, its mode at evaluation."""
-        if mode == "base" or proposals is not None:
+        if mode in ("base", "unedited") or proposals is not None:
             raise ValueError(
                 "rlpd has no base policy that could act, or whose samples it could choose from."
             )
@@ -282,8 +285,9 @@ def rlpd(
             "rlpd samples no base policy and ranks no candidates: precision must be float32, "
             f"got {precision}."
         )
-    phases = ALL_PHASES - {"pretrain"}
-    return compiled(Rlpd.create(config, spec), Needs(phases), has_base=False)
+    agent = Rlpd.create(config, spec)
+    needs = Needs(ALL_PHASES - {"pretrain"}, agent.critic_trainer.bounds.columns)
+    return compiled(agent, needs, has_base=False)
 
 
 _PAPER: Preset = {**presets.LEARNING, **presets.CRITICS}

@@ -1,6 +1,6 @@
 """Named columns of a replay: whatever an algorithm or the loop keeps per row beside the steps themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -42,6 +42,26 @@ def proposal_columns(num: int, spec: Spec) -> dict[str, Column]:
         PROPOSALS: Column(shape, at="next"),
         PROPOSED: Column(dtype="int64", at="next", sampled=False),
     }
+
+
+def needed_columns(
+    names: Iterable[str], num_proposals: int, spec: Spec, discount: float
+) -> dict[str, Column]:
+    """The columns that an algorithm reads, by name, with those of the base samples to keep.
+
+    Raises:
+        ValueError: nothing is known of a name, or `return_bound` where the range of values is unknown.
+    """
+    columns = proposal_columns(num_proposals, spec)
+    for name in names:
+        if name != RETURN_BOUND:
+            raise ValueError(
+                f"the replay knows no column {name!r}; known are {PROPOSALS} and {RETURN_BOUND}."
+            )
+        if spec.value_range is None:
+            raise ValueError(f"{RETURN_BOUND} needs rewards whose range is known.")
+        columns[name] = return_bound(discount, spec.value_range[0])
+    return columns
 
 
 def return_bound(discount: float, worst: float) -> Column:

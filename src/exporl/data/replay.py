@@ -311,7 +311,7 @@ class Replay:
             ValueError: an array is missing or does not fit; nothing is changed then.
         """
         arrays = self._arrays()
-        for name, array in arrays.items():
+        for name in arrays:
             if name not in state:
                 raise ValueError(f"saved replay lacks {name!r}. The checkpoint was written by something else.")
         surplus = sorted(set(state) - set(arrays))

@@ -79,6 +79,7 @@ def custom_task(
         adapt=functools.partial(_adapt, observation, (low, high) if recorded_actions == "env" else None, own),
         observation_note="as the environment has it",
         reward_note="the environment's own" if own else "0/1 success",
+        reward_range=None if own else (0.0, 1.0),
         control_hz=control_hz,
     )
 

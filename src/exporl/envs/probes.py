@@ -97,6 +97,7 @@ def make(name: str, reward: Reward) -> Task:
         source="two-mode script",
         observation_note="step, first action" if name in TWO_STEPS else "zeros",
         reward_note="its own, see exporl.envs.probes",
+        reward_range=None,
     )
 
 

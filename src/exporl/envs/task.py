@@ -45,6 +45,8 @@ class Task:
     """What the observation consists of, in a few words."""
     reward_note: str = "0/1 success"
     """What the environment pays, before `reward`."""
+    reward_range: tuple[float, float] | None = (0.0, 1.0)
+    """Least and most that the environment pays for a step, before `reward`; None: unknown."""
     control_hz: float | None = None
     """Actions per second of simulated or real time."""
 
@@ -61,6 +63,19 @@ class Family:
     """The extra of this distribution that installs it."""
     summary: str
     """Observation, action, horizon, reward and data in one line."""
+
+
+def value_range(task: Task, discount: float) -> tuple[float, float] | None:
+    """Least and greatest discounted return in the learning reward; None where the rewards' range is unknown.
+
+    With rewards from l to h, any number of them until an episode ends: min(l, l / (1 - discount)) and
+    max(h, h / (1 - discount)); a discount of 1 leaves values without bounds.
+    """
+    if task.reward_range is None or discount >= 1:
+        return None
+    paid = sorted(task.reward(end) for end in task.reward_range)
+    low, high = (reward / (1 - discount) for reward in paid)
+    return min(paid[0], low), max(paid[1], high)
 
 
 def sparse_reward(kind: Reward, default: Reward = "-1/0") -> Callable[[float], float]:

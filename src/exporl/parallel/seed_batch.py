@@ -13,7 +13,7 @@ import numpy as np
 from exporl.algos import Algorithm
 from exporl.types import Mode
 
-ACTING: tuple[Mode, ...] = ("explore", "evaluate", "base")
+ACTING: tuple[Mode, ...] = ("explore", "evaluate", "base", "unedited")
 ORDER = (*ACTING, "pretrain", "critic_pretrain", "online")
 """Who is served first when runs ask for different things: those that are behind catch up."""
 

@@ -159,9 +159,16 @@ def propose(
     num: int,
     key: KeyArray,
     spec: Spec,
+    noise_scales: Float[Array, " {num}"] | None = None,
 ) -> Float[Array, "b {num} h a"]:
-    """`num` actions of the base policy for every observation [b, ...]."""
+    """`num` actions of the base policy for every observation [b, ...].
+
+    With `noise_scales`, each is decoded from noise of that scale: below 1 it is less spread out
+    than the base policy is.
+    """
     batch = next(iter(observation.values())).shape[0]
     noise = jax.random.normal(key, (batch, num, *base.noise_shape))
+    if noise_scales is not None:
+        noise = noise * noise_scales.reshape(1, num, *(1,) * len(base.noise_shape))
     actions = base.decode(params, per_candidate(observation), noise)
     return actions.reshape(batch, num, spec.chunk_length, spec.action_dim)

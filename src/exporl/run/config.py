@@ -65,6 +65,9 @@ class TrainConfig:
     the bit."""
     discount: float = 0.99
     """Per environment step (gamma)."""
+    guard: Literal["off", "success", "return"] = "off"
+    """Choose between the base policy alone and the policy around it by how their last episodes went, measured by success
+    or by return: who acts in the next training episode, and who is deployed."""
     prefetch: bool = True
     """Draw the next update's rows while the device is busy with this one: they cannot include the step in between.
     False draws them afterwards, as the release does."""
@@ -76,6 +79,8 @@ class EvalConfig:
 
     every: int = 5_000
     """Environment steps between evaluations; there is one before the first step and one after the last."""
+    at: tuple[int, ...] = ()
+    """Environment steps at which to evaluate, instead of `every`; beside the first and the last."""
     episodes: int = 50
     """Episodes per evaluation, the same starts every time."""
     num_envs: int = 10
@@ -84,6 +89,8 @@ class EvalConfig:
     """Fixes the starts; shared by all runs, so that results pair up."""
     base: bool = True
     """Also evaluate the base policy alone on the same starts."""
+    unedited: bool = False
+    """Also evaluate the policy without edits, the best of its base samples, on the same starts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,8 +267,11 @@ def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
                 continue
     elif origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_parse(args[0], item, where, generics) for item in value)
-    elif (origin is Literal and value in args) or (isinstance(kind, typing.NewType) and isinstance(value, str) and is_outside(value)):
+    elif origin is Literal and value in args:
         return value
+    elif isinstance(kind, typing.NewType):
+        if isinstance(value, str) and is_outside(value):
+            return value
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     elif kind in (int, bool, str, type(None)) and type(value) is kind:

@@ -5,12 +5,14 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from exporl.acting.guard import Guard, Outcome
 from exporl.acting.rollout import Rollout
 from exporl.algos import Algorithm
 from exporl.data.episodes import fingerprint
@@ -67,6 +69,7 @@ class Trainer(Session):
             [self.make_env() for _ in range(config.num_envs)], self.algorithm.act,
             reward=self.task.reward, chunk_length=config.chunk_length, action_dim=self.spec.action_dim,
             execute_length=config.actions_played, seed=config.seed,
+            guard=None if config.train.guard == "off" else Guard(config.train.guard),
         )  # fmt: skip
         self.offline_steps = self.critic_steps = 0
         self.last_eval = -1
@@ -80,7 +83,10 @@ class Trainer(Session):
 
     def _compile_ahead(self, algorithm: Algorithm) -> Algorithm:
         train = self.config.train
-        return compile_ahead(algorithm, self.network_spec, programs(train), train.batch_size)
+        columns = self.columns(algorithm)
+        return compile_ahead(
+            algorithm, self.network_spec, programs(train), train.batch_size, columns
+        )
 
     def run(self) -> None:
         """All phases. Stops at the next step boundary after SIGINT or SIGTERM, with a checkpoint.
@@ -212,9 +218,11 @@ class Trainer(Session):
         fields: dict[str, Any] = {"phase": "online", "env_steps": rollout.env_steps, "updates": self.learner.updates}
         fields |= {"rollout/episodes": len(rollout.outcomes), "mode": acting_mode(self.config.train, rollout.env_steps - 1)}
         if recent:
-            fields["rollout/success_rate"] = float(np.mean([success for _, success, _, _ in recent]))
-            fields["rollout/length_mean"] = float(np.mean([length for _, _, length, _ in recent]))
-            fields["rollout/return_mean"] = float(np.mean([paid for _, _, _, paid in recent]))
+            fields["rollout/success_rate"] = float(np.mean([each.success for each in recent]))
+            fields["rollout/length_mean"] = float(np.mean([each.length for each in recent]))
+            fields["rollout/return_mean"] = float(np.mean([each.total_reward for each in recent]))
+        if rollout.guard is not None:
+            fields |= self._guard_fields(recent)
         speed = self.metrics.speed(rollout.env_steps)
         if self._background is not None:
             fields["rollout/staleness_updates"] = self._background.staleness()
@@ -224,18 +232,53 @@ class Trainer(Session):
         success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%" if recent else "no episode ended yet"
         self.progress.advance(0, f"{speed:.0f} env steps/s, {success}")
 
-    def _evaluate_if_due(self) -> None:
+    def _guard_fields(self, recent: Sequence[Outcome]) -> dict[str, Any]:
+        """What the guard thinks of both policies, and whom it chose."""
+        assert self.rollout.guard is not None
+        found = self.rollout.guard.estimates(self.rollout.outcomes)
+        fields: dict[str, Any] = {f"guard/{arm}": value for arm, value in found.items()}
+        if recent:
+            fields["guard/base_episodes"] = float(np.mean([each.arm == "base" for each in recent]))
+        return fields | {"deployed": self.rollout.deployed}
+
+    def _evaluation_due(self) -> bool:
         steps, options = self.rollout.env_steps, self.config.eval
-        final = steps >= self.config.train.online_steps and self.last_eval != steps
-        if not (self.last_eval < 0 or steps // options.every > self.last_eval // options.every or final):
+        if self.last_eval < 0 or (
+            steps >= self.config.train.online_steps and self.last_eval != steps
+        ):
+            return True
+        if options.at:
+            return any(self.last_eval < at <= steps for at in options.at)
+        return _crossed(self.last_eval, steps, options.every)
+
+    def _evaluations(self) -> dict[str, Any]:
+        """Results by name: "policy" is what is deployed; with a guard "unguarded" is the policy in any case."""
+        options, results = self.config.eval, {}
+        self.deployed = self.rollout.deployed
+        if self.algorithm.has_base and (options.base or self.deployed == "base"):
+            results["base"] = self.evaluate(mode="base").to_json()
+        if self.deployed == "explore" or self.rollout.guard is not None:
+            policy = self.evaluate(mode="evaluate").to_json()
+            results |= {"policy": policy}
+            if self.rollout.guard is not None:
+                results["unguarded"] = policy
+        if self.deployed == "base":
+            results["policy"] = results["base"]
+        if options.unedited and self.algorithm.has_base:
+            results["unedited"] = self.evaluate(mode="unedited").to_json()
+        return results
+
+    def _evaluate_if_due(self) -> None:
+        if not self._evaluation_due():
             return
+        steps, options = self.rollout.env_steps, self.config.eval
         self._settle()
         self._seconds()
         began = time.perf_counter()
         record: dict[str, Any] = {"env_steps": steps, "updates": self.learner.updates}
-        record["policy"] = self.evaluate().to_json()
-        if options.base and self.algorithm.has_base:
-            record["base"] = self.evaluate(base=True).to_json()
+        if self.rollout.guard is not None:
+            record["deployed"] = self.rollout.deployed
+        record |= self._evaluations()
         took = time.perf_counter() - began
         self._started += took
         record |= {"time/train_s": self._seconds(), "time/eval_s": took, "phase": "online"}
@@ -267,7 +310,8 @@ class Trainer(Session):
         record = {
             "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
             "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
-            "first_update_s": self.first_update_s, "rollout": rollout, "data": self.data, "metrics": self.metrics.pending(),
+            "first_update_s": self.first_update_s, "rollout": rollout,
+            "deployed": self.rollout.deployed, "data": self.data, "metrics": self.metrics.pending(),
             "files": {name: _size(self.run_dir / name) for name in (METRICS, EVAL)},
         }  # fmt: skip
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}

@@ -47,6 +47,16 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
     for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
         if getattr(train, option) and phase not in algorithm.needs.phases:
             raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
+    minibatches = train.utd_ratio * train.update_every
+    if minibatches < algorithm.needs.minibatches:
+        raise ValueError(
+            f"{name} learns from {algorithm.needs.minibatches} minibatches per update call "
+            f"(base_updates), and train.utd_ratio x train.update_every gives {minibatches}."
+        )
+    if train.guard != "off" and not algorithm.has_base:
+        raise ValueError(
+            f"{name} has no base policy to choose instead: train.guard={train.guard!r} has no effect; set it to 'off'."
+        )
     if train.critic_warmup_steps and not algorithm.has_base:
         raise ValueError(
             f"{name} has no base policy that could act during train.critic_warmup_steps="

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from exporl.acting.evaluate import EvalResult, evaluate
+from exporl.acting.guard import Arm
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
-from exporl.data.columns import proposal_columns
+from exporl.data.columns import Column, needed_columns
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
 from exporl.envs.registry import make_task
-from exporl.envs.task import Task, state_spec
+from exporl.envs.task import Task, state_spec, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.files import checkpoint
 from exporl.files.atomic import write_text
@@ -25,7 +26,7 @@ from exporl.run.directory import load_config
 from exporl.run.learner import Learner
 from exporl.run.progress import Progress, Silent
 from exporl.speed.tuning import hoisting_pays
-from exporl.types import Spec
+from exporl.types import Mode, Spec
 
 Share = Callable[[Algorithm], Algorithm] | None
 """What a session does to its algorithm's record before using it."""
@@ -42,7 +43,8 @@ class Session:
         self.task: Task = task or make_task(config.task, config.reward)
         self.episodes = self._prior_episodes()
         self.normalizer = self._statistics()
-        self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
+        shapes, values = self.task.spec, value_range(self.task, config.train.discount)
+        self.spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
         self.network_spec = state_spec(self.spec)
         base = make_base(config.base, self.network_spec, config.precision)
         algorithm = make_algorithm(config.algorithm, self._algo_options(), self.network_spec, base, config.precision)
@@ -50,6 +52,7 @@ class Session:
         self.algorithm: Algorithm = _reading(algorithm, self.spec, self.network_spec)
         self.learner = Learner(self.algorithm, config.seed)
         self._eval_envs: list[Any] = []
+        self.deployed: Arm = "explore"
 
     def _algo_options(self) -> Any:
         """The algorithm's options, with what is decided by measurement decided: once per run."""
@@ -104,6 +107,12 @@ class Session:
         write_text(stored, json.dumps(normalizer.to_json()))
         return normalizer
 
+    def columns(self, algorithm: Algorithm) -> dict[str, Column]:
+        """What the replays keep beside the steps, because the algorithm reads it."""
+        needs = algorithm.needs
+        discount = self.config.train.discount
+        return needed_columns(needs.columns, needs.proposals, self.spec, discount)
+
     def replays(self) -> tuple[Replay | None, Replay]:
         """The demonstrations, normalised and in the learning reward (None without any), and an empty online replay.
 
@@ -116,7 +125,7 @@ class Session:
         timeouts, h = data.bootstrap_timeouts, self.spec.chunk_length
         rows = min(data.capacity, 2 * max(self.config.train.online_steps, 1) + h + 2)
         prior_rows = rows_needed(self.spec, map(len, self.episodes)) if self.episodes else 0
-        columns = proposal_columns(self.algorithm.needs.proposals, self.spec)
+        columns = self.columns(self.algorithm)
         plan = ReplayPlan(row_bytes(self.spec, columns), prior_rows, rows, streams)
         self.progress.say(str(plan))
         plan.check(available_bytes())
@@ -131,16 +140,32 @@ class Session:
         env = self.task.make_env()
         return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
 
-    def evaluate(self, *, base: bool = False, episodes: int | None = None, seed: int | None = None) -> EvalResult:
-        """Evaluates the policy, or the base policy alone, on the evaluation environments."""
+    def evaluate(
+        self,
+        *,
+        base: bool = False,
+        mode: Mode | None = None,
+        episodes: int | None = None,
+        seed: int | None = None,
+    ) -> EvalResult:
+        """Evaluates on the evaluation environments.
+
+        Args:
+            base: the base policy alone.
+            mode: another way of acting; by default that of the deployed policy.
+            episodes: how many; by default `eval.episodes`.
+            seed: of the starts; by default `eval.seed`.
+        """
         options = self.config.eval
+        if mode is None:
+            mode = "base" if base or self.deployed == "base" else "evaluate"
         if not self._eval_envs:
             self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
-        if base and not self.algorithm.has_base:
+        if mode in ("base", "unedited") and not self.algorithm.has_base:
             raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
         return evaluate(
             self._eval_envs, self.algorithm.act, self.learner.acting(), self.task.reward,
-            mode="base" if base else "evaluate", episodes=episodes or options.episodes,
+            mode=mode, episodes=episodes or options.episodes,
             seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
         )  # fmt: skip
 
@@ -179,4 +204,5 @@ def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | No
         raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")
     parts, record, _ = found
     session.learner.load(parts["learner"], record["updates"])
+    session.deployed = record.get("deployed", "explore")
     return session

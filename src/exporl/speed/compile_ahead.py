@@ -1,7 +1,7 @@
 """Compiling the updates of a run in the background, while data, environments and networks are made ready."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -9,13 +9,16 @@ import jax
 import numpy as np
 
 from exporl.algos import Algorithm
-from exporl.types import PROPOSALS, Batch, Phase, Spec
+from exporl.data.columns import Column
+from exporl.types import Batch, Phase, Spec
 
 Program = tuple[Phase, int]
 """The update of a phase, and its minibatches per call."""
 
 
-def empty_batches(spec: Spec, num_minibatches: int, batch_size: int, num_proposals: int) -> Batch:
+def empty_batches(
+    spec: Spec, num_minibatches: int, batch_size: int, columns: Mapping[str, Column]
+) -> Batch:
     """Zeros in the shapes and types of what `Mixture.sample` returns; they take no memory."""
     chunk = (spec.chunk_length, spec.action_dim)
 
@@ -23,14 +26,22 @@ def empty_batches(spec: Spec, num_minibatches: int, batch_size: int, num_proposa
         return np.broadcast_to(np.zeros((), dtype), (num_minibatches, batch_size, *shape))
 
     observation = {name: zeros(*shape, dtype=dtype) for name, shape, dtype in spec.observation}
-    extra = {PROPOSALS: zeros(num_proposals, *chunk)} if num_proposals else {}
+    extra = {
+        name: zeros(*column.shape, dtype=column.dtype)
+        for name, column in columns.items()
+        if column.sampled
+    }
     return Batch(
         observation, zeros(*chunk), zeros(), zeros(), observation, zeros(spec.chunk_length), zeros(), zeros(), extra
     )
 
 
 def compile_ahead(
-    algorithm: Algorithm, spec: Spec, programs: Sequence[Program], batch_size: int
+    algorithm: Algorithm,
+    spec: Spec,
+    programs: Sequence[Program],
+    batch_size: int,
+    columns: Mapping[str, Column],
 ) -> Algorithm:
     """The same algorithm; the programs of its updates are being compiled from now on, in a thread.
 
@@ -42,7 +53,7 @@ def compile_ahead(
     def build(phase: Phase, num: int) -> None:
         if threading.main_thread().is_alive():
             state = jax.eval_shape(algorithm.init, key)
-            batches = empty_batches(spec, num, batch_size, algorithm.needs.proposals)
+            batches = empty_batches(spec, num, batch_size, columns)
             algorithm.update.lower(state, batches, key, phase=phase).compile()
 
     executor = ThreadPoolExecutor(1, "compile")

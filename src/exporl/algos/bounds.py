@@ -1,0 +1,104 @@
+"""What is known about values before anything is learnt, for critics that are still young.
+
+Rewards per step and the discount bound every value. Three options use it; the paper and the release
+have none of them, and all are off by default:
+- a pessimistic start: critics begin at the least value there can be, instead of at 0, which for
+  the reward -1 per step is the best one. An action never tried then looks bad, not good;
+- targets are clipped to the range of values;
+- no target lies below the return that a successful episode really had from that step on
+  (compare the lower bounds of arXiv 1606.01868 and self-imitation, arXiv 1806.05635). In a
+  stochastic task this favours lucky episodes.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from exporl.types import Batch, Metrics, Params, Spec
+
+RETURN_BOUND = "return_bound"
+"""The replay column with the return of a step's episode, if that succeeded, else -infinity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundOptions:
+    """How critics use what is known about values. All off: the paper's critics."""
+
+    pessimistic_start: bool = False
+    """Critics begin at the least value that the rewards allow, instead of around 0."""
+    clip_targets: bool = False
+    """Clip TD targets to the values that the rewards and the discount allow."""
+    return_bound: bool = False
+    """No TD target below the return that a successful episode really had from that step on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetBounds:
+    """The options of one algorithm on one task, with the range of its values."""
+
+    low: float = 0.0
+    high: float = 0.0
+    pessimistic_start: bool = False
+    clip: bool = False
+    returns: bool = False
+
+    @classmethod
+    def create(cls, config: BoundOptions, spec: Spec) -> "TargetBounds":
+        """What the options ask for.
+
+        Raises:
+            ValueError: an option needs the range of values, and the task's rewards do not say it.
+        """
+        asked = [
+            name
+            for name in ("pessimistic_start", "clip_targets", "return_bound")
+            if getattr(config, name)
+        ]
+        if not asked:
+            return cls()
+        if spec.value_range is None:
+            raise ValueError(
+                f"{asked[0]} needs to know between which values rewards lie, and the environment's "
+                f"own reward does not say it: set {asked[0]}=False, or learn from the reward -1/0 "
+                "or 0/1."
+            )
+        low, high = spec.value_range
+        return cls(low, high, config.pessimistic_start, config.clip_targets, config.return_bound)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Replay columns that are read."""
+        return (RETURN_BOUND,) if self.returns else ()
+
+    def start(self, critic_params: Params) -> Params:
+        """Critics at their start: with the bias of the output at the least value, if asked for."""
+        if not self.pessimistic_start:
+            return critic_params
+
+        def shifted(path: tuple[object, ...], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
+            is_output_bias = jax.tree_util.keystr(path).endswith("['ensemble']['Dense_0']['bias']")
+            return leaf + self.low if is_output_bias else leaf
+
+        return jax.tree_util.tree_map_with_path(shifted, critic_params)
+
+    def apply(
+        self, target: Float[Array, " b"], batch: Batch
+    ) -> tuple[Float[Array, " b"], Metrics]:
+        """TD targets within what is known, and how often that changed them."""
+        metrics: Metrics = {}
+        if self.returns:
+            bound = batch.extra.get(RETURN_BOUND)
+            if bound is None:
+                raise ValueError(
+                    "return_bound reads Batch.extra['return_bound'], which these rows do not have: "
+                    "give the replay that column (exporl.data.columns.needed_columns)."
+                )
+            metrics["critic/below_return"] = (target < bound).mean(dtype=jnp.float32)
+            target = jnp.maximum(target, bound)
+        if self.clip:
+            outside = (target < self.low) | (target > self.high)
+            metrics["critic/out_of_range"] = outside.mean(dtype=jnp.float32)
+            target = jnp.clip(target, self.low, self.high)
+        return target, metrics
