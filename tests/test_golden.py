@@ -286,5 +286,5 @@ def test_bfloat16_leaves_training_alone(golden):
         [jax.value_and_grad(a.parts["edit_loss"], has_aux=True)(
             params["edit"], params["critic"], golden.temperature, golden.batch, eps)
          for a in (golden.algorithm, golden.coarse)],
-    ]:  # fmt: skip
+    ]:
         jax.tree.map(np.testing.assert_array_equal, one, other)

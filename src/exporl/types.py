@@ -32,7 +32,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     AnyArray = jax.Array | np.ndarray
-else:  # JAX also describes the arguments of a compiled program as records, with placeholders for arrays
+else:  # JAX also describes arguments of a compiled program as records of placeholders
     AnyArray = jax.Array | np.ndarray | jax.stages.ArgInfo
 """Records cross from host to device, so their leaves may be either."""
 Params = PyTree

@@ -1,6 +1,7 @@
 """Metrics: kept on the device until an interval ends, then written as one JSON line."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ from exporl.types import PARTIAL, Metrics
 def _joined(metrics: Metrics) -> jax.Array:
     """One vector, in the order of the sorted names: it reaches the host in one piece."""
     return jnp.stack([metrics[name].astype(jnp.float32) for name in sorted(metrics)])
+
+
+def recent_episodes(outcomes: Sequence[tuple[int, bool, int, float]]) -> dict[str, Any]:
+    """How many training episodes have ended, and the means of the last 20: see `Rollout.outcomes`."""
+    fields: dict[str, Any] = {"rollout/episodes": len(outcomes)}
+    if recent := outcomes[-20:]:
+        _, success, length, paid = zip(*recent, strict=True)
+        fields["rollout/success_rate"] = float(np.mean(success))
+        fields["rollout/length_mean"] = float(np.mean(length))
+        fields["rollout/return_mean"] = float(np.mean(paid))
+    return fields
 
 
 class MetricsWriter:
