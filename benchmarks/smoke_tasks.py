@@ -1,8 +1,8 @@
 """Every domain end to end: its promises, its experts, and EXPO on ten demonstrations.
 
-    .venv/bin/python benchmarks/smoke_tasks.py                     # everything that is installed
+    .venv/bin/python benchmarks/smoke_tasks.py               # everything that is installed
     .venv/bin/python benchmarks/smoke_tasks.py --tasks adroit/pen pusht/state-90
-    .venv/bin/python benchmarks/smoke_tasks.py --collect           # measure nothing new; print the table again
+    .venv/bin/python benchmarks/smoke_tasks.py --collect     # only print the table again
 
 For each task: `check`; with an expert, demonstrations without noise and with it (success, steps per second); ten
 demonstrations, from ../shared/data where that has a file for the task, else collected; 200 environment steps of EXPO

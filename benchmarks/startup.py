@@ -29,7 +29,8 @@ from exporl.run.loop import Trainer
 from exporl.speed.tuning import keep_compiled_programs
 data, folder, preset, what = sys.argv[1:]
 keep_compiled_programs()
-options = {"data.path": data, "train.offline_steps": 100 if what == "imitation" else 0, "train.random_steps": 0,
+steps = 100 if what == "imitation" else 0
+options = {"data.path": data, "train.offline_steps": steps, "train.random_steps": 0,
            "train.update_after": 0, "train.prefetch": False}
 config = override(preset_config("expo", preset, "metaworld/peg-insert-side-v3"), options)
 trainer = Trainer(config, Path(folder), Silent(), False)
@@ -37,9 +38,11 @@ trainer.first_update_s = 0.0  # do not wait for the first update where the loop 
 if what == "imitation":
     metrics = trainer._update(Mixture([(trainer.prior, 1.0)]), 100, "pretrain")
 else:
-    for stream, step in (x for _ in range(8) for x in trainer.rollout.step(trainer.learner.acting(), "base")):
-        trainer.online_replay.add(step, stream)
-    metrics = trainer._update(trainer.mixture, config.train.utd_ratio * config.train.update_every, "online")
+    for _ in range(8):
+        for stream, step in trainer.rollout.step(trainer.learner.acting(), "base"):
+            trainer.online_replay.add(step, stream)
+    minibatches = config.train.utd_ratio * config.train.update_every
+    metrics = trainer._update(trainer.mixture, minibatches, "online")
 begun = time.time()
 jax.block_until_ready(metrics)
 print(begun, time.time())

@@ -1,7 +1,7 @@
 """Writes the tables of docs/performance.md from the results: what stands between two markers is replaced.
 
-.venv/bin/python benchmarks/tables.py            # rewrites the page
-.venv/bin/python benchmarks/tables.py --check    # ends with status 1 where the page is behind the results
+.venv/bin/python benchmarks/tables.py          # rewrites the page
+.venv/bin/python benchmarks/tables.py --check  # status 1 where the page is behind the results
 """
 
 import json
@@ -84,7 +84,7 @@ def parallel() -> str:
 def curves() -> str:
     """Learning curves of the modes."""
     heads = ("task", "mode", "success at 0, 1,000, ... 5,000 steps", "final [95%]",
-             "against exact float32, same starts [95%]", "80% reached at", "training, s")  # fmt: skip
+             "against exact float32, same starts [95%]", "80% reached at", "training, s")
 
     def row(r: dict[str, Any]) -> Sequence[str]:
         curve = " ".join(f"{statistics.mean(at):.2f}".lstrip("0") for at in zip(*r["success"], strict=True))

@@ -1,6 +1,6 @@
 """Update speed, compile time, memory, acting latency and a whole training loop, for exact and accelerated modes.
 
-    .venv/bin/python benchmarks/throughput.py                      # everything, about 40 minutes on two cores
+    .venv/bin/python benchmarks/throughput.py  # everything, about 40 minutes
     .venv/bin/python benchmarks/throughput.py --presets paper --repeats 5
     .venv/bin/python benchmarks/throughput.py --presets tiny --parts update
 
@@ -178,7 +178,7 @@ def measure_acting(repeats: int) -> list[dict[str, Any]]:
     """Latency of one acting call, from a NumPy observation to a NumPy action; run pinned to one core."""
     rows = []
     for preset, kind, mode in [("paper", "diffusion", "float32"), ("paper", "flow", "float32"),
-                               ("paper", "flow", "bfloat16"), ("tiny", "flow", "float32")]:  # fmt: skip
+                               ("paper", "flow", "bfloat16"), ("tiny", "flow", "float32")]:
         config, spec = configuration(preset, kind, mode), SPECS[preset]
         base = make_base(config.base, spec, config.precision)
         algorithm = make_algorithm(config.algorithm, config.algo, spec, base, config.precision)

@@ -13,7 +13,9 @@ import exporl
 
 
 def task():
-    make_env = lambda: gymnasium.make("MountainCarContinuous-v0", max_episode_steps=200)  # noqa: E731
+    def make_env():
+        return gymnasium.make("MountainCarContinuous-v0", max_episode_steps=200)
+
     return exporl.custom_task(make_env, success=lambda reward, terminated, info: terminated)
 
 

@@ -194,7 +194,7 @@ def test_a_broken_promise_is_named(env, name, text):
         ({"collect": lambda n, noise, seed: 1 / 0}, "demonstrations", "raised ZeroDivisionError"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
-)  # fmt: skip
+)
 def test_a_broken_record_is_named(changes, name, text):
     status, detail = statuses(walk_task(**changes))[name]
     assert status == "fail"

@@ -229,7 +229,8 @@ from exporl.files import atomic, checkpoint
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 while True:
     step += 1
-    parts = {name: {"x": np.full(20_000, step), "y": np.array(step)} for name in ("learner", "replay")}
+    arrays = {"x": np.full(20_000, step), "y": np.array(step)}
+    parts = {"learner": arrays, "replay": arrays}
     checkpoint.save(folder, step, parts, {"step": step}, 2)
     print(step, flush=True)
 """

@@ -35,7 +35,7 @@ def test_every_logged_metric_has_its_formula_in_the_page():
     page = (ROOT / "docs" / "algorithms" / "expo.md").read_text()
     files = [
         ROOT / "src/exporl" / name
-        for name in ("algos/expo.py", "algos/common.py", "algos/backup.py", "policies/flow.py", "run/loop.py")
+        for name in ("algos/expo.py", "algos/common.py", "algos/backup.py", "policies/flow.py", "run/loop.py", "run/metrics.py")
     ]
     names = {
         n

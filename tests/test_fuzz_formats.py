@@ -46,7 +46,7 @@ def write_d4rl(path: Path) -> None:
         for name, array in {
             "observations": rng.normal(size=(9, 3)), "actions": rng.uniform(-1, 1, (9, 2)), "rewards": np.ones(9),
             "terminals": np.arange(9) == 3, "timeouts": np.arange(9) == 8, "infos/qpos": rng.normal(size=(9, 4)),
-        }.items():  # fmt: skip
+        }.items():
             root.create_dataset(name, data=array, compression="gzip")
 
 

@@ -109,7 +109,8 @@ def test_killed_run_goes_on_exactly(tmp_path):
                 self.steps += steps
                 if self.steps >= 20 + 17:
                     os.kill(os.getpid(), signal.SIGKILL)
-        train(load_config(Path({str(tmp_path / "straight")!r})), Path({str(tmp_path / "killed")!r}), Kill())
+        straight, killed = {str(tmp_path / "straight")!r}, {str(tmp_path / "killed")!r}
+        train(load_config(Path(straight)), Path(killed), Kill())
     """
     same_programs = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in conftest: else rounding differs
     command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -15,13 +15,14 @@ from exporl.suggest import closest
 
 HELP = """exporl data: files of recorded episodes, in any format the library knows
 
-  exporl data inspect PATH           what is in it: lengths, returns, success, actions, observations, duplicates
-  exporl data validate PATH          every fault in it, not just the first; exit status 2 if there is one
+  exporl data inspect PATH           what is in it: lengths, returns, success, actions, duplicates
+  exporl data validate PATH          every fault, not just the first; exit status 2 if there is one
   exporl data convert SRC DST        write it in another format, episode by episode
   exporl data collect TASK --output FILE    record a task's scripted expert
-  exporl data download NAME          fetch a published dataset, checked and resumable (nothing else ever downloads)
+  exporl data download NAME          fetch a published dataset (nothing else ever downloads)
 
-`exporl data COMMAND --help` shows options and examples. PATH may be a file or a folder; its format is recognised.
+`exporl data COMMAND --help` shows options and examples. PATH may be a file or a folder; its format
+is recognised.
 """
 PLACES = 2
 
@@ -93,8 +94,7 @@ def validate_command(args: list[str]) -> int:
     return FAILED
 
 
-def convert_command(args: list[str]) -> int:
-    """`exporl data convert SRC DST`."""
+def _convert_options(args: list[str]) -> argparse.Namespace:
     parser = make_parser(
         "convert",
         "Write episodes in another format, one at a time. DST is written beside its place and then moved there: an\n"
@@ -112,7 +112,12 @@ def convert_command(args: list[str]) -> int:
                      help="map [LOW, HIGH] to [-1, 1]; without numbers the range found per dimension (reads twice)")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
     add_reading(parser)
-    options = parser.parse_args(args)
+    return parser.parse_args(args)
+
+
+def convert_command(args: list[str]) -> int:
+    """`exporl data convert SRC DST`."""
+    options = _convert_options(args)
     from exporl.data import convert
 
     to = convert.find_writer(options.target, options.to)

@@ -10,16 +10,16 @@ from exporl.suggest import closest
 
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
 
-  exporl demo                      imitation, then EXPO and RLPD on a robot task, and a report: start here
-  exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train expo --help` lists every option
-  exporl train ALGO ... --seeds 8  many seeds: one process per core, or one program on an accelerator
+  exporl demo                      start here: imitation, then EXPO and RLPD on a robot task
+  exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train expo --help`: all options
+  exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
   exporl report RUN [RUN ...]      one HTML page about one or more runs
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
-  exporl check TASK                whether a task, or your own environment, keeps every promise, and how to mend it
+  exporl check TASK                whether a task, or yours, keeps its promises; how to mend it
   exporl presets [ALGO [PRESET]]   named option sets, every number with its source
-  exporl data COMMAND              inspect, validate, convert, collect and download files of episodes
+  exporl data COMMAND              inspect, validate, convert, collect, download episodes
 """
 COMMANDS = {
     "demo": "exporl.cli.demo:demo_command",

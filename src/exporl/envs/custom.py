@@ -57,15 +57,7 @@ def custom_task(
     Raises:
         ValueError: the environment cannot be made into a task; says what to change.
     """
-    env = make_env()
-    try:
-        if not isinstance(env, gymnasium.Env):
-            raise ValueError(f"{name}: make_env() returned {type(env).__name__}, not a gymnasium.Env.")
-        observation, low, high = _entries(env, name), *_bounds(env, name)
-        limit = _time_limit(env, name, max_episode_steps)
-    finally:
-        if isinstance(env, gymnasium.Env):
-            env.close()
+    observation, low, high, limit = _shapes(make_env(), name, max_episode_steps)
     own = callable(reward) or reward == "env"
     return Task(
         name=name,
@@ -82,6 +74,16 @@ def custom_task(
         reward_range=None if own else (0.0, 1.0),
         control_hz=control_hz,
     )
+
+
+def _shapes(env: Any, name: str, max_episode_steps: int | None) -> Any:
+    """Observation entries, bounds of actions and time limit of an environment, which is closed."""
+    if not isinstance(env, gymnasium.Env):
+        raise ValueError(f"{name}: make_env() returned {type(env).__name__}, not a gymnasium.Env.")
+    try:
+        return _entries(env, name), *_bounds(env, name), _time_limit(env, name, max_episode_steps)
+    finally:
+        env.close()
 
 
 def _time_limit(env: gymnasium.Env, name: str, chosen: int | None) -> int:

@@ -64,7 +64,11 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
         rng = np.random.default_rng(self.np_random.integers(2**31) if seed is None else seed)
         # OGBench draws the start from NumPy's global generator and a few warm-up actions from its action space.
         spread = 0.0 if self._d4rl else 1.0
-        self._env.add_noise = lambda xy: np.asarray(xy) + spread * rng.uniform(-1.0, 1.0, 2)
+
+        def add_noise(place: Any) -> np.ndarray:
+            return np.asarray(place) + spread * rng.uniform(-1.0, 1.0, 2)
+
+        self._env.add_noise = add_noise
         self._env.action_space.seed(int(rng.integers(2**31)))
         state, _ = self._env.reset(seed=int(rng.integers(2**31)))
         if self._d4rl:

@@ -34,3 +34,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text().split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 if it does not exist."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def cut_back(path: Path, size: int) -> None:
+    """Cuts off whatever was appended to a file since it had this size in bytes."""
+    if size_of(path) > size:
+        os.truncate(path, size)

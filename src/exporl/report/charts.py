@@ -9,9 +9,11 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--fg:#e5e7eb;--bg:#111418;--muted:#9ca3af;--line:#2b3138}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1080px;
 margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}.muted{color:var(--muted)}
+h1{font-size:1.5rem;margin-bottom:.2rem}
+h2{font-size:1.1rem;margin-top:2rem}.muted{color:var(--muted)}
 svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--muted)}.grid{stroke:var(--line)}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}td,th{text-align:left;padding:.35rem .6rem;
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+td,th{text-align:left;padding:.35rem .6rem;
 border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--muted)}
 .legend span{margin-right:1.2rem;font-size:13px;white-space:nowrap;display:inline-block}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}

@@ -207,7 +207,8 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
         body.append(f"<details><summary>Configuration of {html.escape(run.name)}</summary><pre>{text}</pre></details>")
     page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-        f"<title>{html.escape(tasks)}</title><style>{STYLE}</style><body>{''.join(body)}</body></html>"
+        f"<title>{html.escape(tasks)}</title><style>{STYLE}</style>"
+        f"<body>{''.join(body)}</body></html>"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)

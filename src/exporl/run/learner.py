@@ -14,6 +14,12 @@ from exporl.types import Batch, Metrics, Observation, Params, Phase
 _COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+@jax.jit
+def to_device(batch: Batch) -> Batch:
+    """All arrays in one call; `jax.device_put` makes one each."""
+    return batch
+
+
 class Learner:
     """Holds what an algorithm has learnt. `updates` counts update calls over all phases."""
 

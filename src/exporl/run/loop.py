@@ -2,35 +2,34 @@
 
 import contextlib
 import json
-import os
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from exporl.acting.guard import Guard, Outcome
+from exporl.acting.guard import Guard
 from exporl.acting.rollout import Rollout
 from exporl.algos import Algorithm
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture, pack, unpack
-from exporl.data.proposals import load_proposals, proposal_age, renew_proposals, saved_proposals
+from exporl.data.proposals import proposal_age, renew_proposals
 from exporl.data.replay import Replay
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files import checkpoint
-from exporl.files.atomic import append_line, write_text
+from exporl.files.atomic import append_line, cut_back, size_of, write_text
 from exporl.files.run_files import CHECKPOINTS, CONFIG, EVAL, METRICS, REPORT, SUMMARY
 from exporl.parallel.background import BackgroundLearning
 from exporl.randomness import SAMPLE, run_rng
 from exporl.report.page import write_report
 from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import open_run, summarize
-from exporl.run.metrics import MetricsWriter
-from exporl.run.phases import PRETRAIN_SCAN, acting_mode, check_phases, programs, update_calls_due
+from exporl.run.learner import to_device
+from exporl.run.metrics import MetricsWriter, recent_episodes
+from exporl.run.phases import PRETRAIN_SCAN, acting_mode, check_phases, crossed, programs, update_calls_due
 from exporl.run.progress import Progress, Silent
 from exporl.run.session import Session, Share
 from exporl.run.stopping import Interrupted, stop_on_signals
@@ -38,14 +37,8 @@ from exporl.speed.compile_ahead import compile_ahead
 from exporl.types import Batch, Phase
 
 
-@jax.jit
-def _to_device(batch: Batch) -> Batch:
-    """All arrays in one call; `jax.device_put` makes one each."""
-    return batch
-
-
 class Trainer(Session):
-    """A run in progress: `pretrain`, `pretrain_critic`, `online`; every random draw follows from (seed, counter)."""
+    """A run in progress; every random draw follows from (seed, counter)."""
 
     def __init__(
         self, config: RunConfig[Any], run_dir: Path, progress: Progress, resume: bool,
@@ -64,7 +57,7 @@ class Trainer(Session):
         for replay, _ in sources:
             replay.sampled = tuple(name for name, _, _ in self.network_spec.observation)
         self.mixture = Mixture(sources)
-        self.mixture.counts(config.train.batch_size)  # refuses impossible shares before anything is learnt
+        self.mixture.counts(config.train.batch_size)  # refuses impossible shares at once
         self.rollout = Rollout(
             [self.make_env() for _ in range(config.num_envs)], self.algorithm.act,
             reward=self.task.reward, chunk_length=config.chunk_length, action_dim=self.spec.action_dim,
@@ -112,7 +105,7 @@ class Trainer(Session):
             metrics = self._update(source, steps, "pretrain")
             self.metrics.add(metrics)
             before, self.offline_steps = self.offline_steps, self.offline_steps + steps
-            if _crossed(before, self.offline_steps, log.every) or self.offline_steps == total:
+            if crossed(before, self.offline_steps, log.every) or self.offline_steps == total:
                 line = self.metrics.flush(phase="pretrain", offline_steps=self.offline_steps, env_steps=0)
                 self.progress.advance(0, f"loss {line.get('base/loss', float('nan')):.3f}")
             self.progress.advance(steps, "")
@@ -130,7 +123,7 @@ class Trainer(Session):
             self.metrics.add(self._update(source, u, "critic_pretrain"))
             before, self.critic_steps = self.critic_steps, self.critic_steps + u
             done = self.critic_steps >= train.critic_pretrain_steps
-            if _crossed(before, self.critic_steps, self.config.log.every) or done:
+            if crossed(before, self.critic_steps, self.config.log.every) or done:
                 self.metrics.flush(phase="critic_pretrain", critic_steps=self.critic_steps, env_steps=0)
             self.progress.advance(u, "")
             self._boundary(before, self.critic_steps, done)
@@ -186,7 +179,7 @@ class Trainer(Session):
         steps = self.rollout.env_steps
         self.progress.advance(steps - before, "")
         final = steps >= self.config.train.online_steps
-        if _crossed(before, steps, self.config.log.every) or final:
+        if crossed(before, steps, self.config.log.every) or final:
             self._log_online()
         self._evaluate_if_due()
         self._boundary(before, steps, final)
@@ -210,31 +203,33 @@ class Trainer(Session):
     def _sample(self, source: Mixture, num_minibatches: int) -> Batch:
         """The minibatches of the next update call, on their way to the device."""
         train, rng = self.config.train, run_rng(self.config.seed, SAMPLE, self.learner.updates)
-        return _to_device(source.sample(rng, num_minibatches, train.batch_size, discount=train.discount))
+        return to_device(source.sample(rng, num_minibatches, train.batch_size, discount=train.discount))
 
     def _log_online(self) -> None:
         self._settle()
-        rollout, recent = self.rollout, self.rollout.outcomes[-20:]
-        fields: dict[str, Any] = {"phase": "online", "env_steps": rollout.env_steps, "updates": self.learner.updates}
-        fields |= {"rollout/episodes": len(rollout.outcomes), "mode": acting_mode(self.config.train, rollout.env_steps - 1)}
-        if recent:
-            fields["rollout/success_rate"] = float(np.mean([each.success for each in recent]))
-            fields["rollout/length_mean"] = float(np.mean([each.length for each in recent]))
-            fields["rollout/return_mean"] = float(np.mean([each.total_reward for each in recent]))
-        if rollout.guard is not None:
-            fields |= self._guard_fields(recent)
+        rollout = self.rollout
+        fields: dict[str, Any] = {"phase": "online", "env_steps": rollout.env_steps}
+        fields |= {"updates": self.learner.updates, **recent_episodes(rollout.outcomes)}
+        fields["mode"] = acting_mode(self.config.train, rollout.env_steps - 1)
         speed = self.metrics.speed(rollout.env_steps)
         if self._background is not None:
             fields["rollout/staleness_updates"] = self._background.staleness()
-        if self.algorithm.needs.proposals and np.isfinite(age := proposal_age(self.online_replay, self.learner.updates)):
-            fields["backup/staleness"] = age
-        self.metrics.flush(**fields, **{"time/env_steps_per_s": speed, "time/train_s": self._seconds()})
-        success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%" if recent else "no episode ended yet"
+        if rollout.guard is not None:
+            fields |= self._guard_fields()
+        if self.algorithm.needs.proposals:
+            age = proposal_age(self.online_replay, self.learner.updates)
+            fields |= {"backup/staleness": age} if np.isfinite(age) else {}
+        fields |= {"time/env_steps_per_s": speed, "time/train_s": self._seconds()}
+        self.metrics.flush(**fields)
+        success = "no episode ended yet"
+        if "rollout/success_rate" in fields:
+            success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%"
         self.progress.advance(0, f"{speed:.0f} env steps/s, {success}")
 
-    def _guard_fields(self, recent: Sequence[Outcome]) -> dict[str, Any]:
+    def _guard_fields(self) -> dict[str, Any]:
         """What the guard thinks of both policies, and whom it chose."""
         assert self.rollout.guard is not None
+        recent = self.rollout.outcomes[-20:]
         found = self.rollout.guard.estimates(self.rollout.outcomes)
         fields: dict[str, Any] = {f"guard/{arm}": value for arm, value in found.items()}
         if recent:
@@ -249,7 +244,7 @@ class Trainer(Session):
             return True
         if options.at:
             return any(self.last_eval < at <= steps for at in options.at)
-        return _crossed(self.last_eval, steps, options.every)
+        return crossed(self.last_eval, steps, options.every)
 
     def _evaluations(self) -> dict[str, Any]:
         """Results by name: "policy" is what is deployed; with a guard "unguarded" is the policy in any case."""
@@ -285,7 +280,7 @@ class Trainer(Session):
         append_line(self.run_dir / EVAL, record)
         self.metrics.speed(steps)
         self.last_eval = steps
-        rates = {name: record[name]["success_rate"] for name in ("policy", "base") if name in record}
+        rates = {who: record[who]["success_rate"] for who in ("policy", "base") if who in record}
         text = ", ".join(f"{name} {100 * rate:.0f}%" for name, rate in rates.items())
         self.progress.say(f"step {steps}: evaluation success {text} ({options.episodes} episodes)")
 
@@ -298,7 +293,7 @@ class Trainer(Session):
 
     def _boundary(self, before: int, after: int, final: bool) -> None:
         stopping = self._stop.is_set() and not final
-        if final or stopping or _crossed(before, after, self.config.log.save_every):
+        if final or stopping or crossed(before, after, self.config.log.save_every):
             self.save()
         if self._stop.is_set():
             raise Interrupted(f"stopped after {self.rollout.env_steps} environment steps; everything is saved")
@@ -312,12 +307,13 @@ class Trainer(Session):
             "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
             "first_update_s": self.first_update_s, "rollout": rollout,
             "deployed": self.rollout.deployed, "data": self.data, "metrics": self.metrics.pending(),
-            "files": {name: _size(self.run_dir / name) for name in (METRICS, EVAL)},
+            "files": {name: size_of(self.run_dir / name) for name in (METRICS, EVAL)},
         }  # fmt: skip
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
         if self._prefetched is not None:  # drawn before the newest rows: it cannot be drawn again
             parts["prefetched"] = pack(self._prefetched)
-        parts |= {"prior": saved_proposals(self.prior)} if self.prior and self.algorithm.needs.proposals else {}
+        if self.prior is not None and (kept := self.prior.column_state()):
+            parts["prior"] = kept
         step = self.offline_steps + self.critic_steps + self.rollout.env_steps
         checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, record, self.config.log.keep)
 
@@ -344,12 +340,12 @@ class Trainer(Session):
         self.last_eval, self.train_s = record["last_eval"], record["train_s"]
         self.first_update_s = record["first_update_s"]
         self.metrics.load(record["metrics"])
-        self._prefetched = jax.device_put(unpack(parts["prefetched"])) if "prefetched" in parts else None
-        if self.prior is not None and self.algorithm.needs.proposals:
-            load_proposals(self.prior, parts["prior"])
-        for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
-            if _size(self.run_dir / name) > size:
-                os.truncate(self.run_dir / name, size)
+        if "prefetched" in parts:
+            self._prefetched = jax.device_put(unpack(parts["prefetched"]))
+        if self.prior is not None:
+            self.prior.load_columns(parts.get("prior", {}))
+        for name, size in record["files"].items():  # later lines are about to be made again
+            cut_back(self.run_dir / name, size)
         self._started = time.perf_counter()
 
 
@@ -386,15 +382,8 @@ def train(
             (run_dir / CONFIG).unlink(missing_ok=True)
         raise
     trainer.run()
-    summary = summarize(run_dir) | {"train_s": trainer.train_s, "first_update_s": trainer.first_update_s}
+    summary = summarize(run_dir)
+    summary |= {"train_s": trainer.train_s, "first_update_s": trainer.first_update_s}
     write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
     write_report([run_dir], run_dir / REPORT)
     return summary
-
-
-def _crossed(before: int, after: int, every: int) -> bool:
-    return after // every > before // every
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

@@ -1,6 +1,7 @@
 """Metrics: kept on the device until an interval ends, then written as one JSON line."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from exporl.acting.guard import Outcome
 from exporl.files.atomic import append_line
 from exporl.types import PARTIAL, Metrics
 
@@ -16,6 +18,16 @@ from exporl.types import PARTIAL, Metrics
 def _joined(metrics: Metrics) -> jax.Array:
     """One vector, in the order of the sorted names: it reaches the host in one piece."""
     return jnp.stack([metrics[name].astype(jnp.float32) for name in sorted(metrics)])
+
+
+def recent_episodes(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How many training episodes have ended, and the means of the last 20."""
+    fields: dict[str, Any] = {"rollout/episodes": len(outcomes)}
+    if recent := outcomes[-20:]:
+        fields["rollout/success_rate"] = float(np.mean([each.success for each in recent]))
+        fields["rollout/length_mean"] = float(np.mean([each.length for each in recent]))
+        fields["rollout/return_mean"] = float(np.mean([each.total_reward for each in recent]))
+    return fields
 
 
 class MetricsWriter:

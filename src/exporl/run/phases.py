@@ -37,6 +37,11 @@ def update_calls_due(train: TrainConfig, before: int, after: int) -> int:
     return last - first
 
 
+def crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies after `before`, up to and including `after`."""
+    return after // every > before // every
+
+
 def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool) -> None:
     """Checks that every phase asked for exists and has what it needs.
 

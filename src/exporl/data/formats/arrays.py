@@ -1,7 +1,8 @@
 """Plain NumPy archives: the format that demonstrations are collected into.
 
 Flat arrays over all N steps of all episodes:
-  observations [N, o]  next_observations [N, o]  actions [N, a]  rewards [N]  terminals [N]  episode_ends [episodes]
+  observations [N, o]  next_observations [N, o]  actions [N, a]  rewards [N]  terminals [N]
+  episode_ends [episodes]
   successes [N] (per step) or success [episodes]; without either, success means a positive reward.
 A recording without next_observations and terminals (demonstrations as they were teleoperated) is read too: the last
 action of every episode, whose outcome is unknown, is left out, and no episode counts as terminated.
@@ -190,13 +191,12 @@ def _checked(
     suffixes = _suffixes(path, keys, files)
     data = {name: read(name) for name in (*needed, *({"successes", "success"} & set(files)))}
     steps = len(data["actions"])
-    for name in ("rewards", "terminals", "successes"):
-        if name in data:
-            _check_length(path, name, data[name], steps)
+    for name in sorted({"rewards", "terminals", "successes"} & set(data)):
+        _check_length(path, name, data[name], steps)
     kinds = ("observations",) if bare else ("observations", "next_observations")
-    for entry in [f"{kind}{suffix}" for suffix in suffixes.values() for kind in kinds]:
-        if entry not in files:
-            raise _lacks(path, entry, files)
+    entries = [f"{kind}{suffix}" for suffix in suffixes.values() for kind in kinds]
+    if lost := [entry for entry in entries if entry not in files]:
+        raise _lacks(path, lost[0], files)
     ends = _checked_ends(path, data, steps)
 
     def column(name: str) -> np.ndarray:
@@ -208,17 +208,24 @@ def _checked(
             final = column(f"next_observations{suffix}")[ends - 1]
             values = _with_final(path, suffix, values, final, ends)
         data[f"observations/{name}"] = values
-    for key in files:
-        if key.startswith("infos/"):
-            data[key] = read(key)
-            if len(data[key]) not in (steps, steps + len(ends)):
-                raise _Fault(
-                    f"{path}: {key} has {len(data[key])} rows for {steps} steps. They must agree."
-                )
+    data |= _infos(path, files, read, (steps, steps + len(ends)))
     if bare:
         ends_without = ends - np.arange(1, len(ends) + 1)
         return _without_last_actions(path, data, ends), list(suffixes), ends_without
     return data, list(suffixes), ends
+
+
+def _infos(
+    path: Path, files: list[str], read: Callable[[str], np.ndarray], lengths: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Whatever else the episodes have: one row per step, or per observation."""
+    infos = {key: read(key) for key in files if key.startswith("infos/")}
+    for key, values in infos.items():
+        if len(values) not in lengths:
+            raise _Fault(
+                f"{path}: {key} has {len(values)} rows for {lengths[0]} steps. They must agree."
+            )
+    return infos
 
 
 def _lacks(path: Path, what: str, files: list[str]) -> _Fault:

@@ -194,20 +194,12 @@ def _write_data(file: Path, episodes: Iterable[Episode]) -> dict[str, Any]:
             first = first or episode
             if len(episode) == 0:
                 raise ValueError(f"episode {index} has no steps. Leave it out.")
-            plain = list(first.observations) == ["state"]
             shapes, wanted = ({n: v.shape[1:] for n, v in e.observations.items()} for e in (episode, first))
             if shapes != wanted:
                 raise ValueError(f"episode {index} has observations {shapes}, episode 0 has {wanted}. They must agree.")
             group = data.create_group(f"episode_{index}")
             group.attrs.update({"id": index, "total_steps": len(episode)})
-            last = np.r_[np.zeros(len(episode) - 1, bool), True]
-            arrays = {
-                "actions": episode.actions.astype(np.float32), "rewards": episode.rewards.astype(np.float64),
-                "terminations": last & episode.terminated, "truncations": last & (not episode.terminated),
-                **{"observations" if plain else f"observations/{n}": value for n, value in episode.observations.items()},
-                **{f"infos/{n}": value for n, value in episode.infos.items() if value.dtype.kind in fields.NUMERIC},
-                "infos/success": np.r_[False, episode.successes],
-            }  # fmt: skip
+            arrays = _arrays(episode)
             for name, value in arrays.items():
                 group.create_dataset(name, data=value)
             total_steps += len(episode)
@@ -225,6 +217,30 @@ def _write_data(file: Path, episodes: Iterable[Episode]) -> dict[str, Any]:
         "minari_version": "0.5.4" if images else "0.5.0",  # earlier ones take every image for JPEG
         "dataset_size": round(file.stat().st_size / 1e6, 1),
     }  # fmt: skip
+
+
+def _arrays(episode: Episode) -> dict[str, np.ndarray]:
+    """What is written of one episode."""
+    plain = list(episode.observations) == ["state"]
+    observations = {
+        "observations" if plain else f"observations/{name}": value
+        for name, value in episode.observations.items()
+    }
+    infos = {
+        f"infos/{name}": value
+        for name, value in episode.infos.items()
+        if value.dtype.kind in fields.NUMERIC
+    }
+    last = np.r_[np.zeros(len(episode) - 1, bool), True]
+    return {
+        "actions": episode.actions.astype(np.float32),
+        "rewards": episode.rewards.astype(np.float64),
+        "terminations": last & episode.terminated,
+        "truncations": last & (not episode.terminated),
+        **observations,
+        **infos,
+        "infos/success": np.r_[False, episode.successes],
+    }
 
 
 def _describe(observations: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """OGBench .npz: flat arrays over the n states of all trajectories.
 
   observations [n, o] (uint8 [n, h, w, c] in visual tasks)  actions [n, a]  terminals [n]
-  qpos [n, ...]  qvel [n, ...]  button_states [n, ...]: simulator states, row i belonging to observation i
+  qpos [n, ...]  qvel [n, ...]  button_states [n, ...]: simulator states, row i for observation i
 
 `terminals` marks the last state of each trajectory, whose action leads nowhere: a trajectory of k states has k - 1
 steps. In the compact form, which `ogbench` makes of its files, `terminals` also marks the state before, and `valids` is

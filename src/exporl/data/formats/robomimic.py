@@ -2,7 +2,8 @@
 
   data                 attributes `total`, `env_args` (JSON of the environment)
   data/demo_<i>        attributes `num_samples`, `model_file` (MuJoCo XML)
-    obs/<key> [t, ...]  next_obs/<key> [t, ...]  actions [t, a]  rewards [t]  dones [t]  states [t, s]
+    obs/<key> [t, ...]  next_obs/<key> [t, ...]
+    actions [t, a]  rewards [t]  dones [t]  states [t, s]
   mask/<filter key>    names of demonstrations
 
 Conventions, which a task may override in `Task.adapt`:
