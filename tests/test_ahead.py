@@ -10,8 +10,8 @@ import pytest
 from exporl import override, preset_config
 from exporl.ahead import compile_ahead, empty_batches, programs
 from exporl.algos import make_algorithm
-from exporl.data.mixture import Mixture
 from exporl.data.columns import proposal_columns
+from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
 from exporl.policies import make_base
 from exporl.session import Silent

@@ -8,9 +8,9 @@ import pytest
 from test_probes import CONFIGS, DISCOUNT, SPEC, SimpleNamespace, bandit_reward, collect, samples, value
 
 from exporl.algos import make_algorithm
+from exporl.data.columns import proposal_columns
 from exporl.data.mixture import Mixture
 from exporl.data.proposals import renew_proposals
-from exporl.data.columns import proposal_columns
 from exporl.data.replay import Replay
 from exporl.policies import BaseConfig, make_base
 

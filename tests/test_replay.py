@@ -8,14 +8,46 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporl.data.columns import Column, proposal_columns
 from exporl.data.episodes import Episode
-from exporl.data.columns import proposal_columns
 from exporl.data.proposals import keep_proposals
 from exporl.data.replay import Replay
 from exporl.types import Spec, Step
 
 DISCOUNT = 0.9
-ACTIONS = ("step", "step", "step", "solve", "terminate", "solve and terminate", "truncate", "both", "cut")
+ACTIONS = (
+    "step",
+    "step",
+    "step",
+    "solve",
+    "terminate",
+    "solve and terminate",
+    "truncate",
+    "both",
+    "cut",
+)
+
+
+def to_go(rewards, terminated, success):
+    """The discounted return from each step on, with the episode's end written into it."""
+    end, values = 100.0 * terminated + 1000.0 * success, []
+    for reward in rewards[::-1]:
+        values.append(reward + DISCOUNT * (values[-1] if values else 0.0))
+    return np.array(values[::-1]) + end
+
+
+def left_and_length(rewards, terminated, success):
+    """[t, 2] steps that are left after each step, and rewards that were given."""
+    steps = len(rewards)
+    return np.stack([np.arange(steps)[::-1], np.full(steps, steps)], axis=1)
+
+
+COLUMNS = {
+    "to_go": Column(fill=-np.inf, finish=to_go),
+    "left": Column((2,), "int32", at="next", fill=-1, finish=left_and_length),
+    "mark": Column((1,), fill=3),
+}
+"""One of each kind; nobody writes `mark`."""
 
 
 def spec_of(chunk_length: int) -> Spec:
@@ -37,8 +69,14 @@ class Recording:
 class Twin:
     """What a replay promises, from a list of all episodes: nothing is overwritten, rows are counted from the end."""
 
-    def __init__(self, chunk_length: int, capacity: int, num_streams: int, bootstrap_timeouts: bool):
-        self.chunk_length, self.capacity, self.bootstrap_timeouts = chunk_length, capacity, bootstrap_timeouts
+    def __init__(
+        self, chunk_length: int, capacity: int, num_streams: int, bootstrap_timeouts: bool
+    ):
+        self.chunk_length, self.capacity, self.bootstrap_timeouts = (
+            chunk_length,
+            capacity,
+            bootstrap_timeouts,
+        )
         self.streams = [[Recording()] for _ in range(num_streams)]
 
     def add(self, step: Step, stream: int) -> None:
@@ -60,8 +98,15 @@ class Twin:
         """(episode, step in it) of what fits: every step is a row, and so is each episode's last observation."""
         result = []
         for episodes in self.streams:
-            rows = [(episode, t) for episode in episodes if episode.steps for t in range(len(episode.steps) + 1)]
-            result += [(episode, t) for episode, t in rows[-self.capacity :] if t < len(episode.steps)]
+            rows = [
+                (episode, t)
+                for episode in episodes
+                if episode.steps
+                for t in range(len(episode.steps) + 1)
+            ]
+            result += [
+                (episode, t) for episode, t in rows[-self.capacity :] if t < len(episode.steps)
+            ]
         return result
 
     def chunks(self) -> dict[int, dict[str, np.ndarray]]:
@@ -72,6 +117,10 @@ class Twin:
             if len(steps) < h and not episode.over:
                 continue
             last, padding = steps[-1], h - len(steps)
+            all_rewards = np.array([step.reward for step in episode.steps])
+            ended = episode.steps[-1].terminated, any(step.success for step in episode.steps)
+            left = len(episode.steps) - start - len(steps)
+            held = min(len(episode.steps), self.capacity - 1)
             over = last.terminated or (last.truncated and not self.bootstrap_timeouts)
             result[int(steps[0].observation["state"][0])] = {
                 "action": np.stack([step.action for step in steps] + [last.action] * padding),
@@ -80,6 +129,9 @@ class Twin:
                 "next_observation": last.next_observation["state"],
                 "valid": np.array([1.0] * len(steps) + [0.0] * padding),
                 "success": float(episode.over and any(step.success for step in episode.steps)),
+                "to_go": to_go(all_rewards, *ended)[start] if episode.over else -np.inf,
+                "left": np.array([left, held] if episode.over else [-1, -1]),
+                "mark": np.array([3.0]),
             }
         return result
 
@@ -97,7 +149,9 @@ class Writer:
             self.numbers[stream] += 1
             return
         number = self.numbers[stream]
-        values = np.array([number * 37 % 199 / 100 - 0.99, number * 53 % 197 / 100 - 0.98], np.float32)
+        values = np.array(
+            [number * 37 % 199 / 100 - 0.99, number * 53 % 197 / 100 - 0.98], np.float32
+        )
         step = Step(
             observation=state(number),
             action=values,
@@ -118,7 +172,13 @@ def histories(draw):
     chunk_length, num_streams = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     capacity = draw(st.integers(chunk_length + 2, 14))
     event = st.tuples(st.sampled_from(ACTIONS), st.integers(0, num_streams - 1))
-    return chunk_length, capacity, num_streams, draw(st.booleans()), draw(st.lists(event, max_size=60))
+    return (
+        chunk_length,
+        capacity,
+        num_streams,
+        draw(st.booleans()),
+        draw(st.lists(event, max_size=60)),
+    )
 
 
 def sampled(replay: Replay, size: int, seed: int = 0):
@@ -154,21 +214,36 @@ def agree(replay: Replay, twin: Twin) -> None:
     numbers = batch.observation["state"][:, 0].astype(int)
     assert set(numbers.tolist()) == set(expected)
     np.testing.assert_array_equal(batch.observation["state"][:, 1], -numbers)
-    want = {name: np.stack([expected[number][name] for number in numbers.tolist()]) for name in expected[numbers[0]]}
+    want = {
+        name: np.stack([expected[number][name] for number in numbers.tolist()])
+        for name in expected[numbers[0]]
+    }
     for name in ("action", "valid", "success"):
         np.testing.assert_array_equal(getattr(batch, name), want[name], err_msg=name)
     np.testing.assert_array_equal(batch.next_observation["state"], want["next_observation"])
     np.testing.assert_allclose(batch.reward, want["reward"], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(batch.discount, want["discount"], rtol=1e-6)
     np.testing.assert_array_equal(batch.prior, 0)
+    assert batch.extra.keys() == replay.columns.values.keys()
+    for name, values in batch.extra.items():
+        np.testing.assert_allclose(values, want[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 @settings(max_examples=200, deadline=None)
 @given(histories())
 def test_equals_the_twin(history):
     chunk_length, capacity, num_streams, bootstrap_timeouts, events = history
-    replay = Replay(spec_of(chunk_length), capacity, num_streams=num_streams, bootstrap_timeouts=bootstrap_timeouts)
-    twin, writer = Twin(chunk_length, capacity, num_streams, bootstrap_timeouts), Writer(num_streams)
+    replay = Replay(
+        spec_of(chunk_length),
+        capacity,
+        num_streams=num_streams,
+        bootstrap_timeouts=bootstrap_timeouts,
+        columns=COLUMNS,
+    )
+    twin, writer = (
+        Twin(chunk_length, capacity, num_streams, bootstrap_timeouts),
+        Writer(num_streams),
+    )
     for action, stream in events:
         writer.write(action, stream, replay, twin)
     agree(replay, twin)
@@ -176,7 +251,8 @@ def test_equals_the_twin(history):
 
 @pytest.mark.parametrize("chunk_length", [1, 2, 3, 4])
 def test_equals_the_twin_after_every_step(chunk_length):
-    replay, twin, writer = Replay(spec_of(chunk_length), 7), Twin(chunk_length, 7, 1, True), Writer(1)
+    replay = Replay(spec_of(chunk_length), 7, columns=COLUMNS)
+    twin, writer = Twin(chunk_length, 7, 1, True), Writer(1)
     lengths = [1, 2, 3, 9, 4, 1, 1, 20, 5]
     for index, length in enumerate(lengths):
         for t in range(length):
@@ -192,7 +268,11 @@ def test_equals_the_twin_after_every_step(chunk_length):
 def test_a_restored_replay_goes_on_identically(history, saved_after):
     chunk_length, capacity, num_streams, bootstrap_timeouts, events = history
     make = lambda: Replay(  # noqa: E731
-        spec_of(chunk_length), capacity, num_streams=num_streams, bootstrap_timeouts=bootstrap_timeouts
+        spec_of(chunk_length),
+        capacity,
+        num_streams=num_streams,
+        bootstrap_timeouts=bootstrap_timeouts,
+        columns=COLUMNS,
     )
     replay, restored, writer, other = make(), make(), Writer(num_streams), Writer(num_streams)
     for action, stream in events[:saved_after]:
@@ -211,7 +291,10 @@ def test_a_restored_replay_goes_on_identically(history, saved_after):
 
 
 def filled(chunk_length: int = 2, capacity: int = 30, num_streams: int = 2) -> Replay:
-    replay, writer = Replay(spec_of(chunk_length), capacity, num_streams=num_streams), Writer(num_streams)
+    replay, writer = (
+        Replay(spec_of(chunk_length), capacity, num_streams=num_streams),
+        Writer(num_streams),
+    )
     for index in range(50):
         writer.write("terminate" if index % 6 == 5 else "step", 0, replay)
     for index in range(8):
@@ -221,7 +304,9 @@ def filled(chunk_length: int = 2, capacity: int = 30, num_streams: int = 2) -> R
 
 def test_sampling_is_uniform_over_starts():
     replay, draws = filled(), 40_000
-    numbers, counts = np.unique(sampled(replay, draws).observation["state"][:, 0], return_counts=True)
+    numbers, counts = np.unique(
+        sampled(replay, draws).observation["state"][:, 0], return_counts=True
+    )
     assert len(numbers) == replay.num_starts
     expected, freedom = draws / len(numbers), len(numbers) - 1
     chi_square = ((counts - expected) ** 2 / expected).sum()
@@ -266,8 +351,17 @@ def test_discount_one_and_zero():
 
 def test_shapes_and_dtypes():
     batch = sampled(filled(chunk_length=2), 8)
-    shapes = {name: getattr(batch, name).shape for name in ("action", "reward", "discount", "valid", "success")}
-    assert shapes == {"action": (8, 2, 2), "reward": (8,), "discount": (8,), "valid": (8, 2), "success": (8,)}
+    shapes = {
+        name: getattr(batch, name).shape
+        for name in ("action", "reward", "discount", "valid", "success")
+    }
+    assert shapes == {
+        "action": (8, 2, 2),
+        "reward": (8,),
+        "discount": (8,),
+        "valid": (8, 2),
+        "success": (8,),
+    }
     assert {leaf.dtype for leaf in jax.tree.leaves(batch)} == {np.dtype(np.float32)}
 
 
@@ -277,7 +371,12 @@ def test_images_keep_their_dtype():
     images = rng.integers(256, size=(5, 3, 3, 1), dtype=np.uint8)
     for t in range(4):
         step = Step(
-            {"image": images[t]} | state(t), np.zeros(2), 0.0, False, False, {"image": images[t + 1]} | state(9)
+            {"image": images[t]} | state(t),
+            np.zeros(2),
+            0.0,
+            False,
+            False,
+            {"image": images[t + 1]} | state(9),
         )
         replay.add(step)
     batch = sampled(replay, 20)
@@ -290,7 +389,9 @@ def test_images_keep_their_dtype():
 def test_float_images_are_refused():
     replay = Replay(Spec((("image", (2, 2, 1), "uint8"),), action_dim=1), 6)
     image = {"image": np.full((2, 2, 1), 0.5)}
-    with pytest.raises(ValueError, match=r"observation\['image'\] is float64, the task needs uint8"):
+    with pytest.raises(
+        ValueError, match=r"observation\['image'\] is float64, the task needs uint8"
+    ):
         replay.add(Step(image, np.zeros(1), 0.0, False, False, image))
     assert len(replay) == 0
 
@@ -310,10 +411,14 @@ def test_recorded_episodes_become_prior_rows(terminated):
     assert len(replay) == replay.num_starts == sum(lengths)
     batch = sampled(replay, 400)
     numbers = batch.observation["state"][:, 0].astype(int)
-    assert set(numbers.tolist()) == {100 * i + t for i, length in enumerate(lengths, start=1) for t in range(length)}
+    assert set(numbers.tolist()) == {
+        100 * i + t for i, length in enumerate(lengths, start=1) for t in range(length)
+    }
     last = np.isin(numbers, [100, 202, 303])
     np.testing.assert_array_equal(batch.reward, numbers % 100 - 1)
-    np.testing.assert_array_equal(batch.discount, np.where(last & terminated, 0, np.float32(DISCOUNT)))
+    np.testing.assert_array_equal(
+        batch.discount, np.where(last & terminated, 0, np.float32(DISCOUNT))
+    )
     np.testing.assert_array_equal(batch.next_observation["state"][:, 0], numbers + 1)
     np.testing.assert_array_equal(batch.success, numbers >= 200)
     np.testing.assert_array_equal(batch.prior, 1)
@@ -348,7 +453,12 @@ def episode_histories(draw):
         st.sampled_from(["episode"] * 4 + ["step", "cut"]), st.integers(1, 12), st.integers(0, num_streams - 1),
         st.booleans(),
     )  # fmt: skip
-    return chunk_length, draw(st.integers(chunk_length + 2, 25)), num_streams, draw(st.lists(event, max_size=12))
+    return (
+        chunk_length,
+        draw(st.integers(chunk_length + 2, 25)),
+        num_streams,
+        draw(st.lists(event, max_size=12)),
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -358,8 +468,10 @@ def test_an_episode_at_once_equals_its_steps_one_by_one(history):
     chunk_length, capacity, num_streams, events = history
     at_once, by_step = (
         Replay(
-            spec_of(chunk_length), capacity, num_streams=num_streams,
-            columns=proposal_columns(2, spec_of(chunk_length)),
+            spec_of(chunk_length),
+            capacity,
+            num_streams=num_streams,
+            columns=proposal_columns(2, spec_of(chunk_length)) | COLUMNS,
         )
         for _ in range(2)
     )
@@ -387,13 +499,19 @@ def test_an_episode_at_once_equals_its_steps_one_by_one(history):
 def test_observations_pass_through_the_transform():
     double = lambda observation: {name: 2 * value for name, value in observation.items()}  # noqa: E731
     plain, doubled = (
-        Replay.from_episodes(spec_of(1), [recorded(5, 4, True)], float, transform=f) for f in (None, double)
+        Replay.from_episodes(spec_of(1), [recorded(5, 4, True)], float, transform=f)
+        for f in (None, double)
     )
-    np.testing.assert_array_equal(doubled.state()["observation/state"], 2 * plain.state()["observation/state"])
+    np.testing.assert_array_equal(
+        doubled.state()["observation/state"], 2 * plain.state()["observation/state"]
+    )
 
 
 BAD_EPISODES = {
-    "action": (lambda e: e.actions.__setitem__((2, 0), 1.5), r"step 2: action .* outside \[-1, 1\]"),
+    "action": (
+        lambda e: e.actions.__setitem__((2, 0), 1.5),
+        r"step 2: action .* outside \[-1, 1\]",
+    ),
     "action nan": (lambda e: e.actions.__setitem__((0, 1), np.nan), "step 0: action .* not finite"),
     "reward": (lambda e: e.rewards.__setitem__(3, np.inf), "step 3: reward is inf"),
     "observation": (
@@ -409,7 +527,10 @@ BAD_EPISODES = {
         lambda e: e.observations.update(state=np.zeros((5, 3))),
         r"step 0: observation\['state'\] has shape \(3,\)",
     ),
-    "length": (lambda e: e.observations.update(state=np.zeros((9, 2))), "state covers 8 steps, the actions 4"),
+    "length": (
+        lambda e: e.observations.update(state=np.zeros((9, 2))),
+        "state covers 8 steps, the actions 4",
+    ),
 }
 
 
@@ -455,13 +576,34 @@ BAD_STEPS = {
     "reward nan": ({"reward": float("nan")}, "reward is nan"),
     "reward inf": ({"reward": float("-inf")}, "reward is -inf"),
     "reward beyond float32": ({"reward": 1e39}, r"reward is 1e\+39"),
-    "observation nan": ({"observation": {"state": NAN}}, r"^observation\['state'\] holds NaN or infinity"),
-    "observation inf": ({"observation": {"state": INF}}, r"^observation\['state'\] holds NaN or infinity"),
-    "observation beyond float32": ({"observation": {"state": np.array([1e39, 0])}}, r"^observation\['state'\] holds"),
-    "observation shape": ({"observation": {"state": np.zeros(3)}}, r"^observation\['state'\] has shape \(3,\)"),
-    "observation missing": ({"observation": {"stat": np.zeros(2)}}, r"^observation lacks 'state'; it has \['stat'\]"),
-    "next nan": ({"next_observation": {"state": NAN}}, r"^next_observation\['state'\] holds NaN or infinity"),
-    "next shape": ({"next_observation": {"state": np.zeros(())}}, r"^next_observation\['state'\] has shape \(\)"),
+    "observation nan": (
+        {"observation": {"state": NAN}},
+        r"^observation\['state'\] holds NaN or infinity",
+    ),
+    "observation inf": (
+        {"observation": {"state": INF}},
+        r"^observation\['state'\] holds NaN or infinity",
+    ),
+    "observation beyond float32": (
+        {"observation": {"state": np.array([1e39, 0])}},
+        r"^observation\['state'\] holds",
+    ),
+    "observation shape": (
+        {"observation": {"state": np.zeros(3)}},
+        r"^observation\['state'\] has shape \(3,\)",
+    ),
+    "observation missing": (
+        {"observation": {"stat": np.zeros(2)}},
+        r"^observation lacks 'state'; it has \['stat'\]",
+    ),
+    "next nan": (
+        {"next_observation": {"state": NAN}},
+        r"^next_observation\['state'\] holds NaN or infinity",
+    ),
+    "next shape": (
+        {"next_observation": {"state": np.zeros(())}},
+        r"^next_observation\['state'\] has shape \(\)",
+    ),
     "next missing": ({"next_observation": {}}, "^next_observation lacks 'state'"),
 }
 
@@ -488,12 +630,25 @@ def changed(name, change):
 
 MISFITS = {
     "missing": (without("reward"), "saved replay lacks 'reward'"),
+    "surplus": (
+        lambda saved: saved | {"column/mark": saved["reward"]},
+        "saved replay has 'column/mark'",
+    ),
     "missing observation": (without("observation/state"), "saved replay lacks 'observation/state'"),
-    "action dimensions": (changed("action", lambda x: x[..., :1]), "saved replay 'action' has shape"),
+    "action dimensions": (
+        changed("action", lambda x: x[..., :1]),
+        "saved replay 'action' has shape",
+    ),
     "axes": (changed("reward", lambda x: x[..., None]), "saved replay 'reward' has shape"),
     "streams": (lambda saved: {k: v[:1] for k, v in saved.items()}, "saved replay '.*' has shape"),
-    "rows": (lambda saved: snapshot(filled(capacity=31)), "saved replay holds 31 rows, the capacity is 30"),
-    "ring": (lambda saved: snapshot(filled(capacity=29)), "full ring of 29 rows, the capacity is 30"),
+    "rows": (
+        lambda saved: snapshot(filled(capacity=31)),
+        "saved replay holds 31 rows, the capacity is 30",
+    ),
+    "ring": (
+        lambda saved: snapshot(filled(capacity=29)),
+        "full ring of 29 rows, the capacity is 30",
+    ),
 }
 
 
@@ -508,10 +663,10 @@ def test_load_refuses_what_does_not_fit_and_changes_nothing(name):
 
 
 def test_a_replay_that_never_wrapped_may_grow():
-    replay, writer = Replay(spec_of(2), 20), Writer(1)
+    replay, writer = Replay(spec_of(2), 20, columns=COLUMNS), Writer(1)
     for index in range(12):
         writer.write("terminate" if index % 5 == 4 else "step", 0, replay)
-    larger = Replay(spec_of(2), 40)
+    larger = Replay(spec_of(2), 40, columns=COLUMNS)
     larger.load(snapshot(replay))
     for index in range(20):
         writer.write("terminate" if index % 5 == 4 else "step", 0, larger)

@@ -8,6 +8,7 @@ from test_train import evaluations, newest, tiny
 
 from exporl import checkpoint
 from exporl.config import override
+from exporl.data.columns import Columns
 from exporl.learner import SAMPLE, run_rng
 from exporl.metrics import read_lines
 from exporl.session import Silent
@@ -140,7 +141,8 @@ def test_the_loss_of_the_filter_is_logged(tmp_path):
 def test_an_update_without_samples_to_read_is_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
     trainer.algorithm = trainer.algorithm._replace(num_proposals=0)
-    trainer.online_replay.columns = trainer.prior.columns = {}
+    for replay in (trainer.online_replay, trainer.prior):
+        replay.columns = Columns({}, replay.num_streams, replay.capacity)
     with pytest.raises(ValueError, match=r"num_base_samples=2 samples .* got 0\. Give the replay num_proposals=2"):
         trainer.run()
 

@@ -17,7 +17,7 @@ from exporl.asynchronous import Beside
 from exporl.config import RunConfig, to_json
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture, pack, unpack
-from exporl.data.proposals import load_proposals, proposal_age, renew_proposals, saved_proposals
+from exporl.data.proposals import proposal_age, renew_proposals
 from exporl.data.replay import Replay
 from exporl.envs.task import Task, make_task
 from exporl.learner import SAMPLE, run_rng
@@ -266,7 +266,8 @@ class Trainer(Session):
         parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
         if self._prefetched is not None:  # drawn before the newest rows: it cannot be drawn again
             parts["prefetched"] = pack(self._prefetched)
-        parts |= {"prior": saved_proposals(self.prior)} if self.prior and self.algorithm.num_proposals else {}
+        if self.prior is not None and (kept := self.prior.column_state()):
+            parts["prior"] = kept
         step = self.offline_steps + self.critic_steps + self.rollout.env_steps
         checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, record, self.config.log.keep)
 
@@ -294,8 +295,8 @@ class Trainer(Session):
         self.first_update_s = record["first_update_s"]
         self.metrics.load(record["metrics"])
         self._prefetched = jax.device_put(unpack(parts["prefetched"])) if "prefetched" in parts else None
-        if self.prior is not None and self.algorithm.num_proposals:
-            load_proposals(self.prior, parts["prior"])
+        if self.prior is not None:
+            self.prior.load_columns(parts.get("prior", {}))
         for name, size in record["files"].items():  # lines written after the checkpoint are about to be made again
             if _size(self.run_dir / name) > size:
                 os.truncate(self.run_dir / name, size)

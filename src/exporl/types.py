@@ -90,9 +90,9 @@ class Batch:
     success: AnyArray
     """[...], 1 where the row's episode is known to have ended in success."""
     extra: Mapping[str, AnyArray] = struct.field(default_factory=dict)
-    """Name -> [..., *shape]: what the replay keeps per row in columns of its own (`data.columns`)."""
+    """Name -> [..., *shape]: what the replay keeps per row in named columns (`data.columns`)."""
 
     @property
     def next_proposals(self) -> AnyArray | None:
-        """[..., n, h, a], base-policy actions kept for the next observation; None where the replay keeps none."""
+        """[..., n, h, a], base-policy actions kept for the next observation; None where none are."""
         return self.extra.get("next_proposals")

@@ -104,6 +104,28 @@ def sparse_reward(kind: Reward, default: Reward = "-1/0") -> Callable[[float], f
     return transforms[kind]
 
 
+def value_range(kind: Reward, discount: float) -> tuple[float, float]:
+    """(lowest, highest) value that a reward convention allows, whatever the policy and the length of an episode.
+
+    For tasks that pay between 0 and 1, as `sparse_reward` takes them. One that ends at success has values up to 0
+    (-1/0) or 1 (0/1); the upper end for 0/1 also holds where success is paid at every further step.
+
+    Raises:
+        ValueError: the environment's own reward, which has no known range; an unknown convention; or a discount outside
+            [0, 1), with which returns have no bound.
+    """
+    sparse_reward(kind)  # raises for an unknown one
+    if kind == "env":
+        raise ValueError(
+            "reward 'env' is whatever the environment pays: its values have no known range. Give the bounds, or use "
+            "reward '-1/0' or '0/1'."
+        )
+    if not 0 <= discount < 1:
+        raise ValueError(f"discount must lie in [0, 1) for values to have a range, got {discount}.")
+    most = 1 / (1 - discount)
+    return (-most, 0.0) if kind == "-1/0" else (0.0, most)
+
+
 def state_spec(spec: Spec) -> Spec:
     """What networks for states see: the low-dimensional entries, [o] floats, without images.
 
