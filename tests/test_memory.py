@@ -7,22 +7,25 @@ import weakref
 
 import numpy as np
 import pytest
+from exporl.config import override
+from exporl.presets import preset_config
+from exporl.session import _given_away
+from exporl.train import train
 
 from exporl.data import memory
-from exporl.data.columns import proposal_columns
+from exporl.data.columns import Column, proposal_columns, return_bound
 from exporl.data.episodes import Episode, Normalizer
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
-from exporl.run.config import override
-from exporl.run.loop import train
-from exporl.run.presets import preset_config
-from exporl.run.session import _given_away
 from exporl.types import Spec
 
 SPECS = [
     Spec((("state", (39,), "float32"),), action_dim=4),
-    Spec((("image", (8, 9, 3), "uint8"), ("state", (2,), "float32"), ("depth", (4,), "float16")), action_dim=7),
+    Spec(
+        (("image", (8, 9, 3), "uint8"), ("state", (2,), "float32"), ("depth", (4,), "float16")),
+        action_dim=7,
+    ),
 ]
 
 
@@ -31,6 +34,8 @@ SPECS = [
 def test_bytes_per_row_are_those_of_the_arrays(spec, num_proposals):
     spec = dataclasses.replace(spec, chunk_length=3)
     columns = proposal_columns(num_proposals, spec)
+    if num_proposals:
+        columns |= {"return_bound": return_bound(0.9, worst=-10.0), "flag": Column((2, 3), "bool")}
     arrays = Replay(spec, 1000, num_streams=3, columns=columns)._arrays()
     stored = sum(array.nbytes for array in arrays.values() if array.ndim > 1)
     assert stored == 3 * 1000 * row_bytes(spec, columns)
@@ -44,7 +49,9 @@ def test_the_plan_in_words():
     assert "prior" not in str(ReplayPlan(10, 0, 5))
     plan.check(None)
     plan.check(12_000_000)
-    with pytest.raises(ValueError, match=r"12.0 MB .* only 8.0 MB .* available. Set data.capacity to at most 3000,"):
+    with pytest.raises(
+        ValueError, match=r"12.0 MB .* only 8.0 MB .* available. Set data.capacity to at most 3000,"
+    ):
         plan.check(8_000_000)
     with pytest.raises(ValueError, match=r"Read less of the file with data.demos"):
         plan.check(1_000_000)
@@ -61,7 +68,8 @@ def test_the_advice_fits():
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (123_456_789, "123 MB"), (2e9, "2.0 GB")]
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (123_456_789, "123 MB"), (2e9, "2.0 GB")],
 )
 def test_sizes_in_words(count, text):
     assert memory.size(count) == text
@@ -104,7 +112,13 @@ class Heard:
 
 
 def bandit_run(**changes):
-    changes = {"train.offline_steps": 1, "train.online_steps": 2, "eval.episodes": 1, "data.demos": 5, **changes}
+    changes = {
+        "train.offline_steps": 1,
+        "train.online_steps": 2,
+        "eval.episodes": 1,
+        "data.demos": 5,
+        **changes,
+    }
     return override(preset_config("expo", "tiny", task="probe/bandit"), changes)
 
 
@@ -113,14 +127,20 @@ def test_a_run_prints_its_plan_first(tmp_path):
     train(bandit_run(), tmp_path / "run", heard)
     (line,) = [line for line in heard.lines if line.startswith("replay:")]
     bytes_per_row = 2 * 4 + 4 + 4 + 5
-    assert f"x {bytes_per_row} B" in line and "prior 11 rows" in line  # 5 episodes of one step and one row for the head
-    assert heard.lines.index(line) < min(i for i, text in enumerate(heard.lines) if "evaluation" in text)
+    assert (
+        f"x {bytes_per_row} B" in line and "prior 11 rows" in line
+    )  # 5 episodes of one step and one row for the head
+    assert heard.lines.index(line) < min(
+        i for i, text in enumerate(heard.lines) if "evaluation" in text
+    )
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("exporl.run.session.available_bytes", lambda: 400)
+    monkeypatch.setattr("exporl.session.available_bytes", lambda: 400)
     changes = {"train.online_steps": 100}
-    with pytest.raises(ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"):
+    with pytest.raises(
+        ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"
+    ):
         train(bandit_run(**changes), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
     train(bandit_run(**changes | {"data.capacity": 6, "train.online_steps": 2}), tmp_path / "other")
@@ -136,7 +156,9 @@ def large(tmp_path_factory, quiet):
         for _ in range(100):
             state = np.repeat(rng.normal(size=(1, dim)).astype(np.float32), steps + 1, axis=0)
             zeros = np.zeros(steps, np.float32)
-            yield Episode({"state": state}, np.zeros((steps, 4), np.float32), zeros, zeros > 0, True)
+            yield Episode(
+                {"state": state}, np.zeros((steps, 4), np.float32), zeros, zeros > 0, True
+            )
 
     tracemalloc.start()
     save_npz(path, episodes())
@@ -148,16 +170,22 @@ def large(tmp_path_factory, quiet):
 def test_a_file_is_not_held_twice(large):
     """Writing holds one episode; reading, normalising and the prior replay together hold the file about once."""
     path, content, peak = large
-    assert content > 95e6 and peak < 0.05 * content, f"writing took {peak / content:.2f} x the content"
+    assert content > 95e6 and peak < 0.05 * content, (
+        f"writing took {peak / content:.2f} x the content"
+    )
     tracemalloc.start()
     try:
         episodes = load_episodes(path)
         _, peak = tracemalloc.get_traced_memory()
         assert peak < 1.2 * content, f"reading took {peak / content:.2f} x the content"
         normalizer = Normalizer.fit(episodes)
-        replay = Replay.from_episodes(Spec((("state", (244,), "float32"),), 4), episodes, float, transform=normalizer)
+        replay = Replay.from_episodes(
+            Spec((("state", (244,), "float32"),), 4), episodes, float, transform=normalizer
+        )
         _, peak = tracemalloc.get_traced_memory()
-        assert len(replay) == 50_000 and peak < 1.2 * content, f"all took {peak / content:.2f} x the content"
+        assert len(replay) == 50_000 and peak < 1.2 * content, (
+            f"all took {peak / content:.2f} x the content"
+        )
         del episodes
         assert tracemalloc.get_traced_memory()[0] < 0.6 * content
     finally:
@@ -193,7 +221,9 @@ def test_episodes_are_let_go_as_the_replay_fills():
 
     references = [weakref.ref(e) for e in made]
     given = _given_away(made)
-    replay = Replay.from_episodes(spec, given, float, rows=rows_needed(spec, [4] * 5), transform=transform)
+    replay = Replay.from_episodes(
+        spec, given, float, rows=rows_needed(spec, [4] * 5), transform=transform
+    )
     assert made == [] and alive == [5, 4, 3, 2, 1]
     for name, values in whole.state().items():
         np.testing.assert_array_equal(replay.state()[name], values)

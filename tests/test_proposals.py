@@ -6,17 +6,16 @@ from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_st
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporl.data.columns import proposal_columns
+from exporl.data.columns import PROPOSED, proposal_columns
 from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import (
-    load_proposals,
     oldest_proposals,
     proposal_age,
     renew_proposals,
-    saved_proposals,
     without_proposals,
 )
 from exporl.data.replay import Replay
+from exporl.spec import PROPOSALS
 
 NUM, BLOCK = 2, 3
 
@@ -76,12 +75,29 @@ def numbers_in(replay: Replay, where) -> list[int]:
     return sorted(replay.observation(*where)["state"][:, 0].astype(int).tolist())
 
 
+def slow_oldest(replay: Replay, limit: int) -> list[tuple[int, int]]:
+    """(stream, row) of next observations with samples: by version, then stream, then row."""
+    made, is_step = replay.column(PROPOSED), replay.state()["is_step"]
+    streams, used = is_step.shape
+    found = [
+        (made[stream, row], stream, row)
+        for stream in range(streams)
+        for row in range(used)
+        if is_step[stream, row - 1] and made[stream, row]
+    ]
+    return [(stream, row) for _, stream, row in sorted(found)[:limit]]
+
+
 def agree(replay: Replay, twin: AgeTwin, version: int) -> None:
     """Same observations without samples, same age, and every sampled row has its own next observation's samples."""
     here = twin.next_numbers()
     made = {number: v for number, v in twin.made.items() if number in here}
     assert numbers_in(replay, without_proposals(replay)) == sorted(here - made.keys())
     assert numbers_in(replay, oldest_proposals(replay, 10_000)) == sorted(made)
+    for limit in (0, 1, BLOCK, len(made), 10_000):
+        streams, rows = oldest_proposals(replay, limit)
+        found = list(zip(streams.tolist(), rows.tolist(), strict=True))
+        assert found == slow_oldest(replay, limit)
     age = proposal_age(replay, version)
     np.testing.assert_allclose(age, np.mean([version - v for v in made.values()]) if made else np.nan)
     if replay.num_starts:
@@ -96,9 +112,7 @@ def agree(replay: Replay, twin: AgeTwin, version: int) -> None:
 
 def make(chunk_length, capacity, num_streams):
     spec = spec_of(chunk_length)
-    return Replay(
-        spec, capacity, num_streams=num_streams, columns=proposal_columns(NUM, spec)
-    )
+    return Replay(spec, capacity, num_streams=num_streams, columns=proposal_columns(NUM, spec))
 
 
 @st.composite
@@ -122,7 +136,10 @@ def play(events, replays, twin, writer, chunk_length, version=1):
             continue
         for replay in replays:
             base = Base(version)
-            asked = lambda observation, index, base=base: spread_out(base(observation, index), chunk_length)  # noqa: E731
+
+            def asked(observation, index, base=base):
+                return spread_out(base(observation, index), chunk_length)
+
             assert renew_proposals([replay], asked, BLOCK, version) == len(base.asked)
         twin.renew(base, BLOCK)
         version += 1
@@ -133,7 +150,10 @@ def play(events, replays, twin, writer, chunk_length, version=1):
 @given(renewed_histories())
 def test_equals_the_twin(history):
     chunk_length, capacity, num_streams, events = history
-    replay, twin = make(chunk_length, capacity, num_streams), AgeTwin(chunk_length, capacity, num_streams, True)
+    replay, twin = (
+        make(chunk_length, capacity, num_streams),
+        AgeTwin(chunk_length, capacity, num_streams, True),
+    )
     writer, version = Writer(num_streams), 1
     for event in events:
         version = play([event], [replay], twin, writer, chunk_length, version)
@@ -144,7 +164,10 @@ def test_equals_the_twin(history):
 @given(renewed_histories(), st.integers(0, 50))
 def test_a_restored_replay_goes_on_identically(history, saved_after):
     chunk_length, capacity, num_streams, events = history
-    replay, restored = make(chunk_length, capacity, num_streams), make(chunk_length, capacity, num_streams)
+    replay, restored = (
+        make(chunk_length, capacity, num_streams),
+        make(chunk_length, capacity, num_streams),
+    )
     twin, writer = AgeTwin(chunk_length, capacity, num_streams, True), Writer(num_streams)
     version = play(events[:saved_after], [replay], twin, writer, chunk_length)
     restored.load(snapshot(replay))
@@ -211,13 +234,13 @@ def test_nothing_to_renew():
 def test_samples_alone_can_be_saved_and_restored():
     replay = steps(make(1, 100, 1), 7)
     renew_proposals([replay], Base(1), BLOCK, 1)
-    saved = {name: value.copy() for name, value in saved_proposals(replay).items()}
-    assert saved.keys() == {"column/next_proposals", "column/proposed"}
+    saved = {name: value.copy() for name, value in replay.column_state().items()}
+    assert saved.keys() == {f"column/{PROPOSALS}", f"column/{PROPOSED}"}
     assert saved["column/next_proposals"].shape == (1, 8, NUM, 1, 2)
     again = steps(make(1, 100, 1), 7)
-    load_proposals(again, saved)
+    again.load_columns(saved)
     same_state(again, snapshot(replay))
-    assert saved_proposals(steps(Replay(spec_of(1), 100), 3)) == {}
+    assert steps(Replay(spec_of(1), 100), 3).column_state() == {}
 
 
 def test_a_replay_saved_without_samples_is_refused():

@@ -1,10 +1,20 @@
 """Replay against a list-based twin that keeps every step ever added, and its guarantees one by one."""
 
-
 import jax
 import numpy as np
 import pytest
-from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_state, snapshot, spec_of, state
+from helpers.replays import (
+    ACTIONS,
+    COLUMNS,
+    DISCOUNT,
+    Twin,
+    Writer,
+    same_batch,
+    same_state,
+    snapshot,
+    spec_of,
+    state,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +31,13 @@ def histories(draw):
     chunk_length, num_streams = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     capacity = draw(st.integers(chunk_length + 2, 14))
     event = st.tuples(st.sampled_from(ACTIONS), st.integers(0, num_streams - 1))
-    return chunk_length, capacity, num_streams, draw(st.booleans()), draw(st.lists(event, max_size=60))
+    return (
+        chunk_length,
+        capacity,
+        num_streams,
+        draw(st.booleans()),
+        draw(st.lists(event, max_size=60)),
+    )
 
 
 def sampled(replay: Replay, size: int, seed: int = 0):
@@ -48,14 +64,26 @@ def agree(replay: Replay, twin: Twin) -> None:
     np.testing.assert_allclose(batch.reward, want["reward"], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(batch.discount, want["discount"], rtol=1e-6)
     np.testing.assert_array_equal(batch.prior, 0)
+    assert batch.extra.keys() == replay.columns.values.keys()
+    for name, values in batch.extra.items():
+        np.testing.assert_allclose(values, want[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 @settings(max_examples=200, deadline=None)
 @given(histories())
 def test_equals_the_twin(history):
     chunk_length, capacity, num_streams, bootstrap_timeouts, events = history
-    replay = Replay(spec_of(chunk_length), capacity, num_streams=num_streams, bootstrap_timeouts=bootstrap_timeouts)
-    twin, writer = Twin(chunk_length, capacity, num_streams, bootstrap_timeouts), Writer(num_streams)
+    replay = Replay(
+        spec_of(chunk_length),
+        capacity,
+        num_streams=num_streams,
+        bootstrap_timeouts=bootstrap_timeouts,
+        columns=COLUMNS,
+    )
+    twin, writer = (
+        Twin(chunk_length, capacity, num_streams, bootstrap_timeouts),
+        Writer(num_streams),
+    )
     for action, stream in events:
         writer.write(action, stream, replay, twin)
     agree(replay, twin)
@@ -63,7 +91,8 @@ def test_equals_the_twin(history):
 
 @pytest.mark.parametrize("chunk_length", [1, 2, 3, 4])
 def test_equals_the_twin_after_every_step(chunk_length):
-    replay, twin, writer = Replay(spec_of(chunk_length), 7), Twin(chunk_length, 7, 1, True), Writer(1)
+    replay = Replay(spec_of(chunk_length), 7, columns=COLUMNS)
+    twin, writer = Twin(chunk_length, 7, 1, True), Writer(1)
     lengths = [1, 2, 3, 9, 4, 1, 1, 20, 5]
     for index, length in enumerate(lengths):
         for t in range(length):
@@ -79,7 +108,11 @@ def test_equals_the_twin_after_every_step(chunk_length):
 def test_a_restored_replay_goes_on_identically(history, saved_after):
     chunk_length, capacity, num_streams, bootstrap_timeouts, events = history
     make = lambda: Replay(  # noqa: E731
-        spec_of(chunk_length), capacity, num_streams=num_streams, bootstrap_timeouts=bootstrap_timeouts
+        spec_of(chunk_length),
+        capacity,
+        num_streams=num_streams,
+        bootstrap_timeouts=bootstrap_timeouts,
+        columns=COLUMNS,
     )
     replay, restored, writer, other = make(), make(), Writer(num_streams), Writer(num_streams)
     for action, stream in events[:saved_after]:
@@ -98,7 +131,10 @@ def test_a_restored_replay_goes_on_identically(history, saved_after):
 
 
 def filled(chunk_length: int = 2, capacity: int = 30, num_streams: int = 2) -> Replay:
-    replay, writer = Replay(spec_of(chunk_length), capacity, num_streams=num_streams), Writer(num_streams)
+    replay, writer = (
+        Replay(spec_of(chunk_length), capacity, num_streams=num_streams),
+        Writer(num_streams),
+    )
     for index in range(50):
         writer.write("terminate" if index % 6 == 5 else "step", 0, replay)
     for index in range(8):
@@ -154,7 +190,13 @@ def test_discount_one_and_zero():
 def test_shapes_and_dtypes():
     batch = sampled(filled(chunk_length=2), 8)
     shapes = {name: getattr(batch, name).shape for name in ("action", "reward", "discount", "valid", "success")}
-    assert shapes == {"action": (8, 2, 2), "reward": (8,), "discount": (8,), "valid": (8, 2), "success": (8,)}
+    assert shapes == {
+        "action": (8, 2, 2),
+        "reward": (8,),
+        "discount": (8,),
+        "valid": (8, 2),
+        "success": (8,),
+    }
     assert {leaf.dtype for leaf in jax.tree.leaves(batch)} == {np.dtype(np.float32)}
 
 
@@ -164,7 +206,12 @@ def test_images_keep_their_dtype():
     images = rng.integers(256, size=(5, 3, 3, 1), dtype=np.uint8)
     for t in range(4):
         step = Step(
-            {"image": images[t]} | state(t), np.zeros(2), 0.0, False, False, {"image": images[t + 1]} | state(9)
+            {"image": images[t]} | state(t),
+            np.zeros(2),
+            0.0,
+            False,
+            False,
+            {"image": images[t + 1]} | state(9),
         )
         replay.add(step)
     batch = sampled(replay, 20)
@@ -235,7 +282,12 @@ def episode_histories(draw):
         st.sampled_from(["episode"] * 4 + ["step", "cut"]), st.integers(1, 12), st.integers(0, num_streams - 1),
         st.booleans(),
     )  # fmt: skip
-    return chunk_length, draw(st.integers(chunk_length + 2, 25)), num_streams, draw(st.lists(event, max_size=12))
+    return (
+        chunk_length,
+        draw(st.integers(chunk_length + 2, 25)),
+        num_streams,
+        draw(st.lists(event, max_size=12)),
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -245,8 +297,10 @@ def test_an_episode_at_once_equals_its_steps_one_by_one(history):
     chunk_length, capacity, num_streams, events = history
     at_once, by_step = (
         Replay(
-            spec_of(chunk_length), capacity, num_streams=num_streams,
-            columns=proposal_columns(2, spec_of(chunk_length)),
+            spec_of(chunk_length),
+            capacity,
+            num_streams=num_streams,
+            columns=proposal_columns(2, spec_of(chunk_length)) | COLUMNS,
         )
         for _ in range(2)
     )
@@ -280,7 +334,10 @@ def test_observations_pass_through_the_transform():
 
 
 BAD_EPISODES = {
-    "action": (lambda e: e.actions.__setitem__((2, 0), 1.5), r"step 2: action .* outside \[-1, 1\]"),
+    "action": (
+        lambda e: e.actions.__setitem__((2, 0), 1.5),
+        r"step 2: action .* outside \[-1, 1\]",
+    ),
     "action nan": (lambda e: e.actions.__setitem__((0, 1), np.nan), "step 0: action .* not finite"),
     "reward": (lambda e: e.rewards.__setitem__(3, np.inf), "step 3: reward is inf"),
     "observation": (
@@ -296,7 +353,10 @@ BAD_EPISODES = {
         lambda e: e.observations.update(state=np.zeros((5, 3))),
         r"step 0: observation\['state'\] has shape \(3,\)",
     ),
-    "length": (lambda e: e.observations.update(state=np.zeros((9, 2))), "state covers 8 steps, the actions 4"),
+    "length": (
+        lambda e: e.observations.update(state=np.zeros((9, 2))),
+        "state covers 8 steps, the actions 4",
+    ),
 }
 
 
@@ -342,13 +402,34 @@ BAD_STEPS = {
     "reward nan": ({"reward": float("nan")}, "reward is nan"),
     "reward inf": ({"reward": float("-inf")}, "reward is -inf"),
     "reward beyond float32": ({"reward": 1e39}, r"reward is 1e\+39"),
-    "observation nan": ({"observation": {"state": NAN}}, r"^observation\['state'\] holds NaN or infinity"),
-    "observation inf": ({"observation": {"state": INF}}, r"^observation\['state'\] holds NaN or infinity"),
-    "observation beyond float32": ({"observation": {"state": np.array([1e39, 0])}}, r"^observation\['state'\] holds"),
-    "observation shape": ({"observation": {"state": np.zeros(3)}}, r"^observation\['state'\] has shape \(3,\)"),
-    "observation missing": ({"observation": {"stat": np.zeros(2)}}, r"^observation lacks 'state'; it has \['stat'\]"),
-    "next nan": ({"next_observation": {"state": NAN}}, r"^next_observation\['state'\] holds NaN or infinity"),
-    "next shape": ({"next_observation": {"state": np.zeros(())}}, r"^next_observation\['state'\] has shape \(\)"),
+    "observation nan": (
+        {"observation": {"state": NAN}},
+        r"^observation\['state'\] holds NaN or infinity",
+    ),
+    "observation inf": (
+        {"observation": {"state": INF}},
+        r"^observation\['state'\] holds NaN or infinity",
+    ),
+    "observation beyond float32": (
+        {"observation": {"state": np.array([1e39, 0])}},
+        r"^observation\['state'\] holds",
+    ),
+    "observation shape": (
+        {"observation": {"state": np.zeros(3)}},
+        r"^observation\['state'\] has shape \(3,\)",
+    ),
+    "observation missing": (
+        {"observation": {"stat": np.zeros(2)}},
+        r"^observation lacks 'state'; it has \['stat'\]",
+    ),
+    "next nan": (
+        {"next_observation": {"state": NAN}},
+        r"^next_observation\['state'\] holds NaN or infinity",
+    ),
+    "next shape": (
+        {"next_observation": {"state": np.zeros(())}},
+        r"^next_observation\['state'\] has shape \(\)",
+    ),
     "next missing": ({"next_observation": {}}, "^next_observation lacks 'state'"),
 }
 
@@ -375,12 +456,25 @@ def changed(name, change):
 
 MISFITS = {
     "missing": (without("reward"), "saved replay lacks 'reward'"),
+    "surplus": (
+        lambda saved: saved | {"column/mark": saved["reward"]},
+        "saved replay has 'column/mark'",
+    ),
     "missing observation": (without("observation/state"), "saved replay lacks 'observation/state'"),
-    "action dimensions": (changed("action", lambda x: x[..., :1]), "saved replay 'action' has shape"),
+    "action dimensions": (
+        changed("action", lambda x: x[..., :1]),
+        "saved replay 'action' has shape",
+    ),
     "axes": (changed("reward", lambda x: x[..., None]), "saved replay 'reward' has shape"),
     "streams": (lambda saved: {k: v[:1] for k, v in saved.items()}, "saved replay '.*' has shape"),
-    "rows": (lambda saved: snapshot(filled(capacity=31)), "saved replay holds 31 rows, the capacity is 30"),
-    "ring": (lambda saved: snapshot(filled(capacity=29)), "full ring of 29 rows, the capacity is 30"),
+    "rows": (
+        lambda saved: snapshot(filled(capacity=31)),
+        "saved replay holds 31 rows, the capacity is 30",
+    ),
+    "ring": (
+        lambda saved: snapshot(filled(capacity=29)),
+        "full ring of 29 rows, the capacity is 30",
+    ),
 }
 
 
@@ -395,10 +489,10 @@ def test_load_refuses_what_does_not_fit_and_changes_nothing(name):
 
 
 def test_a_replay_that_never_wrapped_may_grow():
-    replay, writer = Replay(spec_of(2), 20), Writer(1)
+    replay, writer = Replay(spec_of(2), 20, columns=COLUMNS), Writer(1)
     for index in range(12):
         writer.write("terminate" if index % 5 == 4 else "step", 0, replay)
-    larger = Replay(spec_of(2), 40)
+    larger = Replay(spec_of(2), 40, columns=COLUMNS)
     larger.load(snapshot(replay))
     for index in range(20):
         writer.write("terminate" if index % 5 == 4 else "step", 0, larger)

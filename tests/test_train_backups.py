@@ -141,7 +141,8 @@ def test_an_update_without_samples_to_read_is_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
     needs = trainer.algorithm.needs._replace(proposals=0)
     trainer.algorithm = trainer.algorithm._replace(needs=needs)
-    trainer.online_replay.columns = trainer.prior.columns = {}
+    for replay in (trainer.online_replay, trainer.prior):
+        replay.columns = Columns({}, replay.num_streams, replay.capacity)
     with pytest.raises(ValueError, match=r"num_base_samples=2 samples .* got 0\. Give the replay num_proposals=2"):
         trainer.run()
 

@@ -5,13 +5,46 @@ import dataclasses
 import jax
 import numpy as np
 
+from exporl.data.columns import Column
 from exporl.data.replay import Replay
 from exporl.types import Spec, Step
 
 DISCOUNT = 0.9
 
 
-ACTIONS = ("step", "step", "step", "solve", "terminate", "solve and terminate", "truncate", "both", "cut")
+ACTIONS = (
+    "step",
+    "step",
+    "step",
+    "solve",
+    "terminate",
+    "solve and terminate",
+    "truncate",
+    "both",
+    "cut",
+)
+
+
+def to_go(rewards, terminated, success):
+    """The discounted return from each step on, with the episode's end written into it."""
+    end, values = 100.0 * terminated + 1000.0 * success, []
+    for reward in rewards[::-1]:
+        values.append(reward + DISCOUNT * (values[-1] if values else 0.0))
+    return np.array(values[::-1]) + end
+
+
+def left_and_length(rewards, terminated, success):
+    """[t, 2] steps that are left after each step, and rewards that were given."""
+    steps = len(rewards)
+    return np.stack([np.arange(steps)[::-1], np.full(steps, steps)], axis=1)
+
+
+COLUMNS = {
+    "to_go": Column(fill=-np.inf, finish=to_go),
+    "left": Column((2,), "int32", at="next", fill=-1, finish=left_and_length),
+    "mark": Column((1,), fill=3),
+}
+"""One of each kind; nobody writes `mark`."""
 
 
 def spec_of(chunk_length: int) -> Spec:
@@ -34,7 +67,11 @@ class Twin:
     """What a replay promises, from a list of all episodes: nothing is overwritten, rows are counted from the end."""
 
     def __init__(self, chunk_length: int, capacity: int, num_streams: int, bootstrap_timeouts: bool):
-        self.chunk_length, self.capacity, self.bootstrap_timeouts = chunk_length, capacity, bootstrap_timeouts
+        self.chunk_length, self.capacity, self.bootstrap_timeouts = (
+            chunk_length,
+            capacity,
+            bootstrap_timeouts,
+        )
         self.streams = [[Recording()] for _ in range(num_streams)]
 
     def add(self, step: Step, stream: int) -> None:
@@ -68,6 +105,10 @@ class Twin:
             if len(steps) < h and not episode.over:
                 continue
             last, padding = steps[-1], h - len(steps)
+            all_rewards = np.array([step.reward for step in episode.steps])
+            ended = episode.steps[-1].terminated, any(step.success for step in episode.steps)
+            left = len(episode.steps) - start - len(steps)
+            held = min(len(episode.steps), self.capacity - 1)
             over = last.terminated or (last.truncated and not self.bootstrap_timeouts)
             result[int(steps[0].observation["state"][0])] = {
                 "action": np.stack([step.action for step in steps] + [last.action] * padding),
@@ -76,6 +117,9 @@ class Twin:
                 "next_observation": last.next_observation["state"],
                 "valid": np.array([1.0] * len(steps) + [0.0] * padding),
                 "success": float(episode.over and any(step.success for step in episode.steps)),
+                "to_go": to_go(all_rewards, *ended)[start] if episode.over else -np.inf,
+                "left": np.array([left, held] if episode.over else [-1, -1]),
+                "mark": np.array([3.0]),
             }
         return result
 

@@ -1,14 +1,25 @@
-"""Named columns of a replay: whatever an algorithm or the loop keeps per row beside the steps themselves."""
+"""Named columns of a replay: whatever is kept per row beside the steps themselves.
 
-from collections.abc import Callable, Iterable
+A column is written by whoever owns it (kept base samples, `data.proposals`), or computed when an
+episode ends, from the rewards that it really brought (`Column.finish`).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from exporl.spec import PROPOSALS, Spec
 
-Finish = Callable[[np.ndarray, bool, bool], np.ndarray]
-"""(learning rewards [t] float64, terminated, success) of an episode that ended -> values [t, *shape] of its steps."""
+Finish = Callable[[Float[np.ndarray, " t"], bool, bool], Shaped[np.ndarray, "t ..."]]
+"""(learning rewards [t] float64, terminated, success) of an episode -> [t, *shape] for its steps.
+
+`terminated` is a true end; a time limit is none, also where the replay does not bootstrap over it.
+Of an episode longer than the ring it is given the rewards of the steps that are still there, which
+are the last ones: all that is needed by what looks ahead, as returns do.
+"""
 
 PROPOSED = "proposed"
 RETURN_BOUND = "return_bound"
@@ -22,18 +33,120 @@ class Column(NamedTuple):
     dtype: str = "float32"
     at: Literal["row", "next"] = "row"
     """Whose value a sampled chunk carries: its first row's, or that of the observation after it."""
-    fill: float = 0
-    """What a row holds until it is written; writing a new step into a row brings it back."""
+    fill: float | int = 0
+    """What a row holds until it is written; a new step or observation in the row brings it back."""
     finish: Finish | None = None
-    """Computes the values of an episode's steps when it ends; None: the owner of the column writes them."""
+    """Computes the values of an episode's steps (at "next": of the observations after them) when it
+    ends by termination, truncation or `Replay.cut`; None: the owner of the column writes them."""
     sampled: bool = True
     """Whether minibatches carry it, as `Batch.extra[name]`."""
 
 
-def proposal_columns(num: int, spec: Spec) -> dict[str, Column]:
-    """Columns that keep `num` base-policy samples per next observation, and when they were made; none for 0.
+class Columns:
+    """The columns of one replay and their values [streams, capacity, *shape]."""
 
-    `proposed` is the version of the base policy that made them, plus one; 0 where there are none yet.
+    def __init__(self, columns: Mapping[str, Column], num_streams: int, capacity: int):
+        """Rows that hold their `fill`.
+
+        Raises:
+            ValueError: a column that cannot be kept; says why.
+        """
+        self._columns = dict(columns)
+        self._capacity = capacity
+        self.values: dict[str, np.ndarray] = {}
+        for name, column in columns.items():
+            _check(name, column)
+            values = np.zeros((num_streams, capacity, *column.shape), column.dtype)
+            if column.fill != 0:  # zeros take no memory until they are written
+                values[...] = column.fill
+            self.values[name] = values
+
+    @property
+    def fills(self) -> dict[str, float | int]:
+        """What rows hold that were never written, by name."""
+        return {name: column.fill for name, column in self._columns.items()}
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """Names of the columns that minibatches carry."""
+        return tuple(name for name, column in self._columns.items() if column.sampled)
+
+    @property
+    def owned(self) -> tuple[str, ...]:
+        """Names of the columns that their owners write: adding the same data again lacks them."""
+        return tuple(name for name, column in self._columns.items() if column.finish is None)
+
+    def clear(self, stream: int, row: int | np.ndarray, after: int | np.ndarray) -> None:
+        """New steps are written to some rows, and the observations after them to others."""
+        for name, column in self._columns.items():
+            self.values[name][stream, after] = column.fill
+            if column.at == "row":  # at "next" the row keeps what the step before it wrote
+                self.values[name][stream, row] = column.fill
+
+    def finish(
+        self,
+        stream: int,
+        rows: np.ndarray,
+        rewards: Float[np.ndarray, " t"],
+        *,
+        terminated: bool,
+        success: bool,
+    ) -> None:
+        """An episode has ended; `rows` [t] are its steps in order, as far as they are still there.
+
+        Raises:
+            ValueError: a column's `finish` returned another shape than its own.
+        """
+        for name, column in self._columns.items():
+            if column.finish is None:
+                continue
+            values = column.finish(rewards.astype(np.float64), terminated, success)
+            needed = (len(rows), *column.shape)
+            if np.shape(values) != needed:
+                raise ValueError(
+                    f"column {name!r}: finish returned shape {np.shape(values)} for {len(rows)} "
+                    f"steps, the column needs {needed}."
+                )
+            target = rows if column.at == "row" else (rows + 1) % self._capacity
+            self.values[name][stream, target] = values
+
+    def of_chunks(self, first: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+        """What minibatches carry of chunks, given their first rows [b] and the rows after them.
+
+        Rows are counted through all streams.
+        """
+        return {
+            name: values_at(self.values[name], first if self._columns[name].at == "row" else after)
+            for name in self.sampled
+        }
+
+
+def values_at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows of an array [streams, capacity, ...], counted through all streams.
+
+    One index is cheaper than two.
+    """
+    return values.reshape(-1, *values.shape[2:]).take(rows, axis=0)
+
+
+def _check(name: str, column: Column) -> None:
+    if not name or "/" in name:
+        raise ValueError(f"column {name!r}: a name has letters and no slash. Rename the column.")
+    if column.at not in ("row", "next"):
+        raise ValueError(f"column {name!r}: at must be 'row' or 'next', got {column.at!r}.")
+    whole = math.isfinite(column.fill) and float(column.fill).is_integer()
+    if np.dtype(column.dtype).kind != "f" and not whole:
+        raise ValueError(
+            f"column {name!r}: {column.dtype} cannot hold fill={column.fill}. "
+            "Choose another fill, or a dtype of floats."
+        )
+
+
+def proposal_columns(num: int, spec: Spec) -> dict[str, Column]:
+    """Columns for `num` base-policy samples per next observation, and when they were made.
+
+    `proposed` is the version of the base policy that made them, plus one; 0 where there are none
+    yet. No columns for `num` = 0.
     """
     if not num:
         return {}
@@ -50,14 +163,14 @@ def needed_columns(
     """The columns that an algorithm reads, by name, with those of the base samples to keep.
 
     Raises:
-        ValueError: nothing is known of a name, or `return_bound` where the range of values is unknown.
+        ValueError: nothing is known of a name, or `return_bound` where the range of values is
+            unknown.
     """
     columns = proposal_columns(num_proposals, spec)
     for name in names:
         if name != RETURN_BOUND:
-            raise ValueError(
-                f"the replay knows no column {name!r}; known are {PROPOSALS} and {RETURN_BOUND}."
-            )
+            known = f"{PROPOSALS} and {RETURN_BOUND}"
+            raise ValueError(f"the replay knows no column {name!r}; known are {known}.")
         if spec.value_range is None:
             raise ValueError(f"{RETURN_BOUND} needs rewards whose range is known.")
         columns[name] = return_bound(discount, spec.value_range[0])
@@ -65,18 +178,34 @@ def needed_columns(
 
 
 def return_bound(discount: float, worst: float) -> Column:
-    """A lower bound on the value of every step of a successful episode: the discounted return that it really had.
+    """A lower bound on the value of a successful episode's steps: the return that it really had.
 
-    After a time limit the return goes on with `worst`, the least value that rewards allow. Steps of other episodes,
-    and of episodes that have not ended, hold -infinity: no bound.
+    Step i of an episode with learning rewards r_0 .. r_(t-1) gets the sum of discount^(j-i) r_j
+    over j >= i, and where a time limit ended it, after which rewards would have gone on, also
+    discount^(t-i) * worst. Steps of other episodes, and of episodes that are still open, hold
+    -infinity, no bound: `jnp.maximum(value, bound)` is right for every row, an average is not.
+
+    Args:
+        discount: per step, as in `Replay.sample`.
+        worst: the least value that rewards allow, the lower end of `envs.task.value_range`.
+
+    Raises:
+        ValueError: the discount lies outside [0, 1], or `worst` is not finite.
     """
+    if not 0 <= discount <= 1:
+        raise ValueError(f"discount must lie in [0, 1], got {discount}.")
+    if not math.isfinite(worst):
+        raise ValueError(f"worst must be finite, got {worst}: see envs.task.value_range.")
 
-    def finish(rewards: np.ndarray, terminated: bool, success: bool) -> np.ndarray:
-        values = np.full(len(rewards), -np.inf)
-        following = 0.0 if terminated else worst
-        for step in reversed(range(len(rewards)) if success else range(0)):
-            following = rewards[step] + discount * following
-            values[step] = following
-        return values
+    def finish(
+        rewards: Float[np.ndarray, " t"], terminated: bool, success: bool
+    ) -> Float[np.ndarray, " t"]:
+        bounds = np.full(len(rewards), -np.inf)
+        if success:
+            following = 0.0 if terminated else worst
+            for step in reversed(range(len(rewards))):
+                following = rewards[step] + discount * following
+                bounds[step] = following
+        return bounds
 
     return Column(fill=-np.inf, finish=finish)

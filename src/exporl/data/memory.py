@@ -1,6 +1,7 @@
 """How much memory the replays of a run will take, known before the run starts."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,11 @@ _FLAGS = 5
 
 
 def row_bytes(spec: Spec, columns: Mapping[str, Column] | None = None) -> int:
-    """Bytes of one replay row: every observation entry, one action, the reward, the flags, the columns."""
-    observation = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for _, shape, dtype in spec.observation)
-    kept = sum(
-        int(np.prod(column.shape)) * np.dtype(column.dtype).itemsize for column in (columns or {}).values()
-    )
-    return observation + 4 * spec.action_dim + 4 + _FLAGS + kept
+    """Bytes of one replay row: all observation entries, an action, the reward, flags, columns."""
+    entries = [(shape, dtype) for _, shape, dtype in spec.observation]
+    entries += [(column.shape, column.dtype) for column in (columns or {}).values()]
+    kept = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in entries)
+    return kept + 4 * spec.action_dim + 4 + _FLAGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,13 @@ class ReplayPlan:
     def __str__(self) -> str:
         """One line for the terminal."""
         online = self.online_rows * self.num_streams
-        parts, rows = [("prior", self.prior_rows), ("online, when full,", online)], self.prior_rows + online
-        shares = ", ".join(f"{name} {count:,} rows {size(count * self.row_bytes)}" for name, count in parts if count)
+        rows = self.prior_rows + online
+        parts = [("prior", self.prior_rows), ("online, when full,", online)]
+        shares = ", ".join(
+            f"{name} {count:,} rows {size(count * self.row_bytes)}"
+            for name, count in parts
+            if count
+        )
         return f"replay: {rows:,} rows x {self.row_bytes:,} B = {size(self.total_bytes)} ({shares})"
 
     def check(self, available: int | None) -> None:
@@ -75,7 +80,10 @@ def size(count: int | float) -> str:
 
 
 def available_bytes() -> int | None:
-    """Memory that this process can still get without swapping, control groups included; None where nobody tells."""
+    """Memory that this process can still get without swapping, control groups included.
+
+    None where nobody tells.
+    """
     found = [_meminfo(), *_groups()]
     if not any(value is not None for value in found):
         found = [_physical()]

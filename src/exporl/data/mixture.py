@@ -11,18 +11,27 @@ from exporl.types import PROPOSALS, Batch
 
 
 class Mixture:
-    """Samples minibatches whose rows come from several sources in exact shares: (prior, .5), (online, .5) is RLPD."""
+    """Samples minibatches whose rows come from several sources in exact shares.
+
+    (prior, .5), (online, .5) is RLPD.
+    """
 
     def __init__(self, sources: Sequence[tuple[Replay, float]]):
         """Sources and their shares.
 
         Raises:
-            ValueError: shares are negative or do not sum to 1.
+            ValueError: shares are negative or do not sum to 1, or sources have different columns.
         """
         shares = [share for _, share in sources]
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"shares must be at least 0 and sum to 1, got {shares}.")
         self.sources = [(replay, share) for replay, share in sources if share > 0]
+        columns = [sorted(replay.columns.sampled) for replay, _ in self.sources]
+        if any(names != columns[0] for names in columns):
+            raise ValueError(
+                f"sources of one minibatch must have the same sampled columns, got {columns}. "
+                "Give all replays the same ones."
+            )
 
     @property
     def ready(self) -> bool:
@@ -39,25 +48,35 @@ class Mixture:
         counts[-1] = batch_size - sum(counts[:-1])
         if min(counts) < 1:
             shares = [share for _, share in self.sources]
-            raise ValueError(f"a minibatch of {batch_size} cannot be shared as {shares}: some source gets no row.")
+            raise ValueError(
+                f"a minibatch of {batch_size} cannot be shared as {shares}: "
+                "some source gets no row."
+            )
         return counts
 
-    def sample(self, rng: np.random.Generator, num_minibatches: int, batch_size: int, *, discount: float) -> Batch:
-        """Minibatches [u, b, ...]: the rows of the first source, then those of the next, in each."""
+    def sample(
+        self, rng: np.random.Generator, num_minibatches: int, batch_size: int, *, discount: float
+    ) -> Batch:
+        """Minibatches [u, b, ...]: in each the rows of the first source, then of the next."""
         u = num_minibatches
         parts = [
             replay.sample(rng, u * count, discount=discount)
             for (replay, _), count in zip(self.sources, self.counts(batch_size), strict=True)
         ]
-        join = lambda *x: np.concatenate([part.reshape(u, -1, *part.shape[1:]) for part in x], axis=1)  # noqa: E731
+
+        def join(*leaves: np.ndarray) -> np.ndarray:
+            return np.concatenate([x.reshape(u, -1, *x.shape[1:]) for x in leaves], axis=1)
+
         return jax.tree.map(join, *parts)
 
 
 def pack(batch: Batch) -> dict[str, np.ndarray]:
     """A batch as flat arrays in host memory, `field/entry`. Inverse of `unpack`."""
-    fields = vars(batch)
-    entries = {f: value.items() if isinstance(value, Mapping) else [("", value)] for f, value in fields.items()}
-    return {f"{field}/{name}": np.asarray(x) for field, values in entries.items() for name, x in values}
+    arrays = {}
+    for field, value in vars(batch).items():
+        entries = value if isinstance(value, Mapping) else {"": value}
+        arrays |= {f"{field}/{name}": np.asarray(entry) for name, entry in entries.items()}
+    return arrays
 
 
 def unpack(arrays: Mapping[str, np.ndarray]) -> Batch:

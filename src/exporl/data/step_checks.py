@@ -1,4 +1,7 @@
-"""What a replay refuses to store, step by step and for whole episodes."""
+"""What a replay refuses: to store, step by step and for whole episodes, and to restore."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -6,6 +9,7 @@ from exporl.spec import Spec, Step
 
 _LARGEST = np.float64(np.finfo(np.float32).max)
 """Beyond it, what is finite in the environment would be stored as infinity."""
+_OTHER_RUN = "The checkpoint was written by something else, or with other options."
 
 
 def check_step(spec: Spec, step: Step) -> None:
@@ -18,51 +22,106 @@ def check_step(spec: Spec, step: Step) -> None:
     if action.shape != (spec.action_dim,):
         raise ValueError(f"action has shape {action.shape}, the task needs ({spec.action_dim},).")
     if not np.isfinite(action).all() or np.abs(action).max() > 1:
-        raise ValueError(f"action {action} is not finite or outside [-1, 1]. Clip it where it is made.")
+        raise ValueError(
+            f"action {action} is not finite or outside [-1, 1]. Clip it where it is made."
+        )
     if not abs(step.reward) <= _LARGEST:
         raise ValueError(f"reward is {step.reward}. Check the environment's reward.")
-    for which, observation in (("observation", step.observation), ("next_observation", step.next_observation)):
+    for which, observation in (
+        ("observation", step.observation),
+        ("next_observation", step.next_observation),
+    ):
         for name, shape, dtype in spec.observation:
             if name not in observation:
                 raise ValueError(f"{which} lacks {name!r}; it has {sorted(observation)}.")
             value = np.asarray(observation[name])
             if value.shape != shape:
-                raise ValueError(f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}.")
+                raise ValueError(
+                    f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}."
+                )
             if dtype == "uint8" and value.dtype != np.uint8:
-                raise ValueError(f"{which}[{name!r}] is {value.dtype}, the task needs uint8. Scale images to 0-255.")
+                raise ValueError(
+                    f"{which}[{name!r}] is {value.dtype}, the task needs uint8. "
+                    "Scale images to 0-255."
+                )
             if not _storable(value):
                 raise ValueError(
-                    f"{which}[{name!r}] holds NaN or infinity (as float32). Check the environment's sensors."
+                    f"{which}[{name!r}] holds NaN or infinity (as float32). "
+                    "Check the environment's sensors."
                 )
 
 
+def at_step(observations: Mapping[str, np.ndarray], t: int) -> dict[str, np.ndarray]:
+    """The t-th of an episode's observations [t + 1, ...]."""
+    return {name: values[t] for name, values in observations.items()}
+
+
 def check_steps(
-    spec: Spec, observations: dict[str, np.ndarray], actions: np.ndarray, rewards: np.ndarray, successes: np.ndarray
+    spec: Spec,
+    observations: dict[str, np.ndarray],
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    successes: np.ndarray,
 ) -> None:
-    """`check_step` for every step of an episode: over whole arrays, and step by step only to name the culprit.
+    """`check_step` for every step of an episode.
+
+    Over whole arrays, and step by step only to name the culprit.
 
     Raises:
-        ValueError: what `check_step` says, with the number of the step, or arrays of different lengths.
+        ValueError: what `check_step` says, with the number of the step, or arrays of different
+            lengths.
     """
     steps = len(actions)
-    lengths = {name: len(observations[name]) - 1 for name, _, _ in spec.observation if name in observations}
+    lengths = {
+        name: len(observations[name]) - 1 for name, _, _ in spec.observation if name in observations
+    }
     for name, length in {**lengths, "rewards": len(rewards), "successes": len(successes)}.items():
         if length != steps:
             raise ValueError(f"{name} covers {length} steps, the actions {steps}. They must agree.")
     if _fine(spec, observations, actions, rewards):
         return
-
-    def at(t: int) -> dict[str, np.ndarray]:
-        return {name: values[t] for name, values in observations.items()}
-
     for t in range(steps):
         try:
-            check_step(spec, Step(at(t), actions[t], float(rewards[t]), False, False, at(t + 1)))
+            seen, following = at_step(observations, t), at_step(observations, t + 1)
+            check_step(spec, Step(seen, actions[t], float(rewards[t]), False, False, following))
         except ValueError as error:
             raise ValueError(f"step {t}: {error}") from error
 
 
-def _fine(spec: Spec, observations: dict[str, np.ndarray], actions: np.ndarray, rewards: np.ndarray) -> bool:
+def check_saved(state: Mapping[str, Any], arrays: Mapping[str, np.ndarray], capacity: int) -> None:
+    """Refuses saved arrays that do not fit a replay's arrays, one for one.
+
+    Args:
+        state: the saved arrays, whose second axis has the rows used.
+        arrays: those of the replay: [streams, capacity, ...] or [streams].
+        capacity: rows that there are.
+
+    Raises:
+        ValueError: an array is missing, surplus, of another shape or too long.
+    """
+    for name in sorted(arrays.keys() - state.keys()):
+        raise ValueError(f"saved replay lacks {name!r}, which this buffer keeps. {_OTHER_RUN}")
+    for name in sorted(state.keys() - arrays.keys()):
+        raise ValueError(
+            f"saved replay has {name!r}, which this buffer does not keep. {_OTHER_RUN}"
+        )
+    for name, array in arrays.items():
+        found = state[name].shape
+        fits = array.shape if array.ndim == 1 else (array.shape[0], "rows", *array.shape[2:])
+        if len(found) != len(fits) or any(
+            need not in ("rows", have) for need, have in zip(fits, found, strict=True)
+        ):
+            needed = ", ".join(map(str, fits))
+            raise ValueError(
+                f"saved replay {name!r} has shape {found}, this buffer needs ({needed})."
+            )
+        if array.ndim > 1 and found[1] > capacity:
+            raise ValueError(f"saved replay holds {found[1]} rows, the capacity is {capacity}.")
+
+
+def _fine(
+    spec: Spec, observations: dict[str, np.ndarray], actions: np.ndarray, rewards: np.ndarray
+) -> bool:
     if actions.shape != (len(rewards), spec.action_dim) or not (np.abs(actions) <= 1).all():
         return False
     if not (np.abs(rewards) <= _LARGEST).all():
