@@ -1,4 +1,5 @@
-"""Named columns of the replay: values computed at an episode's end, against numbers worked out by hand."""
+"""Named columns of the replay: values computed at an episode's end, against numbers worked out by
+hand."""
 
 import dataclasses
 
@@ -125,7 +126,8 @@ def test_bounds_go_around_the_ring():
 
 def test_an_episode_longer_than_the_ring_has_bounds_where_it_is_still_there():
     replay = filled(steps([-1] * 7 + [0], terminated=True, success=True), capacity=6)
-    # row 0 holds step 6, row 1 step 7, row 2 the last observation: -(2 - 2 * 0.5^n) for n steps to go
+    # row 0 holds step 6, row 1 step 7, row 2 the last observation: -(2 - 2 * 0.5^n) for n steps to
+    # go
     assert bounds(replay, 6) == [-1, 0, NONE, -1.875, -1.75, -1.5]
 
 
@@ -298,8 +300,14 @@ def test_columns_are_found_by_name():
     spec = dataclasses.replace(SPEC, value_range=(-2.0, 0.0))
     columns = needed_columns(("return_bound",), 3, spec, 0.5)
     assert list(columns) == ["next_proposals", "proposed", "return_bound"]
-    assert bounds(filled(WON, columns={"return_bound": columns["return_bound"]}), 3) == [-1.5, -1, 0]
-    with pytest.raises(ValueError, match="no column 'returns'; known are next_proposals and return"):
+    assert bounds(filled(WON, columns={"return_bound": columns["return_bound"]}), 3) == [
+        -1.5,
+        -1,
+        0,
+    ]
+    with pytest.raises(
+        ValueError, match="no column 'returns'; known are next_proposals and return"
+    ):
         needed_columns(("returns",), 0, spec, 0.5)
     with pytest.raises(ValueError, match="return_bound needs rewards whose range is known"):
         needed_columns(("return_bound",), 0, SPEC, 0.5)

@@ -1,4 +1,5 @@
-"""Compiling ahead: the right programs, each once, with the same results, and errors where they belong."""
+"""Compiling ahead: the right programs, each once, with the same results, and errors where they
+belong."""
 
 import functools
 
@@ -20,12 +21,26 @@ from exporl.speed.compile_ahead import compile_ahead, empty_batches
 from exporl.types import Spec, Step
 
 SMALL = {
-    "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16,),
-    "algo.num_base_samples": 2, "algo.num_edit_samples": 2, "algo.num_qs": 2, "train.batch_size": 8,
-    "train.utd_ratio": 2, "train.offline_steps": 10, "train.critic_pretrain_steps": 2, "train.online_steps": 4,
-    "train.update_after": 0, "train.critic_warmup_steps": 0, "eval.every": 100, "eval.episodes": 1, "eval.num_envs": 1,
+    "base.width": 16,
+    "base.num_blocks": 1,
+    "base.time_dim": 8,
+    "base.num_steps": 2,
+    "algo.hidden": (16,),
+    "algo.num_base_samples": 2,
+    "algo.num_edit_samples": 2,
+    "algo.num_qs": 2,
+    "train.batch_size": 8,
+    "train.utd_ratio": 2,
+    "train.offline_steps": 10,
+    "train.critic_pretrain_steps": 2,
+    "train.online_steps": 4,
+    "train.update_after": 0,
+    "train.critic_warmup_steps": 0,
+    "eval.every": 100,
+    "eval.episodes": 1,
+    "eval.num_envs": 1,
     "data.demos": 3,
-}  # fmt: skip
+}
 CONFIG = override(preset_config("expo", "tiny", "probe/delay"), SMALL)
 PROGRAMS = programs(CONFIG.train)
 
@@ -48,8 +63,14 @@ def compiled(quiet):
     ("changes", "wanted"),
     [
         ({}, [("pretrain", 10), ("critic_pretrain", 2), ("online", 2)]),
-        ({"train.offline_steps": 1234, "train.critic_pretrain_steps": 0}, [("pretrain", 100), ("online", 2)]),
-        ({"train.offline_steps": 0, "train.update_every": 3}, [("critic_pretrain", 6), ("online", 6)]),
+        (
+            {"train.offline_steps": 1234, "train.critic_pretrain_steps": 0},
+            [("pretrain", 100), ("online", 2)],
+        ),
+        (
+            {"train.offline_steps": 0, "train.update_every": 3},
+            [("critic_pretrain", 6), ("online", 6)],
+        ),
         ({"train.online_steps": 0}, [("pretrain", 10), ("critic_pretrain", 2)]),
     ],
 )
@@ -61,13 +82,14 @@ def test_the_programs_are_those_that_the_run_needs(changes, wanted):
 @pytest.mark.parametrize("h", [1, 2])
 def test_shapes_are_those_of_a_sample(h, num_proposals):
     spec = Spec((("goal", (2,), "float32"), ("pixels", (4, 4, 3), "uint8")), 5, h)
-    replay = Replay(spec, 20, columns=proposal_columns(num_proposals, spec))
+    columns = proposal_columns(num_proposals, spec)
+    replay = Replay(spec, 20, columns=columns)
     seen = {name: np.ones(shape, dtype) for name, shape, dtype in spec.observation}
     for _ in range(6):
         replay.add(Step(seen, np.zeros(5, np.float32), 0.0, False, False, seen))
     sample = Mixture([(replay, 1.0)]).sample(np.random.default_rng(0), 3, 4, discount=0.9)
     describe = lambda batch: jax.tree.map(lambda x: (x.shape, x.dtype), vars(batch))  # noqa: E731
-    empty = empty_batches(spec, 3, 4, num_proposals)
+    empty = empty_batches(spec, 3, 4, columns)
     assert describe(empty) == describe(sample)
     assert all(set(x.strides) == {0} for x in jax.tree.leaves(empty))
 
@@ -81,8 +103,10 @@ def test_every_update_is_compiled_once_and_before_it_is_needed(tmp_path, compile
 def test_an_update_that_was_compiled_ahead_is_the_same():
     base = make_base(CONFIG.base, SPEC, CONFIG.precision)
     make = functools.partial(make_algorithm, "expo", CONFIG.algo, SPEC, base, CONFIG.precision)
-    zeros = empty_batches(SPEC, 2, 8, 0)
-    batches = jax.tree.map(lambda x: jnp.linspace(-1, 1, x.size, dtype=x.dtype).reshape(x.shape), zeros)
+    zeros = empty_batches(SPEC, 2, 8, {})
+    batches = jax.tree.map(
+        lambda x: jnp.linspace(-1, 1, x.size, dtype=x.dtype).reshape(x.shape), zeros
+    )
     results = []
     for algorithm in (make(), compile_ahead(make(), SPEC, PROGRAMS, 8)):
         state = algorithm.init(jax.random.key(0))
@@ -97,9 +121,13 @@ def test_an_error_of_compiling_is_raised_by_the_update():
             raise RuntimeError("does not compile")
 
     base = make_base(CONFIG.base, SPEC, CONFIG.precision)
-    algorithm = make_algorithm("expo", CONFIG.algo, SPEC, base, CONFIG.precision)._replace(update=Broken())
+    algorithm = make_algorithm("expo", CONFIG.algo, SPEC, base, CONFIG.precision)._replace(
+        update=Broken()
+    )
     with pytest.raises(RuntimeError, match="does not compile"):
-        compile_ahead(algorithm, SPEC, PROGRAMS, 8).update(None, empty_batches(SPEC, 2, 8, 0), None, phase="online")
+        compile_ahead(algorithm, SPEC, PROGRAMS, 8).update(
+            None, empty_batches(SPEC, 2, 8, {}), None, phase="online"
+        )
 
 
 SPEC = Spec((("state", (3,), "float32"),), 2)

@@ -7,10 +7,6 @@ import weakref
 
 import numpy as np
 import pytest
-from exporl.config import override
-from exporl.presets import preset_config
-from exporl.session import _given_away
-from exporl.train import train
 
 from exporl.data import memory
 from exporl.data.columns import Column, proposal_columns, return_bound
@@ -18,6 +14,10 @@ from exporl.data.episodes import Episode, Normalizer
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
+from exporl.run.config import override
+from exporl.run.loop import train
+from exporl.run.presets import preset_config
+from exporl.run.session import _given_away
 from exporl.types import Spec
 
 SPECS = [
@@ -43,8 +43,10 @@ def test_bytes_per_row_are_those_of_the_arrays(spec, num_proposals):
 
 def test_the_plan_in_words():
     plan = ReplayPlan(row_bytes=1000, prior_rows=2_000, online_rows=5_000, num_streams=2)
-    assert str(plan) == (
-        "replay: 12,000 rows x 1,000 B = 12.0 MB (prior 2,000 rows 2.0 MB, online, when full, 10,000 rows 10.0 MB)"
+    assert (
+        str(plan)
+        == "replay: 12,000 rows x 1,000 B = 12.0 MB (prior 2,000 rows 2.0 MB, online, when full, "
+        "10,000 rows 10.0 MB)"
     )
     assert "prior" not in str(ReplayPlan(10, 0, 5))
     plan.check(None)
@@ -127,9 +129,8 @@ def test_a_run_prints_its_plan_first(tmp_path):
     train(bandit_run(), tmp_path / "run", heard)
     (line,) = [line for line in heard.lines if line.startswith("replay:")]
     bytes_per_row = 2 * 4 + 4 + 4 + 5
-    assert (
-        f"x {bytes_per_row} B" in line and "prior 11 rows" in line
-    )  # 5 episodes of one step and one row for the head
+    # 5 episodes of one step and one row for the head
+    assert f"x {bytes_per_row} B" in line and "prior 11 rows" in line
     assert heard.lines.index(line) < min(
         i for i, text in enumerate(heard.lines) if "evaluation" in text
     )
@@ -168,7 +169,8 @@ def large(tmp_path_factory, quiet):
 
 
 def test_a_file_is_not_held_twice(large):
-    """Writing holds one episode; reading, normalising and the prior replay together hold the file about once."""
+    """Writing holds one episode; reading, normalising and the prior replay together hold the file
+    about once."""
     path, content, peak = large
     assert content > 95e6 and peak < 0.05 * content, (
         f"writing took {peak / content:.2f} x the content"
@@ -204,13 +206,19 @@ def test_few_episodes_of_a_large_file_do_not_keep_it_in_memory(large):
 
 
 def test_episodes_are_let_go_as_the_replay_fills():
-    """An HDF5 file of half the memory can be trained on: at no time are two episodes alive beside the replay."""
+    """An HDF5 file of half the memory can be trained on: at no time are two episodes alive beside
+    the replay."""
     spec = Spec((("state", (2,), "float32"),), action_dim=1)
     made = [
-        Episode({"state": np.full((5, 2), seed, np.float32)}, np.zeros((4, 1), np.float32), np.zeros(4, np.float32),
-                np.zeros(4, bool), True)
+        Episode(
+            {"state": np.full((5, 2), seed, np.float32)},
+            np.zeros((4, 1), np.float32),
+            np.zeros(4, np.float32),
+            np.zeros(4, bool),
+            True,
+        )
         for seed in range(5)
-    ]  # fmt: skip
+    ]
     whole = Replay.from_episodes(spec, made, float)
     alive = []
 

@@ -1,8 +1,8 @@
-"""Base samples kept by the replay, against a slow list of which observation was given samples when."""
+"""Base samples kept by the replay, against a slow list of which observation was given samples
+when."""
 
 import numpy as np
 import pytest
-from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_state, snapshot, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +16,16 @@ from exporl.data.proposals import (
 )
 from exporl.data.replay import Replay
 from exporl.spec import PROPOSALS
+from helpers.replays import (
+    ACTIONS,
+    DISCOUNT,
+    Twin,
+    Writer,
+    same_batch,
+    same_state,
+    snapshot,
+    spec_of,
+)
 
 NUM, BLOCK = 2, 3
 
@@ -65,7 +75,9 @@ class AgeTwin(Twin):
         renewed = base.asked - missing
         assert len(renewed) == min(spare, len(made))
         left = made.keys() - renewed
-        assert not renewed or not left or max(made[n] for n in renewed) <= min(made[n] for n in left)
+        assert (
+            not renewed or not left or max(made[n] for n in renewed) <= min(made[n] for n in left)
+        )
         assert all(len(call) == block for call in base.calls)
         assert len(base.calls) == -(-len(base.asked) // block)
         self.made = made | dict.fromkeys(base.asked, base.version)
@@ -89,7 +101,8 @@ def slow_oldest(replay: Replay, limit: int) -> list[tuple[int, int]]:
 
 
 def agree(replay: Replay, twin: AgeTwin, version: int) -> None:
-    """Same observations without samples, same age, and every sampled row has its own next observation's samples."""
+    """Same observations without samples, same age, and every sampled row has its own next
+    observation's samples."""
     here = twin.next_numbers()
     made = {number: v for number, v in twin.made.items() if number in here}
     assert numbers_in(replay, without_proposals(replay)) == sorted(here - made.keys())
@@ -99,7 +112,9 @@ def agree(replay: Replay, twin: AgeTwin, version: int) -> None:
         found = list(zip(streams.tolist(), rows.tolist(), strict=True))
         assert found == slow_oldest(replay, limit)
     age = proposal_age(replay, version)
-    np.testing.assert_allclose(age, np.mean([version - v for v in made.values()]) if made else np.nan)
+    np.testing.assert_allclose(
+        age, np.mean([version - v for v in made.values()]) if made else np.nan
+    )
     if replay.num_starts:
         batch = replay.sample(np.random.default_rng(0), 40, discount=DISCOUNT)
         follows = batch.next_observation["state"][:, 0].astype(int)
@@ -120,7 +135,9 @@ def renewed_histories(draw):
     """(chunk length, capacity, streams, what happens in which stream), with renewals in between."""
     chunk_length, num_streams = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     capacity = draw(st.integers(chunk_length + 2, 12))
-    event = st.tuples(st.sampled_from((*ACTIONS, "renew", "renew")), st.integers(0, num_streams - 1))
+    event = st.tuples(
+        st.sampled_from((*ACTIONS, "renew", "renew")), st.integers(0, num_streams - 1)
+    )
     return chunk_length, capacity, num_streams, draw(st.lists(event, max_size=50))
 
 
@@ -195,7 +212,9 @@ def test_the_order_of_renewal_does_not_depend_on_the_capacity():
             base = Base(version)
             renew_proposals([replay], base, BLOCK, version)
             asked.append((capacity, base.calls))
-    assert [calls for capacity, calls in asked if capacity == 30] == [calls for c, calls in asked if c == 60]
+    assert [calls for capacity, calls in asked if capacity == 30] == [
+        calls for c, calls in asked if c == 60
+    ]
 
 
 def test_the_rate_is_shared_and_what_a_small_buffer_cannot_use_goes_to_the_other():
@@ -253,7 +272,9 @@ def test_a_replay_saved_without_samples_is_refused():
 def test_a_packed_batch_is_the_batch(num):
     replay = steps(Replay(spec_of(2), 30, columns=proposal_columns(num, spec_of(2))), 9)
     batch = Mixture([(replay, 1.0)]).sample(np.random.default_rng(0), 2, 4, discount=DISCOUNT)
-    batch = batch.replace(observation=batch.observation | {"camera/top": batch.observation["state"] + 1})
+    batch = batch.replace(
+        observation=batch.observation | {"camera/top": batch.observation["state"] + 1}
+    )
     arrays = pack(batch)
     assert {"observation/state", "observation/camera/top", "reward/"} <= arrays.keys()
     assert ("extra/next_proposals" in arrays) == bool(num)

@@ -1,8 +1,17 @@
-"""Replay against a list-based twin that keeps every step ever added, and its guarantees one by one."""
+"""Replay against a list-based twin that keeps every step ever added, and its guarantees one by
+one."""
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporl.data.columns import proposal_columns
+from exporl.data.episodes import Episode
+from exporl.data.proposals import keep_proposals
+from exporl.data.replay import Replay
+from exporl.types import Spec, Step
 from helpers.replays import (
     ACTIONS,
     COLUMNS,
@@ -15,19 +24,12 @@ from helpers.replays import (
     spec_of,
     state,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from exporl.data.columns import proposal_columns
-from exporl.data.episodes import Episode
-from exporl.data.proposals import keep_proposals
-from exporl.data.replay import Replay
-from exporl.types import Spec, Step
 
 
 @st.composite
 def histories(draw):
-    """(chunk length, capacity, streams, whether time-outs bootstrap, what happens in which stream)."""
+    """(chunk length, capacity, streams, whether time-outs bootstrap, what happens in which
+    stream)."""
     chunk_length, num_streams = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     capacity = draw(st.integers(chunk_length + 2, 14))
     event = st.tuples(st.sampled_from(ACTIONS), st.integers(0, num_streams - 1))
@@ -57,7 +59,10 @@ def agree(replay: Replay, twin: Twin) -> None:
     numbers = batch.observation["state"][:, 0].astype(int)
     assert set(numbers.tolist()) == set(expected)
     np.testing.assert_array_equal(batch.observation["state"][:, 1], -numbers)
-    want = {name: np.stack([expected[number][name] for number in numbers.tolist()]) for name in expected[numbers[0]]}
+    want = {
+        name: np.stack([expected[number][name] for number in numbers.tolist()])
+        for name in expected[numbers[0]]
+    }
     for name in ("action", "valid", "success"):
         np.testing.assert_array_equal(getattr(batch, name), want[name], err_msg=name)
     np.testing.assert_array_equal(batch.next_observation["state"], want["next_observation"])
@@ -144,7 +149,9 @@ def filled(chunk_length: int = 2, capacity: int = 30, num_streams: int = 2) -> R
 
 def test_sampling_is_uniform_over_starts():
     replay, draws = filled(), 40_000
-    numbers, counts = np.unique(sampled(replay, draws).observation["state"][:, 0], return_counts=True)
+    numbers, counts = np.unique(
+        sampled(replay, draws).observation["state"][:, 0], return_counts=True
+    )
     assert len(numbers) == replay.num_starts
     expected, freedom = draws / len(numbers), len(numbers) - 1
     chi_square = ((counts - expected) ** 2 / expected).sum()
@@ -189,7 +196,10 @@ def test_discount_one_and_zero():
 
 def test_shapes_and_dtypes():
     batch = sampled(filled(chunk_length=2), 8)
-    shapes = {name: getattr(batch, name).shape for name in ("action", "reward", "discount", "valid", "success")}
+    shapes = {
+        name: getattr(batch, name).shape
+        for name in ("action", "reward", "discount", "valid", "success")
+    }
     assert shapes == {
         "action": (8, 2, 2),
         "reward": (8,),
@@ -224,7 +234,9 @@ def test_images_keep_their_dtype():
 def test_float_images_are_refused():
     replay = Replay(Spec((("image", (2, 2, 1), "uint8"),), action_dim=1), 6)
     image = {"image": np.full((2, 2, 1), 0.5)}
-    with pytest.raises(ValueError, match=r"observation\['image'\] is float64, the task needs uint8"):
+    with pytest.raises(
+        ValueError, match=r"observation\['image'\] is float64, the task needs uint8"
+    ):
         replay.add(Step(image, np.zeros(1), 0.0, False, False, image))
     assert len(replay) == 0
 
@@ -244,10 +256,14 @@ def test_recorded_episodes_become_prior_rows(terminated):
     assert len(replay) == replay.num_starts == sum(lengths)
     batch = sampled(replay, 400)
     numbers = batch.observation["state"][:, 0].astype(int)
-    assert set(numbers.tolist()) == {100 * i + t for i, length in enumerate(lengths, start=1) for t in range(length)}
+    assert set(numbers.tolist()) == {
+        100 * i + t for i, length in enumerate(lengths, start=1) for t in range(length)
+    }
     last = np.isin(numbers, [100, 202, 303])
     np.testing.assert_array_equal(batch.reward, numbers % 100 - 1)
-    np.testing.assert_array_equal(batch.discount, np.where(last & terminated, 0, np.float32(DISCOUNT)))
+    np.testing.assert_array_equal(
+        batch.discount, np.where(last & terminated, 0, np.float32(DISCOUNT))
+    )
     np.testing.assert_array_equal(batch.next_observation["state"][:, 0], numbers + 1)
     np.testing.assert_array_equal(batch.success, numbers >= 200)
     np.testing.assert_array_equal(batch.prior, 1)
@@ -257,9 +273,12 @@ def recorded(first: int, length: int, terminated: bool, dtype="float32") -> Epis
     numbers = np.arange(first, first + length + 1).astype(dtype)
     actions = np.stack([np.sin(numbers[:-1]), np.cos(numbers[:-1])], axis=1).astype(dtype)
     return Episode(
-        {"state": np.stack([numbers, -numbers / 3], axis=1)}, actions, (numbers[:-1] % 7 / 3).astype(dtype),
-        numbers[:-1] % 5 == 2, terminated,
-    )  # fmt: skip
+        {"state": np.stack([numbers, -numbers / 3], axis=1)},
+        actions,
+        (numbers[:-1] % 7 / 3).astype(dtype),
+        numbers[:-1] % 5 == 2,
+        terminated,
+    )
 
 
 def add_step_by_step(replay: Replay, episode: Episode, stream: int) -> None:
@@ -268,9 +287,14 @@ def add_step_by_step(replay: Replay, episode: Episode, stream: int) -> None:
     for t in range(len(episode)):
         last = t == len(episode) - 1
         step = Step(
-            at(t), episode.actions[t], 3 * float(episode.rewards[t]) - 1, last and episode.terminated,
-            last and not episode.terminated, at(t + 1), bool(episode.successes[t]),
-        )  # fmt: skip
+            at(t),
+            episode.actions[t],
+            3 * float(episode.rewards[t]) - 1,
+            last and episode.terminated,
+            last and not episode.terminated,
+            at(t + 1),
+            bool(episode.successes[t]),
+        )
         replay.add(step, stream)
 
 
@@ -279,9 +303,11 @@ def episode_histories(draw):
     """(chunk length, capacity, streams, [(what, length, stream, terminated)])."""
     chunk_length, num_streams = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     event = st.tuples(
-        st.sampled_from(["episode"] * 4 + ["step", "cut"]), st.integers(1, 12), st.integers(0, num_streams - 1),
+        st.sampled_from(["episode"] * 4 + ["step", "cut"]),
+        st.integers(1, 12),
+        st.integers(0, num_streams - 1),
         st.booleans(),
-    )  # fmt: skip
+    )
     return (
         chunk_length,
         draw(st.integers(chunk_length + 2, 25)),
@@ -293,7 +319,8 @@ def episode_histories(draw):
 @settings(max_examples=300, deadline=None)
 @given(episode_histories())
 def test_an_episode_at_once_equals_its_steps_one_by_one(history):
-    """Bit for bit: wrapping rings, episodes longer than the ring, open episodes, several streams."""
+    """Bit for bit: wrapping rings, episodes longer than the ring, open episodes, several
+    streams."""
     chunk_length, capacity, num_streams, events = history
     at_once, by_step = (
         Replay(
@@ -328,9 +355,12 @@ def test_an_episode_at_once_equals_its_steps_one_by_one(history):
 def test_observations_pass_through_the_transform():
     double = lambda observation: {name: 2 * value for name, value in observation.items()}  # noqa: E731
     plain, doubled = (
-        Replay.from_episodes(spec_of(1), [recorded(5, 4, True)], float, transform=f) for f in (None, double)
+        Replay.from_episodes(spec_of(1), [recorded(5, 4, True)], float, transform=f)
+        for f in (None, double)
     )
-    np.testing.assert_array_equal(doubled.state()["observation/state"], 2 * plain.state()["observation/state"])
+    np.testing.assert_array_equal(
+        doubled.state()["observation/state"], 2 * plain.state()["observation/state"]
+    )
 
 
 BAD_EPISODES = {

@@ -47,8 +47,8 @@ Observation = Mapping[str, AnyArray]
 """Flat dictionary: low-dimensional entries float32 [..., o], images uint8 [..., H, W, C]."""
 KeyArray = Key[Array, ""]
 Mode = Literal["explore", "evaluate", "base", "unedited"]
-"""How to act: while learning; at evaluation; with the base policy alone; at evaluation, but choosing
-among base samples without edits."""
+"""How to act: while learning; at evaluation; with the base policy alone; at evaluation, but
+choosing among base samples without edits."""
 OutsideName = NewType("OutsideName", str)
 """`module:attribute`: an algorithm or a base policy that does not come with the library."""
 

@@ -16,7 +16,8 @@ from exporl.types import Mode, Params
 
 @dataclasses.dataclass(frozen=True)
 class EvalResult:
-    """Outcome per evaluation episode; episode i always starts from the same seed, so results pair up."""
+    """Outcome per evaluation episode; episode i always starts from the same seed, so results pair
+    up."""
 
     success: list[bool]
     returns: list[float]
@@ -68,7 +69,9 @@ def evaluate(
     def decide() -> Any:
         nonlocal decisions
         decisions += 1
-        return jax.device_get(act(acting, stack(observations), run_key(seed, EVALUATE, decisions), mode=mode).action)
+        return jax.device_get(
+            act(acting, stack(observations), run_key(seed, EVALUATE, decisions), mode=mode).action
+        )
 
     while any(episode is not None for episode in current):
         actions = queue.next(decide)

@@ -1,9 +1,10 @@
-"""The guard: which policy acts in the next training episode, and which one is deployed, by how their last episodes went.
+"""The guard: which policy acts in the next training episode, and which one is deployed, by how
+their last episodes went.
 
-Two arms, the base policy alone and the algorithm's policy around it. Thompson sampling (Thompson, 1933; tutorial:
-Russo et al., arXiv 1707.02038) chooses who acts: both draw a plausible success rate (or mean return) from what is
-known of them, and the larger draw wins. The deployed policy is the one that is better by that record. Old episodes
-count less, because both policies keep learning.
+Two arms, the base policy alone and the algorithm's policy around it. Thompson sampling (Thompson,
+1933; tutorial: Russo et al., arXiv 1707.02038) chooses who acts: both draw a plausible success
+rate (or mean return) from what is known of them, and the larger draw wins. The deployed policy is
+the one that is better by that record. Old episodes count less, because both policies keep learning.
 """
 
 import dataclasses
@@ -51,7 +52,8 @@ class Guard:
         return ARMS[int(np.argmax(draws))]
 
     def deployed(self, outcomes: Sequence[Outcome]) -> Arm:
-        """The arm that is better by the record so far; the base while nothing speaks for the other."""
+        """The arm that is better by the record so far; the base while nothing speaks for the
+        other."""
         mean, _, _ = self._posterior(outcomes)
         return "explore" if mean[1] > mean[0] else "base"
 
@@ -73,7 +75,10 @@ class Guard:
 
         pooled_weight = weight.sum()
         if self.measure == "success":  # one success and one failure in thought: never certain
-            pooled, pooled_weight = ((weight * score).sum() + 1) / (pooled_weight + 2), pooled_weight + 2
+            pooled, pooled_weight = (
+                ((weight * score).sum() + 1) / (pooled_weight + 2),
+                pooled_weight + 2,
+            )
         else:
             pooled = (weight * score).sum() / pooled_weight if counted else 0.0
         spread = float(np.sqrt((weight * (score - pooled) ** 2).sum() / max(pooled_weight, 1e-9)))

@@ -13,16 +13,21 @@ from exporl.randomness import ACT, GUARD, RANDOM, env_seed, run_key, run_rng
 from exporl.types import Decision, Params, Step
 
 Act = Callable[..., Decision]
-"""(acting parameters, observation [b, ...], key, *, mode) -> action chunks [b, h, a], and what there is to say."""
+"""(acting parameters, observation [b, ...], key, *, mode) -> action chunks [b, h, a], and what
+there is to say."""
 
 
 def stack(observations: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Observations of several environments as one batch."""
-    return {name: np.stack([observation[name] for observation in observations]) for name in observations[0]}
+    return {
+        name: np.stack([observation[name] for observation in observations])
+        for name in observations[0]
+    }
 
 
 class Rollout:
-    """Steps environments for training. Everything it does follows from the seed, the counters and the policy.
+    """Steps environments for training. Everything it does follows from the seed, the counters and
+    the policy.
 
     `env_steps` counts steps over all environments, `episodes` the episodes begun per environment.
     """
@@ -50,10 +55,14 @@ class Rollout:
         self._actions: list[list[np.ndarray]] = [[] for _ in self.envs]
         self._returns = np.zeros(len(self.envs))
         self._succeeded = np.zeros(len(self.envs), bool)
-        self._observations: list[dict[str, np.ndarray]] = [self._reset(env) for env in range(len(self.envs))]
+        self._observations: list[dict[str, np.ndarray]] = [
+            self._reset(env) for env in range(len(self.envs))
+        ]
 
     def _reset(self, env: int) -> dict[str, np.ndarray]:
-        observation, _ = self.envs[env].reset(seed=env_seed(self.seed, env, int(self.episodes[env])))
+        observation, _ = self.envs[env].reset(
+            seed=env_seed(self.seed, env, int(self.episodes[env]))
+        )
         return observation
 
     def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
@@ -61,8 +70,8 @@ class Rollout:
 
         Args:
             acting: what the acting functions need.
-            mode: "policy"; "base" lets the base policy act alone; "random" draws uniform actions. With a guard,
-                "policy" leaves the choice to it, and who begins an episode ends it.
+            mode: "policy"; "base" lets the base policy act alone; "random" draws uniform actions.
+                With a guard, "policy" leaves the choice to it, and who begins an episode ends it.
 
         `outcomes` gains one for every episode that ended.
 
@@ -80,7 +89,12 @@ class Rollout:
             after, reward, terminated, truncated, info = self.envs[env].step(action)
             reward = self.reward(float(reward))
             success = bool(info.get("success", False))
-            result.append((env, Step(before, action, reward, bool(terminated), bool(truncated), after, success)))
+            result.append(
+                (
+                    env,
+                    Step(before, action, reward, bool(terminated), bool(truncated), after, success),
+                )
+            )
             self.env_steps += 1
             self._observations[env] = after
             self._actions[env].append(action)
@@ -118,7 +132,11 @@ class Rollout:
 
     def _decide(self, acting: Params, mode: str) -> Any:
         if mode == "random":
-            return run_rng(self.seed, RANDOM, self.env_steps).uniform(-1, 1, self._shape).astype(np.float32)
+            return (
+                run_rng(self.seed, RANDOM, self.env_steps)
+                .uniform(-1, 1, self._shape)
+                .astype(np.float32)
+            )
         key, observation = run_key(self.seed, ACT, self.env_steps), stack(self._observations)
         decided = {
             arm: jax.device_get(self._act(acting, observation, key, mode=arm).action)
@@ -129,14 +147,20 @@ class Rollout:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything needed to go on exactly here: arrays, and a JSON-able record.
 
-        Environments are saved as their episode's seed and actions, so no simulator needs to know how to be saved.
+        Environments are saved as their episode's seed and actions, so no simulator needs to know
+        how to be saved.
         """
         arrays = {"episodes": self.episodes, "returns": self._returns, "succeeded": self._succeeded}
         action_dim = self._shape[2]
         for env in range(len(self.envs)):
-            arrays[f"actions/{env}"] = np.array(self._actions[env], np.float32).reshape(-1, action_dim)
+            arrays[f"actions/{env}"] = np.array(self._actions[env], np.float32).reshape(
+                -1, action_dim
+            )
             arrays[f"queue/{env}"] = self.queue.chunks[env].reshape(-1, action_dim)
-            arrays |= {f"observation/{env}/{name}": value for name, value in self._observations[env].items()}
+            arrays |= {
+                f"observation/{env}/{name}": value
+                for name, value in self._observations[env].items()
+            }
         record: dict[str, Any] = {"env_steps": self.env_steps, "arms": list(self._arms)}
         return arrays, record | {"outcomes": [list(outcome) for outcome in self.outcomes]}
 
@@ -144,8 +168,9 @@ class Rollout:
         """Restores `state` by repeating the open episodes' actions.
 
         Returns:
-            The environments that did not arrive at the same observation again (they are not deterministic, such as
-            real robots). Each of them starts a new episode; its stream in the replay must be cut.
+            The environments that did not arrive at the same observation again (they are not
+            deterministic, such as real robots). Each of them starts a new episode; its stream in
+            the replay must be cut.
         """
         self.env_steps = record["env_steps"]
         self.outcomes = [Outcome(*outcome) for outcome in record["outcomes"]]
@@ -158,10 +183,14 @@ class Rollout:
                 observation = self.envs[env].step(action)[0]
             self.queue.chunks[env] = arrays[f"queue/{env}"]
             self._observations[env] = observation
-            self._returns[env], self._succeeded[env] = arrays["returns"][env], arrays["succeeded"][env]
+            self._returns[env], self._succeeded[env] = (
+                arrays["returns"][env],
+                arrays["succeeded"][env],
+            )
             self._arms[env] = record["arms"][env]
             if any(
-                not np.array_equal(value, arrays[f"observation/{env}/{name}"]) for name, value in observation.items()
+                not np.array_equal(value, arrays[f"observation/{env}/{name}"])
+                for name, value in observation.items()
             ):
                 lost.append(env)
                 self._start_next_episode(env)

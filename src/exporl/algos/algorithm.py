@@ -79,7 +79,8 @@ class Algorithm(NamedTuple):
     init: Callable[[KeyArray], Any]
     """key -> state."""
     update: Any
-    """(state, batches [u, b, ...], key, *, phase) -> (state, metrics). Compiled; state is donated."""
+    """(state, batches [u, b, ...], key, *, phase) -> (state, metrics). Compiled; state is
+    donated."""
     acting: Callable[[Any], Params]
     """state -> the part of it that acting needs: what is shipped to actors."""
     act: Act

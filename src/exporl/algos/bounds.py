@@ -83,9 +83,7 @@ class TargetBounds:
 
         return jax.tree_util.tree_map_with_path(shifted, critic_params)
 
-    def apply(
-        self, target: Float[Array, " b"], batch: Batch
-    ) -> tuple[Float[Array, " b"], Metrics]:
+    def apply(self, target: Float[Array, " b"], batch: Batch) -> tuple[Float[Array, " b"], Metrics]:
         """TD targets within what is known, and how often that changed them."""
         metrics: Metrics = {}
         if self.returns:

@@ -181,9 +181,7 @@ class FilteredExpo:
         state, metrics = common.draw_and_step(
             self.draw, self.critic_step, state, batches, critic_key
         )
-        state, policy_metrics = self.expo.update_policies(
-            state, batches, base_key, edit_key, phase
-        )
+        state, policy_metrics = self.expo.update_policies(state, batches, base_key, edit_key, phase)
         return state, metrics | policy_metrics
 
     def draw(self, state: FilteredState, batch: Batch, key: KeyArray) -> Drawn:

@@ -1,7 +1,7 @@
 """Presets: option values per algorithm and domain, each with where it comes from.
 
-The sizes of the paper's domains, and two that train on a CPU. `exporl presets` prints them. They are written beside each
-algorithm.
+The sizes of the paper's domains, and two that train on a CPU. `exporl presets` prints them. They
+are written beside each algorithm.
 """
 
 from typing import Any
@@ -12,7 +12,9 @@ from exporl.run.config import RunConfig, override
 from exporl.suggest import closest
 
 PRESETS: dict[tuple[str, str], Preset] = {
-    (algorithm, name): preset for algorithm, entry in ALGORITHMS.items() for name, preset in entry.presets.items()
+    (algorithm, name): preset
+    for algorithm, entry in ALGORITHMS.items()
+    for name, preset in entry.presets.items()
 }
 """(algorithm, name) -> preset, for the algorithms that come with the library."""
 
@@ -44,8 +46,9 @@ def find_preset(algorithm: str, name: str) -> Preset:
 def preset_config(algorithm: str, name: str, task: str) -> "RunConfig[Any]":
     """The configuration of a run that a preset describes.
 
-    An algorithm of your own (`module:attribute`) that does not have the preset is run with the run options that the
-    presets of this name share: how much, how often. Its own options and the base policy keep their defaults.
+    An algorithm of your own (`module:attribute`) that does not have the preset is run with the run
+    options that the presets of this name share: how much, how often. Its own options and the base
+    policy keep their defaults.
 
     Raises:
         ValueError: unknown algorithm or preset; names the closest.

@@ -1,4 +1,5 @@
-"""All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
+"""All the pieces of a run, built from its configuration: what training and later evaluation have in
+common."""
 
 import dataclasses
 import json
@@ -36,7 +37,12 @@ class Session:
     """Task, data, statistics, algorithm and learner of one run."""
 
     def __init__(
-        self, config: RunConfig[Any], run_dir: Path, progress: Progress, share: Share = None, task: Task | None = None
+        self,
+        config: RunConfig[Any],
+        run_dir: Path,
+        progress: Progress,
+        share: Share = None,
+        task: Task | None = None,
     ):
         check(config)
         self.config, self.run_dir, self.progress = config, run_dir, progress
@@ -47,7 +53,9 @@ class Session:
         self.spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
         self.network_spec = state_spec(self.spec)
         base = make_base(config.base, self.network_spec, config.precision)
-        algorithm = make_algorithm(config.algorithm, self._algo_options(), self.network_spec, base, config.precision)
+        algorithm = make_algorithm(
+            config.algorithm, self._algo_options(), self.network_spec, base, config.precision
+        )
         algorithm = algorithm if share is None else share(algorithm)
         self.algorithm: Algorithm = _reading(algorithm, self.spec, self.network_spec)
         self.learner = Learner(self.algorithm, config.seed)
@@ -69,7 +77,9 @@ class Session:
 
         measured = Measurements(pays)
         resolved = find_algorithm(self.config.algorithm).resolve(algo, measured)
-        decided = {name: value for name, value in vars(resolved).items() if value != getattr(algo, name)}
+        decided = {
+            name: value for name, value in vars(resolved).items() if value != getattr(algo, name)
+        }
         write_text(stored, json.dumps(decided))
         return resolved
 
@@ -89,9 +99,15 @@ class Session:
         elif stored.is_file():
             episodes = load_episodes(stored)
         elif self.task.collect is None:
-            raise ValueError(f"task {self.task.name!r} has no scripted expert: give data.path, a file of episodes.")
+            raise ValueError(
+                f"task {self.task.name!r} has no scripted expert: give data.path, a file of "
+                "episodes."
+            )
         else:
-            self.progress.say(f"collecting {data.demos} demonstrations ({self.task.source}, noise {data.demo_noise:g})")
+            self.progress.say(
+                f"collecting {data.demos} demonstrations ({self.task.source}, noise "
+                f"{data.demo_noise:g})"
+            )
             episodes = self.task.collect(data.demos, data.demo_noise, data.demo_seed)
             save_npz(stored, episodes)
         validate_episodes(episodes, self.task.spec, source)
@@ -114,9 +130,11 @@ class Session:
         return needed_columns(needs.columns, needs.proposals, self.spec, discount)
 
     def replays(self) -> tuple[Replay | None, Replay]:
-        """The demonstrations, normalised and in the learning reward (None without any), and an empty online replay.
+        """The demonstrations, normalised and in the learning reward (None without any), and an
+        empty online replay.
 
-        Says beforehand how much memory both will take. `episodes` is empty afterwards: data is not held twice.
+        Says beforehand how much memory both will take. `episodes` is empty afterwards: data is not
+        held twice.
 
         Raises:
             ValueError: more than there is.
@@ -129,11 +147,22 @@ class Session:
         plan = ReplayPlan(row_bytes(self.spec, columns), prior_rows, rows, streams)
         self.progress.say(str(plan))
         plan.check(available_bytes())
-        prior = Replay.from_episodes(
-            self.spec, _given_away(self.episodes), self.task.reward, rows=prior_rows, bootstrap_timeouts=timeouts, columns=columns,
-            transform=self.normalizer,
-        ) if self.episodes else None  # fmt: skip
-        return prior, Replay(self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, columns=columns)
+        prior = (
+            Replay.from_episodes(
+                self.spec,
+                _given_away(self.episodes),
+                self.task.reward,
+                rows=prior_rows,
+                bootstrap_timeouts=timeouts,
+                columns=columns,
+                transform=self.normalizer,
+            )
+            if self.episodes
+            else None
+        )
+        return prior, Replay(
+            self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, columns=columns
+        )
 
     def make_env(self) -> Any:
         """A new environment, normalised like the data."""
@@ -160,14 +189,21 @@ class Session:
         if mode is None:
             mode = "base" if base or self.deployed == "base" else "evaluate"
         if not self._eval_envs:
-            self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
+            self._eval_envs = [
+                self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))
+            ]
         if mode in ("base", "unedited") and not self.algorithm.has_base:
             raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
         return evaluate(
-            self._eval_envs, self.algorithm.act, self.learner.acting(), self.task.reward,
-            mode=mode, episodes=episodes or options.episodes,
-            seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
-        )  # fmt: skip
+            self._eval_envs,
+            self.algorithm.act,
+            self.learner.acting(),
+            self.task.reward,
+            mode=mode,
+            episodes=episodes or options.episodes,
+            seed=options.seed if seed is None else seed,
+            execute_length=self.config.actions_played,
+        )
 
 
 def _given_away(episodes: list[Episode]) -> Iterator[Episode]:
@@ -178,7 +214,8 @@ def _given_away(episodes: list[Episode]) -> Iterator[Episode]:
 
 
 def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
-    """The algorithm, acting on the entries of an observation that it reads: the others are not sent to the device."""
+    """The algorithm, acting on the entries of an observation that it reads: the others are not sent
+    to the device."""
     if read == seen:
         return algorithm
 
@@ -192,8 +229,11 @@ def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
     return algorithm._replace(act=only(algorithm.act), propose=only(algorithm.propose))
 
 
-def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:
-    """A finished or interrupted run, ready to evaluate or act; `task` is what `train` was given, if it was given one.
+def load_run(
+    run_dir: Path, progress: Progress | None = None, *, task: Task | None = None
+) -> Session:
+    """A finished or interrupted run, ready to evaluate or act; `task` is what `train` was given, if
+    it was given one.
 
     Raises:
         ValueError: not a run directory, or no intact checkpoint.
@@ -201,7 +241,9 @@ def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | No
     session = Session(load_config(run_dir), Path(run_dir), progress or Silent(), task=task)
     found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
     if found is None:
-        raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")
+        raise ValueError(
+            f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
+        )
     parts, record, _ = found
     session.learner.load(parts["learner"], record["updates"])
     session.deployed = record.get("deployed", "explore")

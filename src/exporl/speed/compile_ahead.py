@@ -1,4 +1,5 @@
-"""Compiling the updates of a run in the background, while data, environments and networks are made ready."""
+"""Compiling the updates of a run in the background, while data, environments and networks are made
+ready."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,15 @@ def empty_batches(
         if column.sampled
     }
     return Batch(
-        observation, zeros(*chunk), zeros(), zeros(), observation, zeros(spec.chunk_length), zeros(), zeros(), extra
+        observation,
+        zeros(*chunk),
+        zeros(),
+        zeros(),
+        observation,
+        zeros(spec.chunk_length),
+        zeros(),
+        zeros(),
+        extra,
     )
 
 
@@ -45,8 +54,8 @@ def compile_ahead(
 ) -> Algorithm:
     """The same algorithm; the programs of its updates are being compiled from now on, in a thread.
 
-    `update` waits for the program of its phase and runs it: nothing is compiled twice. An error of compiling is raised
-    there. At the end of the process no further program is begun.
+    `update` waits for the program of its phase and runs it: nothing is compiled twice. An error of
+    compiling is raised there. At the end of the process no further program is begun.
     """
     key = jax.random.key(0)
 
@@ -57,7 +66,9 @@ def compile_ahead(
             algorithm.update.lower(state, batches, key, phase=phase).compile()
 
     executor = ThreadPoolExecutor(1, "compile")
-    pending: dict[Phase, Future[None]] = {phase: executor.submit(build, phase, num) for phase, num in programs}
+    pending: dict[Phase, Future[None]] = {
+        phase: executor.submit(build, phase, num) for phase, num in programs
+    }
     executor.shutdown(wait=False)
 
     def update(state: Any, batches: Batch, key: Any, *, phase: Phase = "online") -> Any:
