@@ -18,7 +18,11 @@ def machine() -> dict[str, Any]:
     processor = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.is_file():
-        names = [line.split(":")[1].strip() for line in information.read_text().splitlines() if "model name" in line]
+        names = [
+            line.split(":")[1].strip()
+            for line in information.read_text().splitlines()
+            if "model name" in line
+        ]
         processor = names[0] if names else processor
     return {"processor": processor, "cores": len(os.sched_getaffinity(0)), **versions()}
 

@@ -1,6 +1,8 @@
-"""The cost model of one update call: floating-point operations by part, counted by hand (2 per multiply-add).
+"""The cost model of one update call: floating-point operations by part, counted by hand (2 per
+multiply-add).
 
-Matrix products only; a backward pass counts twice its forward pass. `docs/performance.md` explains the parts.
+Matrix products only; a backward pass counts twice its forward pass. `docs/performance.md` explains
+the parts.
 """
 
 import itertools
@@ -17,8 +19,9 @@ def dense(*sizes: int) -> int:
 def update_flops(config: Any, spec: Spec) -> dict[str, int]:
     """Operations of one update call (`train.utd_ratio` minibatches) of EXPO or RLPD, by part.
 
-    Keys: sample (base policy for the backup), edit, rank (choice and value of the candidate), filter, critic (training),
-    policies (base and edit steps on the last minibatch), refresh (cached samples).
+    Keys: sample (base policy for the backup), edit, rank (choice and value of the candidate),
+    filter, critic (training), policies (base and edit steps on the last minibatch), refresh (cached
+    samples).
     """
     algo, train = config.algo, config.train
     u, b = train.utd_ratio * train.update_every, train.batch_size
@@ -44,6 +47,8 @@ def update_flops(config: Any, spec: Spec) -> dict[str, int]:
         parts["filter"] = u * b * 2 * q * (n + 3) + u * b * algo.num_min_qs * q
     if algo.backup == "cached":
         parts["refresh"] = algo.cache_refresh * n * steps * trunk
-    first = dense(observation, width) + dense(2 * config.base.time_dim, 2 * config.base.time_dim, width)
+    first = dense(observation, width) + dense(
+        2 * config.base.time_dim, 2 * config.base.time_dim, width
+    )
     parts["policies"] = 3 * b * (trunk + first) + 3 * b * edit + 2 * b * algo.num_qs * q
     return parts

@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/demo_seeds.py --seeds 0 1 2
 
-Runs in runs/demo-seeds (finished runs are not repeated); writes benchmarks/results/demo.json and prints the table.
+Runs in runs/demo-seeds (finished runs are not repeated); writes benchmarks/results/demo.json and
+prints the table.
 """
 
 import argparse
@@ -27,7 +28,10 @@ def seed_result(seed: int) -> dict[str, Any]:
     result: dict[str, Any] = {"seed": seed}
     for name in ("expo", "rlpd"):
         run = FOLDER / f"{name}-s{seed}"
-        evals, summary = read_lines(run / "eval.jsonl"), json.loads((run / "summary.json").read_text())
+        evals, summary = (
+            read_lines(run / "eval.jsonl"),
+            json.loads((run / "summary.json").read_text()),
+        )
         result[name] = {
             "env_steps": [line["env_steps"] for line in evals],
             "success": [line["policy"]["success_rate"] for line in evals],
@@ -53,10 +57,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     seeds = parser.parse_args().seeds
     for seed in seeds:
-        command = [sys.executable, "-m", "exporl.cli", "demo", "--dir", str(FOLDER), "--seed", str(seed)]
+        command = [
+            sys.executable,
+            "-m",
+            "exporl.cli",
+            "demo",
+            "--dir",
+            str(FOLDER),
+            "--seed",
+            str(seed),
+        ]
         subprocess.run(command, check=True)
     results = [seed_result(seed) for seed in seeds]
-    print("| seed | base before | base after | EXPO | RLPD | EXPO training | env steps/s | first update |")
+    print(
+        "| seed | base before | base after | EXPO | RLPD | EXPO training | env steps/s | first "
+        "update |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for r in results:
         e = r["expo"]
@@ -72,8 +88,15 @@ def main() -> None:
         "rlpd": float(np.mean([r["rlpd"]["success"][-1] for r in results])),
     }
     print("mean", means)
-    write_report([FOLDER / f"{name}-s{seed}" for name in ("expo", "rlpd") for seed in seeds], FOLDER / "report.html")
-    print(write_result("demo", {"command": "benchmarks/demo_seeds.py", "mean": means, "seeds": results}))
+    write_report(
+        [FOLDER / f"{name}-s{seed}" for name in ("expo", "rlpd") for seed in seeds],
+        FOLDER / "report.html",
+    )
+    print(
+        write_result(
+            "demo", {"command": "benchmarks/demo_seeds.py", "mean": means, "seeds": results}
+        )
+    )
 
 
 if __name__ == "__main__":

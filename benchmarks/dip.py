@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/dip.py --seeds 0 1
 
-none: the untrained critic chooses from the first step (the release). warmup: the base acts alone for 1,000 steps while
-the critic learns. pretrain: 2,000 critic updates on the demonstrations with the on-the-fly backup first. both: both.
-Writes benchmarks/results/dip.json and prints a table: the lowest evaluation against the base before training, and the
-success of the first episodes that the robot itself experienced.
+none: the untrained critic chooses from the first step (the release). warmup: the base acts alone
+for 1,000 steps while the critic learns. pretrain: 2,000 critic updates on the demonstrations with
+the on-the-fly backup first. both: both. Writes benchmarks/results/dip.json and prints a table: the
+lowest evaluation against the base before training, and the success of the first episodes that the
+robot itself experienced.
 """
 
 import argparse
@@ -36,9 +37,15 @@ STEPS = 2_000
 
 
 def one(task: str, start: str, seed: int, collect: bool) -> dict[str, Any] | None:
-    """Trains one run unless it is finished, and reads its figures; None where there is nothing to read."""
+    """Trains one run unless it is finished, and reads its figures; None where there is nothing to
+    read."""
     run = FOLDER / f"{task.split('/')[1]}-{start}-s{seed}"
-    options = {"train.online_steps": STEPS, "eval.every": 500, "eval.episodes": 50, "data.demo_noise": TASKS[task]}
+    options = {
+        "train.online_steps": STEPS,
+        "eval.every": 500,
+        "eval.episodes": 50,
+        "data.demo_noise": TASKS[task],
+    }
     config = override(preset_config("expo", "demo", task), options | STARTS[start])
     if not (collect or (run / "summary.json").is_file()):
         train(dataclasses.replace(config, seed=seed), run, resume=(run / "config.json").is_file())
@@ -50,14 +57,20 @@ def one(task: str, start: str, seed: int, collect: bool) -> dict[str, Any] | Non
     if lowest is None:
         return None
     return {
-        "task": task, "start": start, "seed": seed,
+        "task": task,
+        "start": start,
+        "seed": seed,
         "env_steps": [line["env_steps"] for line in evals],
         "policy": [line["policy"]["success_rate"] for line in evals],
         "base": [line["base"]["success_rate"] for line in evals],
-        "lowest_step": lowest[0], "lowest_minus_base_before": lowest[1:],
-        "training_episodes": [line["rollout/success_rate"] for line in read_lines(run / "metrics.jsonl")
-                              if "rollout/success_rate" in line and line["env_steps"] <= STEPS],
-    }  # fmt: skip
+        "lowest_step": lowest[0],
+        "lowest_minus_base_before": lowest[1:],
+        "training_episodes": [
+            line["rollout/success_rate"]
+            for line in read_lines(run / "metrics.jsonl")
+            if "rollout/success_rate" in line and line["env_steps"] <= STEPS
+        ],
+    }
 
 
 def main() -> None:
@@ -66,14 +79,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--collect", action="store_true", help="train nothing; report the runs there are")
+    parser.add_argument(
+        "--collect", action="store_true", help="train nothing; report the runs there are"
+    )
     options = parser.parse_args()
     jobs = list(product(options.tasks, STARTS, options.seeds))
     with ProcessPoolExecutor(options.processes) as pool:
         found = pool.map(one, *zip(*jobs, strict=True), [options.collect] * len(jobs))
         results = [result for result in found if result is not None]
     print(
-        "| task | start | base before | lowest EXPO - base (mean of seeds) | at 0 | at 500 | at 1,000 | at 1,500 | at 2,000 |"
+        "| task | start | base before | lowest EXPO - base (mean of seeds) | at 0 | at 500 | at "
+        "1,000 | at 1,500 | at 2,000 |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for task, start in product(options.tasks, STARTS):
@@ -86,7 +102,11 @@ def main() -> None:
             f"| {task.split('/')[1]} | {start} | {mean(lambda r: r['base'][0]):.2f} | "
             f"{mean(lambda r: r['lowest_minus_base_before'][0]):+.2f} | "
             + " | ".join(
-                f"{mean(lambda r, s=s: r['policy'][r['env_steps'].index(s)]):.2f}" if s <= steps else "-"
+                (
+                    f"{mean(lambda r, s=s: r['policy'][r['env_steps'].index(s)]):.2f}"
+                    if s <= steps
+                    else "-"
+                )
                 for s in (0, 500, 1_000, 1_500, 2_000)
             )
             + " |"

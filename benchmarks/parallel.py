@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/parallel.py             # about a quarter of an hour on two cores
 
-Preset "tiny" on Meta-World. "seeds": `--seeds 2` against the same two runs one after the other, each with all cores to
-itself. "async": one run with and without `--async`, on the simulator as it is and on one that also waits 15 ms per
-step, as a robot or a slow simulator does. Both sides alternate; wall-clock is that of the whole command, medians are
-reported. Writes benchmarks/results/parallel.json.
+Preset "tiny" on Meta-World. "seeds": `--seeds 2` against the same two runs one after the other,
+each with all cores to itself. "async": one run with and without `--async`, on the simulator as it
+is and on one that also waits 15 ms per step, as a robot or a slow simulator does. Both sides
+alternate; wall-clock is that of the whole command, medians are reported. Writes
+benchmarks/results/parallel.json.
 """
 
 import argparse
@@ -39,7 +40,8 @@ SIDES: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     f"{SLOW}, in step": [(SLOW, ())],
     f"{SLOW}, --async": [(SLOW, ("--async",))],
 }
-"""What is timed, each side as commands one after the other; every second side is compared with the one before it."""
+"""What is timed, each side as commands one after the other; every second side is compared with the
+one before it."""
 
 
 class Waiting(gymnasium.Wrapper):
@@ -67,13 +69,17 @@ def seconds(task: str, steps: int, folder: Path, *more: str) -> float:
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     began = time.perf_counter()
-    subprocess.run([*command, *more], check=True, capture_output=True, env=os.environ | {"PYTHONPATH": path})
+    subprocess.run(
+        [*command, *more], check=True, capture_output=True, env=os.environ | {"PYTHONPATH": path}
+    )
     return time.perf_counter() - began
 
 
 def main() -> None:
     """Measures, prints, writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2_000, help="environment steps of every run")
     options = parser.parse_args()
@@ -84,7 +90,10 @@ def main() -> None:
         for i in range(options.repeats):
             for side, (name, runs) in enumerate(SIDES.items()):
                 at = [Path(folder) / f"{i}-{side}-{n}" for n in range(len(runs))]
-                took = [seconds(task, options.steps, to, *flags) for to, (task, flags) in zip(at, runs, strict=True)]
+                took = [
+                    seconds(task, options.steps, to, *flags)
+                    for to, (task, flags) in zip(at, runs, strict=True)
+                ]
                 taken.setdefault(name, []).append(sum(took))
                 print(f"{name:45s} {taken[name][-1]:7.1f} s", flush=True)
     medians = {name: statistics.median(values) for name, values in taken.items()}
@@ -93,10 +102,14 @@ def main() -> None:
     for name, gain in gains.items():
         print(f"{name:45s} {gain:5.2f} times faster")
     result = {
-        "command": "benchmarks/parallel.py " + " ".join(sys.argv[1:]), "steps": options.steps, "wait_s": WAIT_S,
-        "seconds": taken, "median_s": medians, "times_faster": gains,
+        "command": "benchmarks/parallel.py " + " ".join(sys.argv[1:]),
+        "steps": options.steps,
+        "wait_s": WAIT_S,
+        "seconds": taken,
+        "median_s": medians,
+        "times_faster": gains,
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-    }  # fmt: skip
+    }
     print(write_result("parallel", result))
 
 

@@ -4,11 +4,12 @@
     .venv/bin/python benchmarks/smoke_tasks.py --tasks adroit/pen pusht/state-90
     .venv/bin/python benchmarks/smoke_tasks.py --collect     # only print the table again
 
-For each task: `check`; with an expert, demonstrations without noise and with it (success, steps per second); ten
-demonstrations, from ../shared/data where that has a file for the task, else collected; 200 environment steps of EXPO
-with the preset "small", whose 4,000 imitation steps are cut to 200 and whose evaluation to one episode at each end, so
-that a task takes about a minute: it shows that everything fits together, not how well it learns. Results are written
-after every task to benchmarks/results/smoke_tasks.json; tasks that are there already are left out unless named.
+For each task: `check`; with an expert, demonstrations without noise and with it (success, steps per
+second); ten demonstrations, from ../shared/data where that has a file for the task, else collected;
+200 environment steps of EXPO with the preset "small", whose 4,000 imitation steps are cut to 200
+and whose evaluation to one episode at each end, so that a task takes about a minute: it shows that
+everything fits together, not how well it learns. Results are written after every task to
+benchmarks/results/smoke_tasks.json; tasks that are there already are left out unless named.
 """
 
 import argparse
@@ -59,7 +60,8 @@ CASES: dict[str, tuple[str, float, int]] = {
     "pusht/state-95": ("pusht/pusht_human_lowdim.npz", 0.0, 0),
     "driving/parking": ("", 0.3, 20),
 }
-"""Task -> (file under `DATA` or "", action noise of its noisy demonstrations, episodes to collect)."""
+"""Task -> (file under `DATA` or "", action noise of its noisy demonstrations, episodes to
+collect)."""
 
 
 def demonstrations(task: Task, noise: float, episodes: int) -> tuple[list[Episode], dict[str, Any]]:
@@ -70,9 +72,12 @@ def demonstrations(task: Task, noise: float, episodes: int) -> tuple[list[Episod
     took = time.perf_counter() - began
     steps = sum(len(e) for e in found)
     return found, {
-        "noise": noise, "episodes": episodes, "success_rate": float(np.mean([e.success for e in found])),
-        "length_mean": steps / episodes, "steps_per_s": steps / took,
-    }  # fmt: skip
+        "noise": noise,
+        "episodes": episodes,
+        "success_rate": float(np.mean([e.success for e in found])),
+        "length_mean": steps / episodes,
+        "steps_per_s": steps / took,
+    }
 
 
 def one(name: str) -> dict[str, Any]:
@@ -87,7 +92,10 @@ def one(name: str) -> dict[str, Any]:
         result["collect"] = [clean, noisy]
     shared = DATA / file
     if file and shared.is_file():
-        collected, result["data"] = load_episodes(shared, 10, adapt=task.adapt), f"10 episodes of {file}"
+        collected, result["data"] = (
+            load_episodes(shared, 10, adapt=task.adapt),
+            f"10 episodes of {file}",
+        )
     elif collected:
         collected, result["data"] = collected[:10], f"10 collected, noise {noise:g}"
     else:
@@ -97,13 +105,23 @@ def one(name: str) -> dict[str, Any]:
     result["check_passes"] = all(f.status != "fail" for f in findings)
     if not collected:
         return result
-    options = {"train.offline_steps": 200, "train.online_steps": 200, "eval.episodes": 1, "eval.num_envs": 1,
-               "data.demos": 10}  # fmt: skip
+    options = {
+        "train.offline_steps": 200,
+        "train.online_steps": 200,
+        "eval.episodes": 1,
+        "eval.num_envs": 1,
+        "data.demos": 10,
+    }
     with tempfile.TemporaryDirectory() as folder:
         save_npz(Path(folder) / "demos.npz", collected)
-        config = override(preset_config("expo", "small", name), options | {"data.path": f"{folder}/demos.npz"})
+        config = override(
+            preset_config("expo", "small", name), options | {"data.path": f"{folder}/demos.npz"}
+        )
         began = time.perf_counter()
-        train(dataclasses.replace(config, log=dataclasses.replace(config.log, every=100)), Path(folder) / "run")
+        train(
+            dataclasses.replace(config, log=dataclasses.replace(config.log, every=100)),
+            Path(folder) / "run",
+        )
         result["train_wall_s"] = time.perf_counter() - began
         summary = summarize(Path(folder) / "run")
     result["env_steps"] = summary["after"]["env_steps"]
@@ -113,7 +131,10 @@ def one(name: str) -> dict[str, Any]:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The results as Markdown."""
     lines = [
-        "| task | check | demonstrations | success: no noise | with noise | collected steps/s | 200 steps of EXPO, s |",
+        (
+            "| task | check | demonstrations | success: no noise | with noise | collected steps/s |"
+            " 200 steps of EXPO, s |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
@@ -123,8 +144,11 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         rates = ["-", "-", "-"]
         if "collect" in result:
             clean, noisy = result["collect"]
-            rates = [f"{clean['success_rate']:.2f} of {clean['episodes']}",
-                     f"{noisy['success_rate']:.2f} ({noisy['noise']:g})", f"{noisy['steps_per_s']:,.0f}"]  # fmt: skip
+            rates = [
+                f"{clean['success_rate']:.2f} of {clean['episodes']}",
+                f"{noisy['success_rate']:.2f} ({noisy['noise']:g})",
+                f"{noisy['steps_per_s']:,.0f}",
+            ]
         seconds = f"{result['train_wall_s']:.0f}" if "train_wall_s" in result else "-"
         check = "passes" if result["check_passes"] else "fails"
         lines.append(f"| {name} | {check} | {result['data']} | {' | '.join(rates)} | {seconds} |")
@@ -133,14 +157,26 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """One task after the other, written as they end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=CASES, metavar="TASK", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--collect", action="store_true", help="measure nothing; print the table of what there is")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", choices=CASES, metavar="TASK", help=f"of {', '.join(CASES)}"
+    )
+    parser.add_argument(
+        "--collect", action="store_true", help="measure nothing; print the table of what there is"
+    )
     options = parser.parse_args()
     path = RESULTS / "smoke_tasks.json"
-    results: dict[str, dict[str, Any]] = json.loads(path.read_text())["tasks"] if path.is_file() else {}
+    results: dict[str, dict[str, Any]] = (
+        json.loads(path.read_text())["tasks"] if path.is_file() else {}
+    )
     families = dict(list_tasks())
-    for name in [] if options.collect else options.tasks or [n for n in CASES if "check" not in results.get(n, {})]:
+    for name in (
+        []
+        if options.collect
+        else options.tasks or [n for n in CASES if "check" not in results.get(n, {})]
+    ):
         if name not in families:
             print(f"{name}: left out, there is no such task")
             continue
@@ -153,7 +189,10 @@ def main() -> None:
             results[name] = one(name)
         except Exception as error:  # the table shows what does not work, and the others go on
             results[name] = {"task": name, "error": f"{type(error).__name__}: {error}"}
-        print(f"{name}: {time.perf_counter() - began:.0f} s {results[name].get('error', '')}", flush=True)
+        print(
+            f"{name}: {time.perf_counter() - began:.0f} s {results[name].get('error', '')}",
+            flush=True,
+        )
         results = {n: results[n] for n in CASES if n in results}
         write_result("smoke_tasks", {"command": "benchmarks/smoke_tasks.py", "tasks": results})
     print(table(results))

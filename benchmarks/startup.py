@@ -1,10 +1,12 @@
-"""Seconds from starting the process to the first update: demo and paper preset, without and with kept programs.
+"""Seconds from starting the process to the first update: demo and paper preset, without and with
+kept programs.
 
     .venv/bin/python benchmarks/startup.py
 
-Every measurement is a fresh process; "cold" starts from an empty cache folder, "warm" from one filled by the cold run
-before it. "begun": data, environment and networks are there, the update is compiled and has begun. "finished": it is
-done, which at the paper preset takes as long as an update takes. Writes benchmarks/results/startup.json.
+Every measurement is a fresh process; "cold" starts from an empty cache folder, "warm" from one
+filled by the cold run before it. "begun": data, environment and networks are there, the update is
+compiled and has begun. "finished": it is done, which at the paper preset takes as long as an update
+takes. Writes benchmarks/results/startup.json.
 """
 
 import argparse
@@ -52,7 +54,9 @@ CASES = [("demo", "imitation"), ("demo", "online"), ("paper", "online")]
 
 def main() -> None:
     """Measures all cases, alternating."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
     from exporl.data.formats import save_npz
@@ -68,19 +72,44 @@ def main() -> None:
                 for cache in ("cold", "warm"):
                     run = Path(folder) / f"{preset}-{what}-{cache}-{i}"
                     run.mkdir()
-                    environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache-{preset}-{what}-{i}"}
+                    environment = os.environ | {
+                        "XDG_CACHE_HOME": f"{folder}/cache-{preset}-{what}-{i}"
+                    }
                     began = time.time()
-                    command = [sys.executable, "-c", SCRIPT, f"{folder}/demos.npz", str(run), preset, what]
-                    out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+                    command = [
+                        sys.executable,
+                        "-c",
+                        SCRIPT,
+                        f"{folder}/demos.npz",
+                        str(run),
+                        preset,
+                        what,
+                    ]
+                    out = subprocess.run(
+                        command, check=True, capture_output=True, text=True, env=environment
+                    ).stdout
                     begun, finished = (float(x) - began for x in out.split()[-2:])
-                    record = seconds.setdefault(f"{preset} {what} {cache}", {"begun": [], "finished": []})
+                    record = seconds.setdefault(
+                        f"{preset} {what} {cache}", {"begun": [], "finished": []}
+                    )
                     record["begun"].append(begun)
                     record["finished"].append(finished)
-    medians = {name: {k: statistics.median(v) for k, v in record.items()} for name, record in seconds.items()}
+    medians = {
+        name: {k: statistics.median(v) for k, v in record.items()}
+        for name, record in seconds.items()
+    }
     for name, record in medians.items():
-        print(f"{name:22s} update begun after {record['begun']:5.1f} s, finished after {record['finished']:5.1f} s")
+        print(
+            f"{name:22s} update begun after {record['begun']:5.1f} s, finished after "
+            f"{record['finished']:5.1f} s"
+        )
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
-    result = {"command": "benchmarks/startup.py", "seconds": seconds, "median_s": medians, "load_average": load}
+    result = {
+        "command": "benchmarks/startup.py",
+        "seconds": seconds,
+        "median_s": medians,
+        "load_average": load,
+    }
     print(write_result("startup", result))
 
 

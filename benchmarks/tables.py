@@ -1,4 +1,5 @@
-"""Writes the tables of docs/performance.md from the results: what stands between two markers is replaced.
+"""Writes the tables of docs/performance.md from the results: what stands between two markers is
+replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the page
 .venv/bin/python benchmarks/tables.py --check  # status 1 where the page is behind the results
@@ -31,45 +32,93 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def machine() -> str:
     """What the throughput was measured on."""
     about = result("throughput-cpu")["machine"]
-    return f"{about['cores']}-core {about['processor']} (no AMX), Python {about['python']}, jax {about['jax']}."
+    return (
+        f"{about['cores']}-core {about['processor']} (no AMX), Python {about['python']}, jax "
+        f"{about['jax']}."
+    )
 
 
 def updates() -> str:
     """Update calls of every variant."""
-    heads = ("preset", "base", "mode", "ms per update", "env steps/s, learning alone", "times exact float32",
-             "share of peak", "compile, s", "memory, MB")  # fmt: skip
-    return table(heads, (
-        (r["preset"], r["base"], r["mode"], f"{1e3 * r['update_s']:.1f}", f"{r['env_steps_per_s']:.2f}",
-         f"{r['times_exact_float32']:.2f}", f"{100 * r['share_of_peak']:.0f}%", f"{r['compile_s']:.1f}",
-         f"{r['memory_mb']:.0f}")
-        for r in result("throughput-cpu")["updates"]
-    ))  # fmt: skip
+    heads = (
+        "preset",
+        "base",
+        "mode",
+        "ms per update",
+        "env steps/s, learning alone",
+        "times exact float32",
+        "share of peak",
+        "compile, s",
+        "memory, MB",
+    )
+    return table(
+        heads,
+        (
+            (
+                r["preset"],
+                r["base"],
+                r["mode"],
+                f"{1e3 * r['update_s']:.1f}",
+                f"{r['env_steps_per_s']:.2f}",
+                f"{r['times_exact_float32']:.2f}",
+                f"{100 * r['share_of_peak']:.0f}%",
+                f"{r['compile_s']:.1f}",
+                f"{r['memory_mb']:.0f}",
+            )
+            for r in result("throughput-cpu")["updates"]
+        ),
+    )
 
 
 def acting() -> str:
     """Latency of acting."""
     steps = {"diffusion": "diffusion, 10 steps", "flow": "flow, 5 steps"}
-    return table(("preset", "base", "precision", "observations", "p50, ms", "p99, ms"), (
-        (r["preset"], steps[r["base"]], r["mode"], str(r["observations"]), f"{r['p50_ms']:.2f}", f"{r['p99_ms']:.2f}")
-        for r in result("throughput-cpu")["acting"]
-    ))  # fmt: skip
+    return table(
+        ("preset", "base", "precision", "observations", "p50, ms", "p99, ms"),
+        (
+            (
+                r["preset"],
+                steps[r["base"]],
+                r["mode"],
+                str(r["observations"]),
+                f"{r['p50_ms']:.2f}",
+                f"{r['p99_ms']:.2f}",
+            )
+            for r in result("throughput-cpu")["acting"]
+        ),
+    )
 
 
 def loop() -> str:
     """A whole training loop by part."""
-    return table(("mode", "env steps/s", *LOOP_PARTS, "host overhead"), (
-        (r["mode"], f"{r['env_steps_per_s']:.1f}", *(f"{100 * r['share'][part]:.0f}%" for part in LOOP_PARTS),
-         f"{100 * r['host_overhead']:.1f}%")
-        for r in result("throughput-cpu")["loop"]
-    ))  # fmt: skip
+    return table(
+        ("mode", "env steps/s", *LOOP_PARTS, "host overhead"),
+        (
+            (
+                r["mode"],
+                f"{r['env_steps_per_s']:.1f}",
+                *(f"{100 * r['share'][part]:.0f}%" for part in LOOP_PARTS),
+                f"{100 * r['host_overhead']:.1f}%",
+            )
+            for r in result("throughput-cpu")["loop"]
+        ),
+    )
 
 
 def start() -> str:
     """Start-up."""
-    return table(("what", "cache", "begun, s", "finished, s"), (
-        (name.rsplit(" ", 1)[0], name.rsplit(" ", 1)[1], f"{r['begun']:.1f}", f"{r['finished']:.1f}")
-        for name, r in result("startup")["median_s"].items()
-    ))  # fmt: skip
+    return table(
+        ("what", "cache", "begun, s", "finished, s"),
+        (
+            (
+                name.rsplit(" ", 1)[0],
+                name.rsplit(" ", 1)[1],
+                f"{r['begun']:.1f}",
+                f"{r['finished']:.1f}",
+            )
+            for name, r in result("startup")["median_s"].items()
+        ),
+    )
 
 
 def parallel() -> str:
@@ -83,11 +132,20 @@ def parallel() -> str:
 
 def curves() -> str:
     """Learning curves of the modes."""
-    heads = ("task", "mode", "success at 0, 1,000, ... 5,000 steps", "final [95%]",
-             "against exact float32, same starts [95%]", "80% reached at", "training, s")
+    heads = (
+        "task",
+        "mode",
+        "success at 0, 1,000, ... 5,000 steps",
+        "final [95%]",
+        "against exact float32, same starts [95%]",
+        "80% reached at",
+        "training, s",
+    )
 
     def row(r: dict[str, Any]) -> Sequence[str]:
-        curve = " ".join(f"{statistics.mean(at):.2f}".lstrip("0") for at in zip(*r["success"], strict=True))
+        curve = " ".join(
+            f"{statistics.mean(at):.2f}".lstrip("0") for at in zip(*r["success"], strict=True)
+        )
         difference = r.get("final_minus_float32")
         apart = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*difference) if difference else "-"
         final = "{:.2f} [{:.2f}, {:.2f}]".format(r["final"], *r["final_interval"])
@@ -98,7 +156,9 @@ def curves() -> str:
     return table(heads, map(row, result("curves")["results"]))
 
 
-PARTS: dict[str, Callable[[], str]] = {f.__name__: f for f in (machine, updates, acting, loop, start, parallel, curves)}
+PARTS: dict[str, Callable[[], str]] = {
+    f.__name__: f for f in (machine, updates, acting, loop, start, parallel, curves)
+}
 
 
 def fill(page: str) -> str:
@@ -110,7 +170,9 @@ def fill(page: str) -> str:
     for name, write in PARTS.items():
         place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
         if not place.search(page):
-            raise ValueError(f"{PAGE.name} has no place for {name!r}: <!-- {name} --> ... <!-- end -->.")
+            raise ValueError(
+                f"{PAGE.name} has no place for {name!r}: <!-- {name} --> ... <!-- end -->."
+            )
         page = place.sub(lambda found, write=write: found[1] + write() + found[2], page)
     return page
 
@@ -119,5 +181,7 @@ if __name__ == "__main__":
     now = PAGE.read_text()
     new = fill(now)
     if "--check" in sys.argv[1:]:
-        sys.exit(f"{PAGE} is behind benchmarks/results: run benchmarks/tables.py." if new != now else 0)
+        sys.exit(
+            f"{PAGE} is behind benchmarks/results: run benchmarks/tables.py." if new != now else 0
+        )
     PAGE.write_text(new)

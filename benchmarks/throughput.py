@@ -1,14 +1,16 @@
-"""Update speed, compile time, memory, acting latency and a whole training loop, for exact and accelerated modes.
+"""Update speed, compile time, memory, acting latency and a whole training loop, for exact and
+accelerated modes.
 
     .venv/bin/python benchmarks/throughput.py  # everything, about 40 minutes
     .venv/bin/python benchmarks/throughput.py --presets paper --repeats 5
     .venv/bin/python benchmarks/throughput.py --presets tiny --parts update
 
-One update call is one environment step's worth of learning. All variants of a preset are compiled in one process and
-then run in turn, so that they share the machine's noise; medians are reported. The peak is this machine's own, measured
-on the same matrix products; the floor is the hand-counted operations (benchmarks/cost.py) at that peak. Memory is what
-the compiled update needs beside the replay. Acting and the training loop run in processes of their own, pinned to one
-core. Writes benchmarks/results/throughput-<backend>.json.
+One update call is one environment step's worth of learning. All variants of a preset are compiled
+in one process and then run in turn, so that they share the machine's noise; medians are reported.
+The peak is this machine's own, measured on the same matrix products; the floor is the hand-counted
+operations (benchmarks/cost.py) at that peak. Memory is what the compiled update needs beside the
+replay. Acting and the training loop run in processes of their own, pinned to one core. Writes
+benchmarks/results/throughput-<backend>.json.
 """
 
 import argparse
@@ -65,13 +67,27 @@ def configuration(preset: str, kind: str, mode: str) -> RunConfig[Any]:
 
 def random_batches(spec: Spec, config: RunConfig[Any], n: int) -> Batch:
     """Minibatches [u, b, ...] of noise."""
-    rng, lead = np.random.default_rng(0), (config.train.utd_ratio * config.train.update_every, config.train.batch_size)
-    observation = lambda: {k: rng.standard_normal((*lead, *s)).astype(d) for k, s, d in spec.observation}  # noqa: E731
+    rng, lead = (
+        np.random.default_rng(0),
+        (config.train.utd_ratio * config.train.update_every, config.train.batch_size),
+    )
+
+    def observation():
+        return {k: rng.standard_normal((*lead, *s)).astype(d) for k, s, d in spec.observation}
+
     chunk = (spec.chunk_length, spec.action_dim)
     uniform = lambda *shape: rng.uniform(-1, 1, shape).astype(np.float32)  # noqa: E731
     ones = np.ones(lead, np.float32)
-    batches = Batch(observation(), uniform(*lead, *chunk), uniform(*lead), 0.99 * ones, observation(),
-                    np.ones((*lead, spec.chunk_length), np.float32), ones, ones)  # fmt: skip
+    batches = Batch(
+        observation(),
+        uniform(*lead, *chunk),
+        uniform(*lead),
+        0.99 * ones,
+        observation(),
+        np.ones((*lead, spec.chunk_length), np.float32),
+        ones,
+        ones,
+    )
     kept = uniform(*lead, n, *chunk) if n else None
     return jax.device_put(dataclasses.replace(batches, next_proposals=kept))
 
@@ -83,19 +99,27 @@ class Variant:
         self.name, spec = (preset, kind, mode), SPECS[preset]
         self.config = configuration(preset, kind, mode)
         base = make_base(self.config.base, spec, self.config.precision)
-        self.algorithm = make_algorithm(self.config.algorithm, self.config.algo, spec, base, self.config.precision)
+        self.algorithm = make_algorithm(
+            self.config.algorithm, self.config.algo, spec, base, self.config.precision
+        )
         self.state = jax.jit(self.algorithm.init)(jax.random.key(0))
         self.batches = random_batches(spec, self.config, self.algorithm.num_proposals)
         began = time.perf_counter()
         key = jax.random.key(1)
-        program = self.algorithm.update.lower(self.state, self.batches, key, phase="online").compile()
+        program = self.algorithm.update.lower(
+            self.state, self.batches, key, phase="online"
+        ).compile()
         self.compile_s = time.perf_counter() - began
         memory = program.memory_analysis()
-        self.memory_mb = (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20 if memory else None
+        self.memory_mb = (
+            (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20 if memory else None
+        )
         self.program, self.seconds, self.calls = program, [], 0
         self.flops = update_flops(self.config, spec)
         rows = self.config.algo.cache_refresh if self.algorithm.num_proposals else 0
-        self.refresh = {k: np.zeros((rows, *s), d) for k, s, d in spec.observation} if rows else None
+        self.refresh = (
+            {k: np.zeros((rows, *s), d) for k, s, d in spec.observation} if rows else None
+        )
         self.run()
         self.seconds.clear()
 
@@ -113,11 +137,14 @@ class Variant:
 
 
 def measure_peak(repeats: int = 15) -> dict[str, float]:
-    """Best GFLOP/s of a matrix product per precision on this machine, over the shapes of the base network."""
+    """Best GFLOP/s of a matrix product per precision on this machine, over the shapes of the base
+    network."""
     peaks = {}
     for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16)):
         product = jax.jit(
-            lambda x, y: jax.lax.dot_general(x, y, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+            lambda x, y: jax.lax.dot_general(
+                x, y, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32
+            )
         )
         best = 0.0
         for m, k, n in PEAK_SHAPES:
@@ -149,16 +176,25 @@ def measure_updates(presets: list[str], kinds: list[str], repeats: int) -> list[
             for variant in variants:
                 seconds, total = statistics.median(variant.seconds), sum(variant.flops.values())
                 precision = variant.config.precision
-                rows.append({
-                    "preset": preset, "base": kind, "mode": variant.name[2], "update_s": seconds,
-                    "all_s": variant.seconds, "env_steps_per_s": variant.config.train.update_every / seconds,
-                    "times_exact_float32": exact / seconds, "compile_s": variant.compile_s,
-                    "memory_mb": variant.memory_mb, "gflop": total / 1e9,
-                    "gflop_by_part": {k: v / 1e9 for k, v in variant.flops.items()},
-                    "gflop_per_s": total / 1e9 / seconds, "peak_gflop_per_s": peak[precision],
-                    "share_of_peak": total / 1e9 / seconds / peak[precision],
-                    "floor_s": total / 1e9 / peak[precision],
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "preset": preset,
+                        "base": kind,
+                        "mode": variant.name[2],
+                        "update_s": seconds,
+                        "all_s": variant.seconds,
+                        "env_steps_per_s": variant.config.train.update_every / seconds,
+                        "times_exact_float32": exact / seconds,
+                        "compile_s": variant.compile_s,
+                        "memory_mb": variant.memory_mb,
+                        "gflop": total / 1e9,
+                        "gflop_by_part": {k: v / 1e9 for k, v in variant.flops.items()},
+                        "gflop_per_s": total / 1e9 / seconds,
+                        "peak_gflop_per_s": peak[precision],
+                        "share_of_peak": total / 1e9 / seconds / peak[precision],
+                        "floor_s": total / 1e9 / peak[precision],
+                    }
+                )
                 print(row_text(rows[-1]), flush=True)
             del variants
     return rows
@@ -169,16 +205,22 @@ def row_text(row: dict[str, Any]) -> str:
     memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}"
     return (
         f"{row['preset']:6s} {row['base']:10s} {row['mode']:18s} {1e3 * row['update_s']:9.1f} ms "
-        f"{row['env_steps_per_s']:8.2f} steps/s {row['times_exact_float32']:6.2f}x  "
-        f"{100 * row['share_of_peak']:4.0f}% of peak  compile {row['compile_s']:5.1f} s  {memory:>5s} MB"
+        f"{row['env_steps_per_s']:8.2f} steps/s {row['times_exact_float32']:6.2f}x "
+        f" {100 * row['share_of_peak']:4.0f}% of peak  compile {row['compile_s']:5.1f} s "
+        f" {memory:>5s} MB"
     )
 
 
 def measure_acting(repeats: int) -> list[dict[str, Any]]:
-    """Latency of one acting call, from a NumPy observation to a NumPy action; run pinned to one core."""
+    """Latency of one acting call, from a NumPy observation to a NumPy action; run pinned to one
+    core."""
     rows = []
-    for preset, kind, mode in [("paper", "diffusion", "float32"), ("paper", "flow", "float32"),
-                               ("paper", "flow", "bfloat16"), ("tiny", "flow", "float32")]:
+    for preset, kind, mode in [
+        ("paper", "diffusion", "float32"),
+        ("paper", "flow", "float32"),
+        ("paper", "flow", "bfloat16"),
+        ("tiny", "flow", "float32"),
+    ]:
         config, spec = configuration(preset, kind, mode), SPECS[preset]
         base = make_base(config.base, spec, config.precision)
         algorithm = make_algorithm(config.algorithm, config.algo, spec, base, config.precision)
@@ -192,13 +234,21 @@ def measure_acting(repeats: int) -> list[dict[str, Any]]:
                 times.append(1e3 * (time.perf_counter() - began))
             p50, p99 = (float(np.quantile(times[1:], q)) for q in (0.5, 0.99))
             rows.append(
-                {"preset": preset, "base": kind, "mode": mode, "observations": num, "p50_ms": p50, "p99_ms": p99}
+                {
+                    "preset": preset,
+                    "base": kind,
+                    "mode": mode,
+                    "observations": num,
+                    "p50_ms": p50,
+                    "p99_ms": p99,
+                }
             )
     return rows
 
 
 def measure_loop(mode: str, steps: int) -> dict[str, Any]:
-    """Training on Meta-World with the tiny preset, simulator included, and where the time goes; pinned to one core."""
+    """Training on Meta-World with the tiny preset, simulator included, and where the time goes;
+    pinned to one core."""
     from exporl.run.loop import Trainer
     from exporl.run.progress import Silent
 
@@ -215,9 +265,17 @@ def measure_loop(mode: str, steps: int) -> dict[str, Any]:
 
         return wrapper
 
-    options = {"train.online_steps": steps + 300, "train.offline_steps": 200,
-               "train.critic_warmup_steps": 0, "train.update_after": 100, "eval.every": 10**9, "eval.episodes": 1,
-               "eval.num_envs": 1, "log.every": 100, "log.save_every": 10**9} | MODES[mode]  # fmt: skip
+    options = {
+        "train.online_steps": steps + 300,
+        "train.offline_steps": 200,
+        "train.critic_warmup_steps": 0,
+        "train.update_after": 100,
+        "eval.every": 10**9,
+        "eval.episodes": 1,
+        "eval.num_envs": 1,
+        "log.every": 100,
+        "log.save_every": 10**9,
+    } | MODES[mode]
     config = override(preset_config("expo", "tiny", "metaworld/peg-insert-side-v3"), options)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, Path(folder), Silent(), False)
@@ -242,8 +300,15 @@ def measure_loop(mode: str, steps: int) -> dict[str, Any]:
             wall = time.perf_counter() - began
     spent["other"] = wall - sum(spent.values())
     overhead = sum(spent[part] for part in ("sample", "transfer", "log", "other")) / wall
-    return {"mode": mode, "task": config.task, "preset": "tiny", "steps": steps, "env_steps_per_s": steps / wall,
-            "share": {part: spent[part] / wall for part in LOOP_PARTS}, "host_overhead": overhead}  # fmt: skip
+    return {
+        "mode": mode,
+        "task": config.task,
+        "preset": "tiny",
+        "steps": steps,
+        "env_steps_per_s": steps / wall,
+        "share": {part: spent[part] / wall for part in LOOP_PARTS},
+        "host_overhead": overhead,
+    }
 
 
 def median_loop(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -254,13 +319,12 @@ def median_loop(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def on_one_core(*args: str) -> Any:
-    """Runs a part of this script in a process of its own, pinned to one core where the system allows it."""
+    """Runs a part of this script in a process of its own, pinned to one core where the system
+    allows it."""
     code = (
-        "import os, sys\n"
-        "if hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import throughput\n"
-        f"throughput.child({list(args)!r})\n"
+        "import os, sys\nif hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, "
+        "{max(os.sched_getaffinity(0))})\nsys.path.insert(0,"
+        f" {str(Path(__file__).parent)!r})\nimport throughput\nthroughput.child({list(args)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -268,32 +332,58 @@ def on_one_core(*args: str) -> Any:
 
 def child(args: list[str]) -> None:
     """What a process of its own measures; prints JSON."""
-    result = measure_acting(int(args[1])) if args[0] == "act" else measure_loop(args[1], int(args[2]))
+    result = (
+        measure_acting(int(args[1])) if args[0] == "act" else measure_loop(args[1], int(args[2]))
+    )
     print(json.dumps(result))
 
 
 def main() -> None:
     """Measures, prints a table, writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["paper", "small", "tiny"], choices=list(SPECS))
-    parser.add_argument("--bases", nargs="+", default=["diffusion", "flow"], choices=["diffusion", "flow"])
-    parser.add_argument("--repeats", type=int, default=7, help="runs of every variant at the paper preset (default 7)")
-    parser.add_argument("--parts", nargs="+", default=["update", "act", "loop"], choices=["update", "act", "loop"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--presets", nargs="+", default=["paper", "small", "tiny"], choices=list(SPECS)
+    )
+    parser.add_argument(
+        "--bases", nargs="+", default=["diffusion", "flow"], choices=["diffusion", "flow"]
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=7,
+        help="runs of every variant at the paper preset (default 7)",
+    )
+    parser.add_argument(
+        "--parts", nargs="+", default=["update", "act", "loop"], choices=["update", "act", "loop"]
+    )
     parser.add_argument("--loop-steps", type=int, default=1_500)
     parser.add_argument(
-        "--rounds", type=int, default=3, help="runs of acting, and of every mode's loop in turn (default 3)"
+        "--rounds",
+        type=int,
+        default=3,
+        help="runs of acting, and of every mode's loop in turn (default 3)",
     )
     parser.add_argument("--output", help="name of the result file (default: throughput-<backend>)")
     options = parser.parse_args()
     result: dict[str, Any] = {"command": "benchmarks/throughput.py " + " ".join(sys.argv[1:])}
-    result |= {"backend": jax.default_backend(), "load_before": os.getloadavg() if hasattr(os, "getloadavg") else None}
+    result |= {
+        "backend": jax.default_backend(),
+        "load_before": os.getloadavg() if hasattr(os, "getloadavg") else None,
+    }
     if "act" in options.parts:
         rounds = [on_one_core("act", "300") for _ in range(options.rounds)]
-        medians = lambda rows: {k: statistics.median(row[k] for row in rows) for k in ("p50_ms", "p99_ms")}  # noqa: E731
+
+        def medians(rows):
+            return {k: statistics.median(row[k] for row in rows) for k in ("p50_ms", "p99_ms")}
+
         result["acting"] = [rows[0] | medians(rows) for rows in zip(*rounds, strict=True)]
         for row in result["acting"]:
-            print(f"act {row['preset']} {row['base']} {row['mode']} {row['observations']:2d} observations: "
-                  f"p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms")  # fmt: skip
+            print(
+                f"act {row['preset']} {row['base']} {row['mode']} {row['observations']:2d} "
+                f"observations: p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms"
+            )
     if "loop" in options.parts:
         rounds = [
             {mode: on_one_core("loop", mode, str(options.loop_steps)) for mode in LOOP_MODES}
@@ -302,8 +392,10 @@ def main() -> None:
         result["loop"] = [median_loop([each[mode] for each in rounds]) for mode in LOOP_MODES]
         for row in result["loop"]:
             share = ", ".join(f"{part} {100 * value:.0f}%" for part, value in row["share"].items())
-            print(f"loop {row['mode']}: {row['env_steps_per_s']:.1f} env steps/s on one core; {share}; "
-                  f"host overhead {100 * row['host_overhead']:.1f}%")  # fmt: skip
+            print(
+                f"loop {row['mode']}: {row['env_steps_per_s']:.1f} env steps/s on one core; "
+                f"{share}; host overhead {100 * row['host_overhead']:.1f}%"
+            )
     if "update" in options.parts:
         result["updates"] = measure_updates(options.presets, options.bases, options.repeats)
     result["load_after"] = os.getloadavg() if hasattr(os, "getloadavg") else None
@@ -311,9 +403,15 @@ def main() -> None:
     before = RESULTS / f"{name}.json"
     if before.is_file():  # parts that were not asked for stay as they were measured
         old = json.loads(before.read_text())
-        kept = {part: old[part] for part in ("acting", "loop", "updates") if part in old and part not in result}
+        kept = {
+            part: old[part]
+            for part in ("acting", "loop", "updates")
+            if part in old and part not in result
+        }
         if kept:
-            result |= kept | {"earlier": {name: old[name] for name in ("command", "machine", "load_before")}}
+            result |= kept | {
+                "earlier": {name: old[name] for name in ("command", "machine", "load_before")}
+            }
     print(write_result(name, result))
 
 

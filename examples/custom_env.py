@@ -1,7 +1,8 @@
-"""Your own environment and your own data: a hill climber imitates clumsy demonstrations, then EXPO improves on them.
+"""Your own environment and your own data: a hill climber imitates clumsy demonstrations, then EXPO
+improves on them.
 
-Too few steps to learn much; enough to see it run. From this folder also: `exporl check custom_env:task` and
-`exporl train expo --task custom_env:task --data.path hill.npz`.
+Too few steps to learn much; enough to see it run. From this folder also: `exporl check
+custom_env:task` and `exporl train expo --task custom_env:task --data.path hill.npz`.
 """
 
 from pathlib import Path
@@ -34,6 +35,11 @@ def demonstrations(episodes):
 
 if __name__ == "__main__":
     exporl.save_npz(Path("hill.npz"), demonstrations(20))
-    options = {"train.offline_steps": 200, "train.online_steps": 200, "eval.episodes": 2, "data.path": "hill.npz"}
+    options = {
+        "train.offline_steps": 200,
+        "train.online_steps": 200,
+        "eval.episodes": 2,
+        "data.path": "hill.npz",
+    }
     config = exporl.override(exporl.preset_config("expo", "tiny", "custom_env:task"), options)
     print(exporl.train(config, Path("runs/hill"), task=task()))

@@ -11,9 +11,11 @@ import pytest
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Compiling these small programs takes far longer than running them: hardly optimise them, and compile each only once.
+# Compiling these small programs takes far longer than running them: hardly optimise them, and
+# compile each only once.
 jax.config.update("jax_disable_most_optimizations", True)
-if "EXPORL_TEST_CACHE" not in os.environ:  # the workers of a parallel run inherit the variable, and share the folder
+# the workers of a parallel run inherit the variable, and share the folder
+if "EXPORL_TEST_CACHE" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="exporl-test-cache-")
     os.environ["EXPORL_TEST_CACHE"] = _CACHE.name
 jax.config.update("jax_compilation_cache_dir", os.environ["EXPORL_TEST_CACHE"])
@@ -37,7 +39,8 @@ def golden_path(request) -> Path:
 
 @pytest.fixture(scope="module")
 def quiet() -> None:
-    """Waits for what the runs of other tests are still compiling ahead: it would be measured as well."""
+    """Waits for what the runs of other tests are still compiling ahead: it would be measured as
+    well."""
     for thread in threading.enumerate():
         if thread.name.startswith("compile"):
             thread.join()

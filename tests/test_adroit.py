@@ -13,12 +13,21 @@ from exporl.envs.experts import adroit_action, load_policy
 from exporl.randomness import env_seed
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "adroit"
-FILES = ("pen-expert", "pen-mixed", "door-expert", "door-mixed", "relocate-expert", "relocate-mixed")
+FILES = (
+    "pen-expert",
+    "pen-mixed",
+    "door-expert",
+    "door-mixed",
+    "relocate-expert",
+    "relocate-mixed",
+)
 
 
 @pytest.fixture(scope="module")
 def simulator():
-    return pytest.importorskip("gymnasium_robotics", reason="the extra exporl[adroit] is not installed")
+    return pytest.importorskip(
+        "gymnasium_robotics", reason="the extra exporl[adroit] is not installed"
+    )
 
 
 def recorded(name: str, states: np.ndarray) -> Episode:
@@ -26,7 +35,12 @@ def recorded(name: str, states: np.ndarray) -> Episode:
     steps = len(states) - 1
     actions = np.full((steps, adroit.SIZES[name][1]), 1.3, np.float32)
     return Episode(
-        {"state": states}, actions, np.full(steps, 17.5, np.float32), np.ones(steps, bool), True, {"qpos": states}
+        {"state": states},
+        actions,
+        np.full(steps, 17.5, np.float32),
+        np.ones(steps, bool),
+        True,
+        {"qpos": states},
     )
 
 
@@ -63,7 +77,9 @@ def test_recorded_episodes_are_put_into_the_terms_of_the_task():
     states = np.zeros((4, 39), np.float64)
     states[:, 28] = [1.4, 0.0, 1.36, 1.2]
     episode = task.adapt(recorded("door", states))
-    assert episode.successes.tolist() == [False, True, False], "success belongs to the state after the step"
+    assert episode.successes.tolist() == [False, True, False], (
+        "success belongs to the state after the step"
+    )
     np.testing.assert_array_equal(episode.rewards, [0, 1, 0])
     assert [task.reward(r) for r in episode.rewards] == [-1, 0, -1]
     assert not episode.terminated
@@ -80,8 +96,14 @@ def make_task_without_simulator(name: str):
 @pytest.mark.parametrize(
     ("observations", "match"),
     [
-        ({"state": np.zeros((3, 45))}, r"rows of 39 numbers; found rows of shape \(45,\)\. Is this the right file"),
-        ({"images": np.zeros((3, 8))}, r"success in adroit/door is computed from .*; found \['images'\]"),
+        (
+            {"state": np.zeros((3, 45))},
+            r"rows of 39 numbers; found rows of shape \(45,\)\. Is this the right file",
+        ),
+        (
+            {"images": np.zeros((3, 8))},
+            r"success in adroit/door is computed from .*; found \['images'\]",
+        ),
     ],
 )
 def test_files_of_other_tasks_are_refused(observations, match):
@@ -91,8 +113,12 @@ def test_files_of_other_tasks_are_refused(observations, match):
 
 
 def test_actions_of_other_robots_are_refused():
-    episode = dataclasses.replace(recorded("door", np.zeros((3, 39))), actions=np.zeros((2, 24), np.float32))
-    with pytest.raises(ValueError, match=r"actions have rows of shape \(24,\), adroit/door needs \(28,\)"):
+    episode = dataclasses.replace(
+        recorded("door", np.zeros((3, 39))), actions=np.zeros((2, 24), np.float32)
+    )
+    with pytest.raises(
+        ValueError, match=r"actions have rows of shape \(24,\), adroit/door needs \(28,\)"
+    ):
         adroit.adapt("door", episode)
 
 
@@ -112,7 +138,12 @@ def test_the_files_here_hold_what_the_rule_computes(file):
 
 def test_a_name_for_each_environment():
     assert adroit.NAMES == ("pen", "door", "relocate", "hammer")
-    assert [adroit.make(name, "0/1").collect is None for name in adroit.NAMES] == [False, False, False, True]
+    assert [adroit.make(name, "0/1").collect is None for name in adroit.NAMES] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("name", adroit.NAMES)
@@ -125,7 +156,9 @@ def test_spaces_horizon_and_the_success_measures(simulator, name):
     while not ends or not (ends[-1][0] or ends[-1][1]):
         assert observation in env.observation_space
         assert observation["state"].dtype == np.float32
-        observation, reward, terminated, truncated, info = env.step(rng.uniform(-1.5, 1.5, task.spec.action_dim))
+        observation, reward, terminated, truncated, info = env.step(
+            rng.uniform(-1.5, 1.5, task.spec.action_dim)
+        )
         assert type(info["success"]) is bool
         assert reward == float(info["success"]) == float(adroit.solved(name, observation["state"]))
         ends.append((terminated, truncated))
@@ -168,7 +201,11 @@ def test_the_nail_is_driven_in_where_the_simulator_says_so(simulator):
         qpos[26] = depth
         inner.set_state(qpos, np.zeros_like(inner.data.qvel))
         observation, reward, *_, info = env.step(np.zeros(26, np.float32))
-        assert bool(adroit.solved("hammer", observation["state"])) is info["success"] is (depth > 0.081)
+        assert (
+            bool(adroit.solved("hammer", observation["state"]))
+            is info["success"]
+            is (depth > 0.081)
+        )
         assert reward == float(depth > 0.081)
     env.close()
 
@@ -181,7 +218,9 @@ def test_staying_solved_pays_at_every_step(simulator):
     assert len(episode) == 200
     assert not episode.terminated
     assert episode.rewards.sum() > 50
-    np.testing.assert_array_equal(episode.rewards, adroit.solved("door", episode.observations["state"][1:]))
+    np.testing.assert_array_equal(
+        episode.rewards, adroit.solved("door", episode.observations["state"][1:])
+    )
     assert list(faults(episode, task.spec)) == []
     env = task.make_env()
     observation, _ = env.reset(seed=env_seed(0, 0))
@@ -208,12 +247,19 @@ def test_the_experts_are_the_published_networks(name):
     size, actions = adroit.SIZES[name]
     assert policy["log_std"].shape == (actions,)
     state = np.linspace(-1, 1, size).astype(np.float32)
-    x = [(s - a) / (b + 1e-8) for s, a, b in zip(state, policy["in_shift"], policy["in_scale"], strict=True)]
+    x = [
+        (s - a) / (b + 1e-8)
+        for s, a, b in zip(state, policy["in_shift"], policy["in_scale"], strict=True)
+    ]
     for layer in ("0", "1"):
         weights, bias = policy[f"w{layer}"], policy[f"b{layer}"]
-        x = [np.tanh(sum(w * v for w, v in zip(row, x, strict=True)) + b) for row, b in zip(weights, bias, strict=True)]
+        x = [
+            np.tanh(sum(w * v for w, v in zip(row, x, strict=True)) + b)
+            for row, b in zip(weights, bias, strict=True)
+        ]
     out = [
-        sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(policy["w2"], policy["b2"], strict=True)
+        sum(w * v for w, v in zip(row, x, strict=True)) + b
+        for row, b in zip(policy["w2"], policy["b2"], strict=True)
     ]
     expected = np.array(out) * policy["out_scale"] + policy["out_shift"]
     np.testing.assert_allclose(adroit_action(policy, state), expected, rtol=1e-3, atol=1e-3)

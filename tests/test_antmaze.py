@@ -13,7 +13,9 @@ from exporl.envs import antmaze, make_task
 from exporl.envs.experts import ant_action, load_policy
 from exporl.envs.mazes import D4RL_GOALS, MazeEnv, next_cell, until_success
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "ogbench" / "antmaze-medium-navigate-60ep.npz"
+DATA = (
+    Path(__file__).parents[2] / "shared" / "data" / "ogbench" / "antmaze-medium-navigate-60ep.npz"
+)
 VARIED = ("d4rl-large", "ogbench-medium", "ogbench-giant-task4", "umaze", "medium-diverse-gr")
 
 
@@ -26,15 +28,22 @@ def simulator():
 def episode(states: np.ndarray, rewards=None, **fields) -> Episode:
     steps = len(states) - 1
     rewards = np.zeros(steps, np.float32) if rewards is None else np.asarray(rewards, np.float32)
-    record = Episode({"state": states}, np.zeros((steps, 8), np.float32), rewards, np.zeros(steps, bool), False)
+    record = Episode(
+        {"state": states}, np.zeros((steps, 8), np.float32), rewards, np.zeros(steps, bool), False
+    )
     return dataclasses.replace(record, **fields)
 
 
 def test_the_names():
     assert len(antmaze.NAMES) == len(set(antmaze.NAMES)) == 2 + 18 + 7
-    assert {"d4rl-medium", "d4rl-large", "ogbench-giant-task5", "large-diverse-gr"} <= set(antmaze.NAMES)
+    assert {"d4rl-medium", "d4rl-large", "ogbench-giant-task5", "large-diverse-gr"} <= set(
+        antmaze.NAMES
+    )
     assert antmaze.make("umaze", "-1/0").max_episode_steps == 700
-    assert [antmaze.make("ogbench-medium", kind).reward(0.0) for kind in ("-1/0", "0/1")] == [-1.0, 0.0]
+    assert [antmaze.make("ogbench-medium", kind).reward(0.0) for kind in ("-1/0", "0/1")] == [
+        -1.0,
+        0.0,
+    ]
 
 
 def test_a_shortest_way_through_a_maze():
@@ -48,7 +57,9 @@ def test_a_shortest_way_through_a_maze():
 
 
 def test_an_episode_ends_at_its_first_success():
-    record = episode(np.arange(6.0)[:, None], infos={"qpos": np.arange(6), "per_step": np.arange(5)})
+    record = episode(
+        np.arange(6.0)[:, None], infos={"qpos": np.arange(6), "per_step": np.arange(5)}
+    )
     successes = np.array([False, False, True, False, True])
     cut = until_success(record, successes, successes.astype(np.float32))
     assert cut.terminated
@@ -56,7 +67,9 @@ def test_an_episode_ends_at_its_first_success():
     assert cut.rewards.tolist() == [0, 0, 1]
     assert cut.successes.tolist() == [False, False, True]
     assert (len(cut.infos["qpos"]), len(cut.infos["per_step"]), len(cut)) == (4, 3, 3)
-    whole = until_success(dataclasses.replace(record, terminated=True), np.zeros(5, bool), np.zeros(5))
+    whole = until_success(
+        dataclasses.replace(record, terminated=True), np.zeros(5, bool), np.zeros(5)
+    )
     assert len(whole) == 5
     assert not whole.terminated, "only the goal ends the task"
     first = until_success(record, np.array([True] + [False] * 4), np.ones(5))
@@ -69,9 +82,14 @@ def test_d4rl_files_keep_their_rewards_up_to_the_first_success():
     assert (len(adapted), adapted.terminated, adapted.rewards.tolist()) == (4, True, [0, 0, 0, 1])
     assert list(faults(adapted, antmaze.make("d4rl-medium", "-1/0").spec)) == []
     assert fingerprint([antmaze.adapt_d4rl("d4rl-medium", adapted)]) == fingerprint([adapted])
-    with pytest.raises(ValueError, match=r"rewards row 1 is -1; success .* D4RL's rewards of 0 and 1.*without reward"):
+    with pytest.raises(
+        ValueError,
+        match=r"rewards row 1 is -1; success .* D4RL's rewards of 0 and 1.*without reward",
+    ):
         antmaze.adapt_d4rl("d4rl-medium", episode(states, [0, -1, 0, 0, 0]))
-    with pytest.raises(ValueError, match=r"antmaze/d4rl-large needs .*rows of 29.*found {'state': \(31,\)}"):
+    with pytest.raises(
+        ValueError, match=r"antmaze/d4rl-large needs .*rows of 29.*found {'state': \(31,\)}"
+    ):
         antmaze.adapt_d4rl("d4rl-large", episode(np.zeros((6, 31))))
 
 
@@ -91,7 +109,9 @@ def test_minari_files_are_joined_and_success_is_computed(width):
     adapted = antmaze.adapt_goal_maze("medium", minari(width=width))
     assert adapted.observations["state"].shape == (4, 31)
     assert adapted.observations["state"].dtype == np.float32
-    np.testing.assert_allclose(adapted.observations["state"][1], [2.25, 0, *range(27), 0.8, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        adapted.observations["state"][1], [2.25, 0, *range(27), 0.8, 0], rtol=1e-6
+    )
     assert adapted.rewards.tolist() == [0, 0, 1], "within 0.45 m after the third step"
     assert adapted.terminated
     assert list(faults(adapted, antmaze.make("medium", "-1/0").spec)) == []
@@ -99,17 +119,25 @@ def test_minari_files_are_joined_and_success_is_computed(width):
 
 
 def test_files_without_a_goal_are_refused():
-    with pytest.raises(ValueError, match=r"desired_goal missing among .* Rows of 29 are D4RL's or OGBench's ant"):
+    with pytest.raises(
+        ValueError, match=r"desired_goal missing among .* Rows of 29 are D4RL's or OGBench's ant"
+    ):
         seen = minari().observations
-        antmaze.adapt_goal_maze("large", episode(np.zeros((5, 1)), observations={k: seen[k] for k in list(seen)[::2]}))
-    with pytest.raises(ValueError, match=r"\['observation'\] has rows of 13 numbers; antmaze/large needs 27"):
+        antmaze.adapt_goal_maze(
+            "large", episode(np.zeros((5, 1)), observations={k: seen[k] for k in list(seen)[::2]})
+        )
+    with pytest.raises(
+        ValueError, match=r"\['observation'\] has rows of 13 numbers; antmaze/large needs 27"
+    ):
         antmaze.adapt_goal_maze("large", minari(width=13))
 
 
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):
     task = antmaze.make("umaze", "-1/0")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs the package 'gymnasium_robotics'.*exporl\[antmaze\]"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs the package 'gymnasium_robotics'.*exporl\[antmaze\]"
+    ):
         task.make_env()
 
 
@@ -126,7 +154,9 @@ def test_ogbench_files_are_relabelled_as_ogbench_does(simulator):
     solved = 0
     for number in (1, 3):
         task = make_task(f"antmaze/ogbench-medium-task{number}")
-        theirs = gymnasium.make(f"antmaze-medium-singletask-task{number}-v0", disable_env_checker=True)
+        theirs = gymnasium.make(
+            f"antmaze-medium-singletask-task{number}-v0", disable_env_checker=True
+        )
         for start, end in zip([0, *ends[:11]], ends[:12], strict=True):
             rows = slice(start, end - 1)
             expected = {"qpos": arrays["qpos"][rows]}
@@ -179,7 +209,8 @@ def test_a_seed_fixes_the_episode_in_fresh_and_used_environments(simulator, name
 
 @pytest.mark.parametrize("name", ["d4rl-medium", "ogbench-medium", "medium"])
 def test_where_an_episode_starts_and_which_step_ends_it(simulator, name):
-    """The ant is put beside the goal: D4RL and gymnasium-robotics reward the step that is there, OGBench the next."""
+    """The ant is put beside the goal: D4RL and gymnasium-robotics reward the step that is there,
+    OGBench the next."""
     env = make_task(f"antmaze/{name}").make_env()
     maze = env.unwrapped.maze
     goals, starts = [], []
@@ -238,7 +269,9 @@ def test_d4rl_goals_are_free_cells(simulator):
 def test_the_walking_direction_is_what_matters():
     policy, body = load_policy("ant_directional"), np.zeros(27, np.float32)
     np.testing.assert_allclose(
-        ant_action(policy, body, np.array([0.0, 3.0])), ant_action(policy, body, np.array([0.0, 7.0])), atol=1e-5
+        ant_action(policy, body, np.array([0.0, 3.0])),
+        ant_action(policy, body, np.array([0.0, 7.0])),
+        atol=1e-5,
     )
     assert np.abs(ant_action(policy, body, np.array([0.0, -1.0]))).max() <= 1.0
 

@@ -1,4 +1,5 @@
-"""The house rules that a machine can check: import arrows, forbidden constructs, documentation, sizes, options in use."""
+"""The house rules that a machine can check: import arrows, forbidden constructs, documentation,
+sizes, options in use."""
 
 import ast
 import dataclasses
@@ -17,17 +18,62 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "exporl"
 FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = (
-    "spec", "suggest", "randomness", "types", "files", "ops", "nets", "policies", "algos", "data", "envs", "acting",
-    "speed", "report", "parallel/background", "run", "parallel", "cli", "__init__",
-)  # fmt: skip
-"""From the bottom up: folders, modules beside them, and the one module that lies lower than its folder."""
+    "spec",
+    "suggest",
+    "randomness",
+    "types",
+    "files",
+    "ops",
+    "nets",
+    "policies",
+    "algos",
+    "data",
+    "envs",
+    "acting",
+    "speed",
+    "report",
+    "parallel/background",
+    "run",
+    "parallel",
+    "cli",
+    "__init__",
+)
+"""From the bottom up: folders, modules beside them, and the one module that lies lower than its
+folder."""
 HOST, DEVICE = {"data", "envs"}, {"ops", "nets", "policies", "algos"}
-HEAVY = {"metaworld", "mujoco", "gymnasium_robotics", "ogbench", "robosuite", "gym_pusht", "highway_env", "h5py", "pyarrow", "av",
-         "minari", "matplotlib"}  # fmt: skip
-FORBIDDEN_ON_DEVICE = {"gymnasium", "time", "os", "pathlib", "random", "json", "rich", "safetensors"}
+HEAVY = {
+    "metaworld",
+    "mujoco",
+    "gymnasium_robotics",
+    "ogbench",
+    "robosuite",
+    "gym_pusht",
+    "highway_env",
+    "h5py",
+    "pyarrow",
+    "av",
+    "minari",
+    "matplotlib",
+}
+FORBIDDEN_ON_DEVICE = {
+    "gymnasium",
+    "time",
+    "os",
+    "pathlib",
+    "random",
+    "json",
+    "rich",
+    "safetensors",
+}
 UNMEASURED = (
-    "algos/", "ops/", "nets/", "policies/", "data/replay.py", "data/proposals.py", "data/mixture.py",
-)  # fmt: skip
+    "algos/",
+    "ops/",
+    "nets/",
+    "policies/",
+    "data/replay.py",
+    "data/proposals.py",
+    "data/mixture.py",
+)
 """Files whose sizes and lambdas are not checked."""
 MOST_LINES, LONGEST_FUNCTION = 400, 60
 
@@ -39,7 +85,9 @@ def relative(path: Path) -> str:
 def room(path: Path) -> str:
     """The room that a file belongs to: of several, the one that names it most closely."""
     name = relative(path).removesuffix(".py")
-    return max((r for r in ROOMS if name == r or name.startswith(r + "/")), key=len, default="no room")
+    return max(
+        (r for r in ROOMS if name == r or name.startswith(r + "/")), key=len, default="no room"
+    )
 
 
 def imports(path: Path) -> list[str]:
@@ -58,13 +106,19 @@ def file_of(name: str) -> Path:
     """The file of this package that an imported name is found in."""
     parts = name.split(".")[1:]
     for end in range(len(parts), 0, -1):
-        for path in (SOURCE.joinpath(*parts[:end]).with_suffix(".py"), SOURCE.joinpath(*parts[:end], "__init__.py")):
+        for path in (
+            SOURCE.joinpath(*parts[:end]).with_suffix(".py"),
+            SOURCE.joinpath(*parts[:end], "__init__.py"),
+        ):
             if path.is_file():
                 return path
     return SOURCE / "__init__.py"
 
 
-NEEDED = {path: {file_of(name) for name in imports(path) if name.split(".")[0] == "exporl"} for path in FILES}
+NEEDED = {
+    path: {file_of(name) for name in imports(path) if name.split(".")[0] == "exporl"}
+    for path in FILES
+}
 """File -> files of the package that it imports."""
 
 
@@ -74,7 +128,9 @@ def test_imports_go_down(path):
     assert here in ROOMS, f"{relative(path)} belongs to no room"
     for needed in NEEDED[path]:
         there = room(needed)
-        assert ROOMS.index(there) <= ROOMS.index(here), f"{relative(path)} imports {relative(needed)}, which is above it"
+        assert ROOMS.index(there) <= ROOMS.index(here), (
+            f"{relative(path)} imports {relative(needed)}, which is above it"
+        )
         assert not (here in HOST and there in DEVICE), f"{here} (host) imports {there} (device)"
     for package in {name.split(".")[0] for name in imports(path)}:
         if here in DEVICE or here == "types":
@@ -105,7 +161,9 @@ def test_algorithms_do_not_import_each_other():
     for name in names:
         for imported in imports(SOURCE / "algos" / f"{name}.py"):
             parts = imported.split(".")
-            assert parts[:2] != ["exporl", "algos"] or len(parts) < 3 or parts[2] not in names - {name}
+            assert (
+                parts[:2] != ["exporl", "algos"] or len(parts) < 3 or parts[2] not in names - {name}
+            )
 
 
 def test_heavy_packages_are_imported_where_they_are_used():
@@ -122,13 +180,22 @@ def test_no_eval_no_bare_except_no_global_randomness_no_print(path):
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"bare except in line {node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in {"eval", "exec", "input"}, f"{node.func.id} in line {node.lineno}"
+            assert node.func.id not in {
+                "eval",
+                "exec",
+                "input",
+            }, f"{node.func.id} in line {node.lineno}"
             assert node.func.id != "print" or room(path) == "cli", f"print in line {node.lineno}"
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             assert isinstance(node.value, ast.Constant) and node.value.value is False
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "np.random":
-            # One file seeds and restores the global state around simulators that draw from nothing else.
-            lends = {"get_state", "set_state", "seed"} if path == SOURCE / "envs" / "global_random.py" else set()
+            # One file seeds and restores the global state around simulators that draw from nothing
+            # else.
+            lends = (
+                {"get_state", "set_state", "seed"}
+                if path == SOURCE / "envs" / "global_random.py"
+                else set()
+            )
             assert node.attr in {"default_rng", "Generator", "SeedSequence"} | lends, (
                 f"{ast.unparse(node)} in line {node.lineno}"
             )
@@ -184,7 +251,10 @@ def test_no_lambda_has_a_name(path):
 
 
 def test_named_lambdas_are_found():
-    source = "f = lambda: 1\ng = (lambda: 1) if f else f\nh: F = f or (lambda: 2)\nsorted([], key=lambda x: x)\n"
+    source = (
+        "f = lambda: 1\ng = (lambda: 1) if f else f\nh: F = f or (lambda: 2)\nsorted([], key=lambda"
+        " x: x)\n"
+    )
     assert lambdas_named(source) == [1, 2, 3]
 
 
@@ -237,12 +307,16 @@ def public():
                     yield f"{name}.{member}", function
 
 
-@pytest.mark.parametrize(("name", "value"), list(public()), ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    ("name", "value"), list(public()), ids=lambda x: x if isinstance(x, str) else ""
+)
 def test_public_symbols_are_documented(name, value):
     if name.endswith(".replace"):
         return  # made by flax for its dataclasses
     text = inspect.getdoc(value) or ""
-    assert len(text) > 10 and not text.startswith(value.__name__ + "("), f"{name} has no docstring of its own"
+    assert len(text) > 10 and not text.startswith(value.__name__ + "("), (
+        f"{name} has no docstring of its own"
+    )
 
 
 def test_every_definition_is_documented():
@@ -260,12 +334,23 @@ def test_every_option_is_read_somewhere():
     configs = [config for config, _ in ALGORITHMS.values()]
     configs += [
         RunConfig,
-        *(getattr(exporl, n) for n in ("DataConfig", "TrainConfig", "EvalConfig", "LogConfig", "BaseConfig")),
+        *(
+            getattr(exporl, n)
+            for n in ("DataConfig", "TrainConfig", "EvalConfig", "LogConfig", "BaseConfig")
+        ),
     ]
     for config in configs:
         home = Path(inspect.getfile(config))
         for field in dataclasses.fields(config):
             pattern = re.compile(rf"\.{field.name}\b|[\"']{field.name}[\"']")
-            own = len(re.findall(rf"config\.{field.name}\b|self\.{field.name}\b|\.{field.name}\b", text[home]))
-            used = own + sum(len(pattern.findall(t)) for p, t in text.items() if p != home and p.name != "presets.py")
+            own = len(
+                re.findall(
+                    rf"config\.{field.name}\b|self\.{field.name}\b|\.{field.name}\b", text[home]
+                )
+            )
+            used = own + sum(
+                len(pattern.findall(t))
+                for p, t in text.items()
+                if p != home and p.name != "presets.py"
+            )
             assert used, f"{config.__name__}.{field.name} is read nowhere"

@@ -1,4 +1,5 @@
-"""The limiter's bounds and deadlines; training with learning beside acting: amounts, errors, resumption."""
+"""The limiter's bounds and deadlines; training with learning beside acting: amounts, errors,
+resumption."""
 
 import threading
 import time
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from helpers.runs import StopAt, newest, tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from exporl.run.config import override
 from exporl.run.loop import Trainer, train
 from exporl.run.progress import Silent
 from exporl.run.stopping import Interrupted
+from helpers.runs import StopAt, newest, tiny
 
 
 def limiter(spi=Fraction(1), low=0, high=2, deadline_s=5.0) -> Limiter:
@@ -43,7 +44,8 @@ def no_wait(action) -> bool:
     moves=st.lists(st.booleans(), max_size=40),
 )
 def test_bounds_hold_and_one_side_can_always_go_on(numerator, denominator, low, spare, moves):
-    """Whatever is tried in whatever order: the error stays within its bounds, and never do both sides have to wait."""
+    """Whatever is tried in whatever order: the error stays within its bounds, and never do both
+    sides have to wait."""
     spi = Fraction(numerator, denominator)
     high = low + 1 - (-numerator // denominator) + spare
     if high < 0:
@@ -66,7 +68,9 @@ def test_bounds_hold_and_one_side_can_always_go_on(numerator, denominator, low, 
 
 
 def test_bounds_without_room_are_refused():
-    with pytest.raises(ValueError, match=r"must be at least 1 \+ samples_per_insert = 3.5, got 3 - 0"):
+    with pytest.raises(
+        ValueError, match=r"must be at least 1 \+ samples_per_insert = 3.5, got 3 - 0"
+    ):
         limiter(Fraction(5, 2), 0, 3)
 
 
@@ -92,9 +96,13 @@ def test_two_threads_reach_the_exact_ratio():
 
 def test_deadlines_say_who_waited_for_whom():
     limit = limiter(deadline_s=0.05)
-    with pytest.raises(TimeoutError, match=r"learning waits for acting: nothing happened for 0.05 s, with 0 of 0"):
+    with pytest.raises(
+        TimeoutError, match=r"learning waits for acting: nothing happened for 0.05 s, with 0 of 0"
+    ):
         limit.may_sample()
-    with pytest.raises(TimeoutError, match=r"acting waits for learning: .* with 0 of 2 update calls made"):
+    with pytest.raises(
+        TimeoutError, match=r"acting waits for learning: .* with 0 of 2 update calls made"
+    ):
         limit.insert(3)
     with pytest.raises(TimeoutError, match="a pause waits for learning"):
         limit.settle()
@@ -151,7 +159,10 @@ def test_published_parameters_are_at_most_so_many_updates_behind():
 
 def test_errors_of_learning_surface_where_acting_waits():
     learner = Counter(fail_at=3)
-    with pytest.raises(FloatingPointError, match="the update failed"), BackgroundLearning(learner.update, learner.acting) as beside:
+    with (
+        pytest.raises(FloatingPointError, match="the update failed"),
+        BackgroundLearning(learner.update, learner.acting) as beside,
+    ):
         for _ in range(10):
             beside.owe(1)
         beside.settle()
@@ -160,7 +171,10 @@ def test_errors_of_learning_surface_where_acting_waits():
 
 def test_errors_of_acting_end_learning():
     learner = Counter()
-    with pytest.raises(ValueError, match="the simulator"), BackgroundLearning(learner.update, learner.acting) as beside:
+    with (
+        pytest.raises(ValueError, match="the simulator"),
+        BackgroundLearning(learner.update, learner.acting) as beside,
+    ):
         beside.owe(1)
         raise ValueError("the simulator")
     assert not any(thread.name == "learning" for thread in threading.enumerate())
@@ -173,15 +187,20 @@ def record(run: Path) -> dict:
     return checkpoint.load(newest(run))[1]
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_envs": 2, "chunk_length": 3, "train.update_every": 3}], ids=["", "many"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_envs": 2, "chunk_length": 3, "train.update_every": 3}], ids=["", "many"]
+)
 def test_same_amounts_as_in_step(tmp_path, changes):
-    """Environment steps, updates at every line, and the evaluations' places are those of the deterministic mode."""
+    """Environment steps, updates at every line, and the evaluations' places are those of the
+    deterministic mode."""
     train(tiny(**changes), tmp_path / "step")
     train(tiny(**changes, **ASYNC), tmp_path / "async")
     for name in ("metrics.jsonl", "eval.jsonl"):
         one, two = (read_lines(tmp_path / which / name) for which in ("step", "async"))
         keys = ("phase", "env_steps", "updates")
-        assert [[line.get(k) for k in keys] for line in one] == [[line.get(k) for k in keys] for line in two]
+        assert [[line.get(k) for k in keys] for line in one] == [
+            [line.get(k) for k in keys] for line in two
+        ]
     assert record(tmp_path / "step")["updates"] == record(tmp_path / "async")["updates"]
     lags = [line["rollout/staleness_updates"] for line in two_lines(tmp_path / "async")]
     assert lags and all(0 <= lag <= AHEAD + 1 for lag in lags)

@@ -1,4 +1,5 @@
-"""Where the base samples of a TD backup come from: what the filter keeps and learns, what cached backups read."""
+"""Where the base samples of a TD backup come from: what the filter keeps and learns, what cached
+backups read."""
 
 import dataclasses
 import functools
@@ -7,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos.backup import NOISE_CRITICS, BackupConfig, make_backup
 from exporl.algos.expo import ExpoConfig, expo
@@ -17,14 +17,25 @@ from exporl.ops.selection import per_candidate
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
 from exporl.types import Spec
+from helpers.batches import distance, random_batch, same, to_device, to_host
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
-BASE = make_base(BaseConfig("flow", num_steps=2, width=16, num_blocks=1, time_dim=8, decay_steps=0), SPEC)
+BASE = make_base(
+    BaseConfig("flow", num_steps=2, width=16, num_blocks=1, time_dim=8, decay_steps=0), SPEC
+)
 HIDDEN, N = (16,), 3
 CONFIG = ExpoConfig(
-    num_base_samples=N, num_edit_samples=1, edit_scale=0.05, num_qs=4, num_min_qs=2, hidden=HIDDEN, tau=0.1,
-    critic_learning_rate=1e-2, decay_steps=0, backup="filtered",
-)  # fmt: skip
+    num_base_samples=N,
+    num_edit_samples=1,
+    edit_scale=0.05,
+    num_qs=4,
+    num_min_qs=2,
+    hidden=HIDDEN,
+    tau=0.1,
+    critic_learning_rate=1e-2,
+    decay_steps=0,
+    backup="filtered",
+)
 CACHED = {"backup": "cached", "num_edit_samples": 2}
 ONE = random_batch(SPEC, 1, 64)
 TWO = random_batch(SPEC, 2, 8)
@@ -48,7 +59,9 @@ def run(state, batches, phase="online", **changes):
     """One update, in host memory; algorithms without a filter get none."""
     if changes.get("backup", "filtered") != "filtered":
         state = dataclasses.replace(state, filter=None)
-    return to_host(algorithm(**changes).update(to_device(state), batches, jax.random.key(1), phase=phase))
+    return to_host(
+        algorithm(**changes).update(to_device(state), batches, jax.random.key(1), phase=phase)
+    )
 
 
 def row(batches, i=0):
@@ -68,14 +81,21 @@ def echo(noise_shape):
 
 @jax.jit
 def ranked(target, observation, key):
-    """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics give them."""
+    """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics give
+    them."""
     draws = jax.random.normal(jax.random.split(key, 3)[0], (64, N, 2, 2))
-    return draws, Critic(HIDDEN, NOISE_CRITICS).apply(target, per_candidate(observation), draws).min(axis=0)
+    return draws, Critic(HIDDEN, NOISE_CRITICS).apply(
+        target, per_candidate(observation), draws
+    ).min(axis=0)
 
 
-@pytest.mark.parametrize("noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"])
+@pytest.mark.parametrize(
+    "noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"]
+)
 def test_the_filter_keeps_one_draw_and_decodes_it(initial, noise_shape):
-    backup = make_backup(echo(noise_shape), SPEC, dataclasses.replace(CONFIG, filter_acting=True), "float32")
+    backup = make_backup(
+        echo(noise_shape), SPEC, dataclasses.replace(CONFIG, filter_acting=True), "float32"
+    )
     target, batch, key = initial.filter.target, row(ONE), functools.partial(jax.random.key, 5)
     action = np.asarray(jax.jit(backup.act)(None, target, batch.next_observation, key()))
     draws, q = (np.asarray(x) for x in ranked(target, batch.next_observation, key()))
@@ -112,19 +132,36 @@ def first_keys(key):
 def test_a_filtered_update_is_a_cached_update_on_what_was_kept(initial):
     batch, (draw_key, step_key) = row(ONE), first_keys(jax.random.key(1))
     backup = make_backup(BASE, SPEC, CONFIG, "float32")
-    keep = jax.jit(lambda state, key: backup.draw(state.base.params, state.filter, batch, jax.random.fold_in(key, 2)))
+    keep = jax.jit(
+        lambda state, key: backup.draw(
+            state.base.params, state.filter, batch, jax.random.fold_in(key, 2)
+        )
+    )
     samples, kept = keep(to_device(initial), draw_key)
     state, metrics = run(initial, ONE)
-    other, _ = run(initial, ONE.replace(next_proposals=np.asarray(samples)[None]), backup="cached", num_base_samples=1)
+    other, _ = run(
+        initial,
+        ONE.replace(next_proposals=np.asarray(samples)[None]),
+        backup="cached",
+        num_base_samples=1,
+    )
     assert distance(dataclasses.replace(state, filter=None), other) < 1e-5
     # and the filter learns the value of the base sample, by the members that value
     members = random_members(jax.random.split(step_key, 3)[1], CONFIG.num_qs, CONFIG.num_min_qs)
     critics = take_members(initial.target_critic, members)
-    value = Critic(HIDDEN, 2).apply(critics, per_candidate(batch.next_observation), samples).min(axis=0)[:, 0]
-    q = Critic(HIDDEN, NOISE_CRITICS).apply(initial.filter.model.params, batch.next_observation, kept)
+    value = (
+        Critic(HIDDEN, 2)
+        .apply(critics, per_candidate(batch.next_observation), samples)
+        .min(axis=0)[:, 0]
+    )
+    q = Critic(HIDDEN, NOISE_CRITICS).apply(
+        initial.filter.model.params, batch.next_observation, kept
+    )
     np.testing.assert_allclose(metrics["filter/loss"], np.square(q - value[None]).mean(), rtol=1e-4)
     assert not same(state.filter.model, initial.filter.model)
-    slow = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, state.filter.model.params, initial.filter.target)
+    slow = jax.tree.map(
+        lambda new, old: 0.1 * new + 0.9 * old, state.filter.model.params, initial.filter.target
+    )
     assert distance(state.filter.target, slow) < 1e-6
 
 
@@ -148,7 +185,12 @@ def test_the_filter_learns_which_noise_is_good():
     act = jax.jit(backup.act)
     start = jax.jit(backup.init)(jax.random.key(3))
     share = [
-        (np.asarray(act(None, backup.acting(s), batch.observation, jax.random.key(9)))[:, 0, 0, 0] > 0).mean()
+        (
+            np.asarray(act(None, backup.acting(s), batch.observation, jax.random.key(9)))[
+                :, 0, 0, 0
+            ]
+            > 0
+        ).mean()
         for s in (start, learnt(start))
     ]
     assert share[0] < 0.85 and share[1] > 0.95
@@ -159,7 +201,9 @@ def test_acting_on_what_the_filter_keeps(initial):
     params, key = chosen.acting(initial), functools.partial(jax.random.key, 4)
     assert same(params["filter"], initial.filter.target)
     backup = make_backup(BASE, SPEC, dataclasses.replace(CONFIG, filter_acting=True), "float32")
-    kept = jax.jit(backup.act)(initial.base_ema, initial.filter.target, observation, jax.random.fold_in(key(), 3))
+    kept = jax.jit(backup.act)(
+        initial.base_ema, initial.filter.target, observation, jax.random.fold_in(key(), 3)
+    )
     np.testing.assert_allclose(chosen.act(params, observation, key()), kept[:, 0], atol=1e-6)
     assert algorithm().acting(initial)["filter"] is None
 
@@ -192,10 +236,14 @@ def test_with_cached_samples_edits_and_values_are_fresh(initial):
     state, _ = run(initial, given, **CACHED)
     shrink = functools.partial(jax.tree.map, lambda x: (0.5 * x).astype(x.dtype))
     base = dataclasses.replace(initial.base, params=shrink(initial.base.params))
-    assert same(run(dataclasses.replace(initial, base=base), given, **CACHED)[0].critic, state.critic)
+    assert same(
+        run(dataclasses.replace(initial, base=base), given, **CACHED)[0].critic, state.critic
+    )
     edit = dataclasses.replace(initial.edit, params=shrink(initial.edit.params))
     for change in ({"edit": edit}, {"target_critic": shrink(initial.target_critic)}):
-        assert not same(run(dataclasses.replace(initial, **change), given, **CACHED)[0].critic, state.critic)
+        assert not same(
+            run(dataclasses.replace(initial, **change), given, **CACHED)[0].critic, state.critic
+        )
 
 
 def test_what_the_replay_is_to_keep(initial):
@@ -205,39 +253,68 @@ def test_what_the_replay_is_to_keep(initial):
     expected = jax.jit(lambda p, o, k: propose(BASE, p, o, N, k, SPEC))(
         state.base.params, observation, jax.random.key(2)
     )
-    np.testing.assert_allclose(chosen.propose(state, observation, jax.random.key(2)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        chosen.propose(state, observation, jax.random.key(2)), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["flow", "diffusion"])
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_shapes(kind, backup):
-    spec = Spec((("goal", (2,), "float32"), ("state", (3,), "float32")), action_dim=1, chunk_length=3)
+    spec = Spec(
+        (("goal", (2,), "float32"), ("state", (3,), "float32")), action_dim=1, chunk_length=3
+    )
     config = dataclasses.replace(CONFIG, backup=backup, filter_acting=backup == "filtered")
-    some = expo(config, spec, make_base(BaseConfig(kind, num_steps=3, width=16, num_blocks=1, time_dim=8), spec))
+    some = expo(
+        config,
+        spec,
+        make_base(BaseConfig(kind, num_steps=3, width=16, num_blocks=1, time_dim=8), spec),
+    )
     state, batches = jax.eval_shape(some.init, jax.random.key(0)), random_batch(spec, 2, 5)
     if backup == "cached":
         batches = batches.replace(next_proposals=np.zeros((2, 5, N, 3, 1), np.float32))
     for phase in some.phases:
-        after, _ = jax.eval_shape(functools.partial(some.update, phase=phase), state, batches, jax.random.key(0))
-        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    action = jax.eval_shape(some.act, some.acting(state), row(batches).observation, jax.random.key(0))
+        after, _ = jax.eval_shape(
+            functools.partial(some.update, phase=phase), state, batches, jax.random.key(0)
+        )
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), state
+        )
+    action = jax.eval_shape(
+        some.act, some.acting(state), row(batches).observation, jax.random.key(0)
+    )
     assert action.shape == (5, 3, 1)
 
 
 @pytest.mark.parametrize("backup", ["fresh", "cached"])
 def test_filter_acting_without_a_filter(backup):
-    with pytest.raises(ValueError, match=rf"filter_acting needs backup='filtered', got backup='{backup}': there is no"):
+    with pytest.raises(
+        ValueError,
+        match=rf"filter_acting needs backup='filtered', got backup='{backup}': there is no",
+    ):
         algorithm(backup=backup, filter_acting=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hoist_sampling": True}, "hoist_sampling=True needs candidates that stand still: the filter learns"),
-        ({"hoist_sampling": True, "backup": "cached"}, "hoist_sampling=True has nothing to hoist with backup='cached'"),
+        (
+            {"hoist_sampling": True},
+            "hoist_sampling=True needs candidates that stand still: the filter learns",
+        ),
+        (
+            {"hoist_sampling": True, "backup": "cached"},
+            "hoist_sampling=True has nothing to hoist with backup='cached'",
+        ),
         ({"cache_refresh": 0, "backup": "cached"}, "cache_refresh must be at least 1, got 0"),
-        ({"cache_refresh": 8}, "cache_refresh=8 has no effect with backup='filtered': it needs backup='cached'"),
-        ({"cache_refresh": 8, "backup": "fresh"}, "cache_refresh=8 has no effect with backup='fresh'"),
+        (
+            {"cache_refresh": 8},
+            "cache_refresh=8 has no effect with backup='filtered': it needs backup='cached'",
+        ),
+        (
+            {"cache_refresh": 8, "backup": "fresh"},
+            "cache_refresh=8 has no effect with backup='fresh'",
+        ),
     ],
 )
 def test_impossible_options(changes, message):
@@ -248,9 +325,13 @@ def test_impossible_options(changes, message):
 def test_a_misspelt_backup():
     config = dataclasses.replace(CONFIG)
     object.__setattr__(config, "backup", "stale")
-    with pytest.raises(ValueError, match="backup must be one of fresh, filtered, cached; got 'stale'"):
+    with pytest.raises(
+        ValueError, match="backup must be one of fresh, filtered, cached; got 'stale'"
+    ):
         expo(config, SPEC, BASE)
 
 
 def test_the_exact_backup_is_the_default():
-    assert BackupConfig().backup == ExpoConfig().backup == "fresh" and not BackupConfig().filter_acting
+    assert (
+        BackupConfig().backup == ExpoConfig().backup == "fresh" and not BackupConfig().filter_acting
+    )

@@ -1,4 +1,5 @@
-"""`exporl check`: tasks that keep every promise pass, and each broken promise is named with what to do about it."""
+"""`exporl check`: tasks that keep every promise pass, and each broken promise is named with what to
+do about it."""
 
 import dataclasses
 from pathlib import Path
@@ -19,10 +20,13 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 class Walk(gymnasium.Env):
-    """A point that walks on a line for 10 steps; pays 1 and is solved beyond 0.5. Subclasses break one promise each."""
+    """A point that walks on a line for 10 steps; pays 1 and is solved beyond 0.5. Subclasses break
+    one promise each."""
 
     def __init__(self):
-        self.observation_space = gymnasium.spaces.Dict({"state": gymnasium.spaces.Box(-9, 9, (2,), np.float32)})
+        self.observation_space = gymnasium.spaces.Dict(
+            {"state": gymnasium.spaces.Box(-9, 9, (2,), np.float32)}
+        )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def reset(self, *, seed=None, options=None):
@@ -37,7 +41,13 @@ class Walk(gymnasium.Env):
         self.steps += 1
         self.x += 0.05 * float(action[0])
         success = self.x > 0.5
-        return self.observe(), float(success), success, not success and self.steps >= 10, {"success": success}
+        return (
+            self.observe(),
+            float(success),
+            success,
+            not success and self.steps >= 10,
+            {"success": success},
+        )
 
 
 class Altered(Walk):
@@ -86,7 +96,8 @@ class Blind(Walk):
 
 
 class Changes(Walk):
-    """Changes what a step answers: (observation, reward, terminated, truncated, info) -> the same."""
+    """Changes what a step answers: (observation, reward, terminated, truncated, info) -> the
+    same."""
 
     change = staticmethod(lambda result, steps: result)
 
@@ -125,14 +136,19 @@ def statuses(task, episodes=None):
 def walk_episodes(reward=0.0, shift=0.0, n=4):
     rng = np.random.default_rng(0)
     states = [
-        np.c_[rng.uniform(-1, 0, 11), np.arange(11) * 0.1].astype(np.float32) + np.float32(shift) for _ in range(n)
+        np.c_[rng.uniform(-1, 0, 11), np.arange(11) * 0.1].astype(np.float32) + np.float32(shift)
+        for _ in range(n)
     ]
     actions = rng.uniform(-1, 1, (10, 1)).astype(np.float32)
     no = np.zeros(10, bool)
-    return [Episode({"state": s}, actions, np.full(10, reward, np.float32), no, False) for s in states]
+    return [
+        Episode({"state": s}, actions, np.full(10, reward, np.float32), no, False) for s in states
+    ]
 
 
-@pytest.mark.parametrize("name", ["probe/bandit", "probe/delay", "probe/terminal", "probe/timeout", "probe/image"])
+@pytest.mark.parametrize(
+    "name", ["probe/bandit", "probe/delay", "probe/terminal", "probe/timeout", "probe/image"]
+)
 def test_the_probes_keep_their_promises(name):
     found = statuses(make_task(name))
     assert {status for status, _ in found.values()} <= {"pass", "skip"}
@@ -143,7 +159,9 @@ def test_the_probes_keep_their_promises(name):
 def test_a_good_task_passes_everything():
     found = statuses(walk_task(), walk_episodes())
     assert {status for status, _ in found.values()} == {"pass"}
-    assert found["rewards"][1] == "0 -> -1; data and environment agree (random actions met no success)"
+    assert (
+        found["rewards"][1] == "0 -> -1; data and environment agree (random actions met no success)"
+    )
     assert found["endings"][1] == "truncated after 10"
     assert "also in a new environment; another seed has another start" in found["determinism"][1]
     assert "steps/s" in statuses(walk_task(control_hz=20.0))["speed"][1]
@@ -151,17 +169,37 @@ def test_a_good_task_passes_everything():
 
 
 BROKEN = [
-    (Nowhere, "builds", "make_env() raised OSError: no such port. Mend the environment's constructor"),
+    (
+        Nowhere,
+        "builds",
+        "make_env() raised OSError: no such port. Mend the environment's constructor",
+    ),
     (Breaks, "plays", "raised RuntimeError: the cable is loose"),
     (Wide, "spaces", "action bounds are [-2, 2], they must be [-1, 1]. Rescale"),
     (Doubled, "observations", "'state' is (2,) float64 after reset, Task.spec says (2,) float32"),
     (Blind, "observations", "'state' holds NaN or infinity after step 4"),
     (Altered, "observations", "'state' changed after it was returned. Return a copy"),
     (Bare, "success", "the info of reset has no 'success'"),
-    (changing(lambda r, t: (*r[:4], {"success": 1.0})), "success", "info['success'] of step 1 is float 1.0, not bool"),
-    (changing(lambda r, t: (*r[:2], t >= 10, t >= 10, r[4])), "endings", "step 10 is terminated and truncated"),
-    (changing(lambda r, t: (*r[:2], t >= 10, False, r[4])), "endings", "limit of 10 steps shows as terminated"),
-    (changing(lambda r, t: (*r[:2], False, False, r[4])), "endings", "no end after 11 steps, max_episode_steps is 10"),
+    (
+        changing(lambda r, t: (*r[:4], {"success": 1.0})),
+        "success",
+        "info['success'] of step 1 is float 1.0, not bool",
+    ),
+    (
+        changing(lambda r, t: (*r[:2], t >= 10, t >= 10, r[4])),
+        "endings",
+        "step 10 is terminated and truncated",
+    ),
+    (
+        changing(lambda r, t: (*r[:2], t >= 10, False, r[4])),
+        "endings",
+        "limit of 10 steps shows as terminated",
+    ),
+    (
+        changing(lambda r, t: (*r[:2], False, False, r[4])),
+        "endings",
+        "no end after 11 steps, max_episode_steps is 10",
+    ),
     (
         changing(lambda r, t: (*r[:2], False, t >= 5, r[4])),
         "endings",
@@ -175,7 +213,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("env", "name", "text"), BROKEN, ids=[f"{name}-{text[:24]}" for _, name, text in BROKEN])
+@pytest.mark.parametrize(
+    ("env", "name", "text"), BROKEN, ids=[f"{name}-{text[:24]}" for _, name, text in BROKEN]
+)
 def test_a_broken_promise_is_named(env, name, text):
     status, detail = statuses(walk_task(env))[name]
     assert status == "fail"
@@ -185,11 +225,27 @@ def test_a_broken_promise_is_named(env, name, text):
 @pytest.mark.parametrize(
     ("changes", "name", "text"),
     [
-        ({"spec": Spec((("state", (3,), "float32"),), 1)}, "spaces", "'state' is (2,) float32, Task.spec says (3,) float32"),
-        ({"spec": Spec((("pose", (2,), "float32"),), 1)}, "spaces", "Task.spec has the observation 'pose', the space has not"),
-        ({"spec": Spec((("state", (2,), "float32"),), 2)}, "spaces", "actions have the shape (1,), Task.spec says (2,)"),
+        (
+            {"spec": Spec((("state", (3,), "float32"),), 1)},
+            "spaces",
+            "'state' is (2,) float32, Task.spec says (3,) float32",
+        ),
+        (
+            {"spec": Spec((("pose", (2,), "float32"),), 1)},
+            "spaces",
+            "Task.spec has the observation 'pose', the space has not",
+        ),
+        (
+            {"spec": Spec((("state", (2,), "float32"),), 2)},
+            "spaces",
+            "actions have the shape (1,), Task.spec says (2,)",
+        ),
         ({"reward": lambda r: np.inf}, "rewards", "Task.reward turns 0.0 into inf"),
-        ({"collect": lambda n, noise, seed: walk_episodes(1.0)}, "rewards", "pays 0, the data 1. Data must hold what"),
+        (
+            {"collect": lambda n, noise, seed: walk_episodes(1.0)},
+            "rewards",
+            "pays 0, the data 1. Data must hold what",
+        ),
         ({"collect": lambda n, noise, seed: []}, "demonstrations", "there are none"),
         ({"collect": lambda n, noise, seed: 1 / 0}, "demonstrations", "raised ZeroDivisionError"),
     ],
@@ -205,15 +261,24 @@ def test_data_that_does_not_fit_is_named():
     long = [dataclasses.replace(e, actions=np.zeros((10, 2), np.float32)) for e in walk_episodes()]
     status, detail = statuses(walk_task(), long)["demonstrations"]
     assert status == "fail"
-    assert "episode 0: actions has shape (10, 2), the task needs (10, 1)" in detail and "(and 1 more)" in detail
+    assert (
+        "episode 0: actions has shape (10, 2), the task needs (10, 1)" in detail
+        and "(and 1 more)" in detail
+    )
     status, detail = statuses(walk_task(max_episode_steps=5), walk_episodes())["demonstrations"]
     assert status == "pass" and "an episode has 10 steps, max_episode_steps is 5" in detail
     own = walk_task(max_episode_steps=5, collect=lambda n, noise, seed: walk_episodes())
     status, detail = statuses(own)["demonstrations"]
-    assert status == "fail" and "an episode has 10 steps, max_episode_steps is 5. Which is right?" in detail
+    assert (
+        status == "fail"
+        and "an episode has 10 steps, max_episode_steps is 5. Which is right?" in detail
+    )
     status, detail = statuses(walk_task(), walk_episodes(shift=100.0))["statistics"]
     assert status == "fail"
-    assert "100% of the observation values at the environment's starts" in detail and "entries [0, 1]" in detail
+    assert (
+        "100% of the observation values at the environment's starts" in detail
+        and "entries [0, 1]" in detail
+    )
 
 
 def test_dense_rewards_are_compared_as_ranges():
@@ -232,7 +297,9 @@ def test_sparse_rewards_agree_when_the_same_is_learnt_from_them():
     assert status == "fail" and "pays -3, the data -1" in detail
 
 
-def test_the_command_prints_a_table_and_fails_where_something_is_broken(capsys, tmp_path, monkeypatch):
+def test_the_command_prints_a_table_and_fails_where_something_is_broken(
+    capsys, tmp_path, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["check", "probe/delay", "--demos", "5"]) == 0
     out = capsys.readouterr().out
@@ -240,7 +307,11 @@ def test_the_command_prints_a_table_and_fails_where_something_is_broken(capsys, 
     save_npz(tmp_path / "walk.npz", walk_episodes(-0.4, shift=100.0))
     assert main(["check", "probe/bandit", "--data", str(tmp_path / "walk.npz")]) == 2
     out = capsys.readouterr().out
-    assert "fail" in out and "standard deviations" in " ".join(out.split()) and "1 promises broken" in out
+    assert (
+        "fail" in out
+        and "standard deviations" in " ".join(out.split())
+        and "1 promises broken" in out
+    )
     assert main(["check", "probe/bandits"]) == 2
     assert "Did you mean 'probe/bandit'" in capsys.readouterr().err
     assert main(["check", "probe/bandit", "--demos", "-1"]) == 2
@@ -253,7 +324,9 @@ def test_a_simulated_task_with_its_data():
     episodes = load_episodes(data, 5) if data.is_file() else None
     found = statuses(make_task("metaworld/push-v3"), episodes)
     assert {status for status, _ in found.values()} == {"pass"}
-    assert found["demonstrations"][1].startswith("5 episodes read" if episodes else "3 episodes collected")
+    assert found["demonstrations"][1].startswith(
+        "5 episodes read" if episodes else "3 episodes collected"
+    )
 
 
 def test_the_list_of_tasks(capsys, monkeypatch):
@@ -265,9 +338,15 @@ def test_the_list_of_tasks(capsys, monkeypatch):
     assert "pip install 'exporl[metaworld]'" in out
     assert main(["tasks", "probe"]) == 0
     out = capsys.readouterr().out
-    assert "probe/image" in out and "image 8x8x3, state 2: step, first action" in out and "two-mode script" in out
+    assert (
+        "probe/image" in out
+        and "image 8x8x3, state 2: step, first action" in out
+        and "two-mode script" in out
+    )
     assert main(["tasks", "probes"]) == 2
-    assert "unknown family 'probes'. Did you mean 'probe'? There are adroit" in capsys.readouterr().err
+    assert (
+        "unknown family 'probes'. Did you mean 'probe'? There are adroit" in capsys.readouterr().err
+    )
 
 
 def test_tasks_are_listed_without_their_simulators(capsys, monkeypatch):

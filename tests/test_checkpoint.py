@@ -1,4 +1,5 @@
-"""Checkpoints: what comes back, what damage is noticed, and what failures and kills leave behind."""
+"""Checkpoints: what comes back, what damage is noticed, and what failures and kills leave
+behind."""
 
 import json
 import os
@@ -34,7 +35,9 @@ RECORD = {"step": 7, "rate": 0.1, "nothing": None, "names": ["a", "ü"], "nested
 
 
 def save(folder: Path, step: int, keep: int = 3, **record) -> Path:
-    return checkpoint.save(folder, step, {"part": {"x": np.full(50, step)}}, {"step": step, **record}, keep)
+    return checkpoint.save(
+        folder, step, {"part": {"x": np.full(50, step)}}, {"step": step, **record}, keep
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -67,7 +70,11 @@ def test_round_trip(tmp_path):
 
 def test_a_record_comes_back_as_json_has_it(tmp_path):
     path = save(tmp_path, 1, pair=(1, 2), counts={2: "two", 10: "ten"})
-    assert checkpoint.load(path)[1] == {"step": 1, "pair": [1, 2], "counts": {"2": "two", "10": "ten"}}
+    assert checkpoint.load(path)[1] == {
+        "step": 1,
+        "pair": [1, 2],
+        "counts": {"2": "two", "10": "ten"},
+    }
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 6, 9])
@@ -121,18 +128,51 @@ def rewrite(path: Path, **changes) -> None:
 
 
 DAMAGE = {
-    "flipped first bit": (lambda p: flip(p / "part.safetensors", 0), "part.safetensors was altered or truncated"),
-    "flipped last bit": (lambda p: flip(p / "part.safetensors", -1), "part.safetensors was altered or truncated"),
-    "truncated": (lambda p: os.truncate(p / "part.safetensors", 100), "part.safetensors was altered or truncated"),
-    "emptied": (lambda p: os.truncate(p / "part.safetensors", 0), "part.safetensors was altered or truncated"),
-    "missing part": (lambda p: (p / "part.safetensors").unlink(), "part.safetensors cannot be read"),
+    "flipped first bit": (
+        lambda p: flip(p / "part.safetensors", 0),
+        "part.safetensors was altered or truncated",
+    ),
+    "flipped last bit": (
+        lambda p: flip(p / "part.safetensors", -1),
+        "part.safetensors was altered or truncated",
+    ),
+    "truncated": (
+        lambda p: os.truncate(p / "part.safetensors", 100),
+        "part.safetensors was altered or truncated",
+    ),
+    "emptied": (
+        lambda p: os.truncate(p / "part.safetensors", 0),
+        "part.safetensors was altered or truncated",
+    ),
+    "missing part": (
+        lambda p: (p / "part.safetensors").unlink(),
+        "part.safetensors cannot be read",
+    ),
     "missing manifest": (lambda p: (p / "manifest.json").unlink(), "the manifest cannot be read"),
-    "truncated manifest": (lambda p: os.truncate(p / "manifest.json", 30), "the manifest cannot be read"),
-    "empty manifest": (lambda p: os.truncate(p / "manifest.json", 0), "the manifest cannot be read"),
-    "zeroed manifest": (lambda p: (p / "manifest.json").write_bytes(bytes(50)), "the manifest cannot be read"),
-    "manifest of something else": (lambda p: (p / "manifest.json").write_text("[]"), "the manifest cannot be read"),
-    "unsigned manifest": (lambda p: (p / "manifest.json").write_text("{}"), "the manifest cannot be read"),
-    "other record": (lambda p: rewrite(p / "manifest.json", record={"step": 9}), "manifest.json was altered"),
+    "truncated manifest": (
+        lambda p: os.truncate(p / "manifest.json", 30),
+        "the manifest cannot be read",
+    ),
+    "empty manifest": (
+        lambda p: os.truncate(p / "manifest.json", 0),
+        "the manifest cannot be read",
+    ),
+    "zeroed manifest": (
+        lambda p: (p / "manifest.json").write_bytes(bytes(50)),
+        "the manifest cannot be read",
+    ),
+    "manifest of something else": (
+        lambda p: (p / "manifest.json").write_text("[]"),
+        "the manifest cannot be read",
+    ),
+    "unsigned manifest": (
+        lambda p: (p / "manifest.json").write_text("{}"),
+        "the manifest cannot be read",
+    ),
+    "other record": (
+        lambda p: rewrite(p / "manifest.json", record={"step": 9}),
+        "manifest.json was altered",
+    ),
     "other step": (lambda p: rewrite(p / "manifest.json", step=9), "manifest.json was altered"),
     "fewer parts": (lambda p: rewrite(p / "manifest.json", sha256={}), "manifest.json was altered"),
 }
@@ -158,7 +198,9 @@ def test_every_flipped_bit_of_the_manifest_is_noticed(tmp_path):
     path = save(tmp_path, 1) / "manifest.json"
     content = path.read_bytes()
     for position in range(len(content)):
-        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+        )
         with pytest.raises(CorruptCheckpointError):
             checkpoint.load(path.parent)
 
@@ -166,7 +208,9 @@ def test_every_flipped_bit_of_the_manifest_is_noticed(tmp_path):
 def test_none_intact(tmp_path):
     for step in (1, 2):
         flip(save(tmp_path, step) / "part.safetensors", 60)
-    with pytest.raises(CorruptCheckpointError, match=r"no intact checkpoint is left: .*000000002.*000000001"):
+    with pytest.raises(
+        CorruptCheckpointError, match=r"no intact checkpoint is left: .*000000002.*000000001"
+    ):
         checkpoint.load_newest(tmp_path)
 
 
@@ -186,7 +230,8 @@ def fail_at(monkeypatch, where: str, call: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "call"), [("os.fsync", 1), ("os.fsync", 2), ("os.fsync", 3), ("Path.open", 2), ("Path.rename", 1)]
+    ("where", "call"),
+    [("os.fsync", 1), ("os.fsync", 2), ("os.fsync", 3), ("Path.open", 2), ("Path.rename", 1)],
 )
 def test_a_failure_while_writing_leaves_the_earlier_checkpoint(tmp_path, monkeypatch, where, call):
     save(tmp_path, 1, keep=1)
@@ -224,7 +269,7 @@ SAVER = """
 import sys
 from pathlib import Path
 import numpy as np
-from exporl.files import atomic, checkpoint
+from exporl.files import checkpoint
 
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 while True:

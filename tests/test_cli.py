@@ -1,4 +1,5 @@
-"""The command line as a user meets it: what works, what a mistake answers, where it stops and goes on."""
+"""The command line as a user meets it: what works, what a mistake answers, where it stops and goes
+on."""
 
 import json
 import os
@@ -7,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from helpers.runs import SMALL, wait_for
 
 from exporl.cli.main import main
+from helpers.runs import SMALL, wait_for
 
 
 @pytest.fixture
@@ -47,7 +48,10 @@ def test_train_eval_report_and_resume(tmp_path, capsys):
         (["train", "expo", "--task", "probe/bandid"], "Did you mean 'probe/bandit'"),
         (["train", "expo", "--task", "probe/bandit", "--preset", "smal"], "Did you mean 'small'"),
         (["train", "--resume", "nowhere"], "nowhere is not a run directory"),
-        (["train", "expo", "--task", "probe/bandit", "--data.path", "gone.npz"], "no data file at gone.npz"),
+        (
+            ["train", "expo", "--task", "probe/bandit", "--data.path", "gone.npz"],
+            "no data file at gone.npz",
+        ),
         (
             ["train", "expo", "--task", "probe/bandit", "--algo.num-min-qs", "9"],
             "num_min_qs must be between 1 and num_qs=4, got 9",
@@ -97,13 +101,24 @@ def test_lists_teach(capsys):
     assert "algo.edit_scale" in out and "0.7" in out and "Table 1" in out
     with pytest.raises(SystemExit):
         main(["train", "expo", "--help"])
-    assert "Largest edit per action dimension" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Largest edit per action dimension" in " ".join(
+        capsys.readouterr().out.replace("│", " ").split()
+    )
 
 
 def test_control_c_saves_and_says_how_to_go_on(tmp_path):
     """A real process, a real SIGINT, then a real resumption."""
     steps = ["--train.online-steps", "100000", "--eval.every", "100000"]
-    args = ["train", "expo", "--task", "probe/bandit", "--run-dir", str(tmp_path / "run"), *SMALL, *steps]
+    args = [
+        "train",
+        "expo",
+        "--task",
+        "probe/bandit",
+        "--run-dir",
+        str(tmp_path / "run"),
+        *SMALL,
+        *steps,
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "exporl.cli", *args],
         stderr=subprocess.PIPE,
@@ -118,6 +133,7 @@ def test_control_c_saves_and_says_how_to_go_on(tmp_path):
     record = max((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
     done = json.loads((record / "manifest.json").read_text())["record"]["rollout"]["env_steps"]
     assert 0 < done < 100_000
-    assert main(["train", "--resume", str(tmp_path / "run"), "--train.online-steps", str(done + 5)]) == 0
-
-
+    assert (
+        main(["train", "--resume", str(tmp_path / "run"), "--train.online-steps", str(done + 5)])
+        == 0
+    )

@@ -12,7 +12,9 @@ from exporl.envs.collect import collect_episodes, watched
 class Corridor(gymnasium.Env):
     """Walk right until a random goal; success there."""
 
-    observation_space = gymnasium.spaces.Dict({"state": gymnasium.spaces.Box(-9, 9, (2,), np.float32)})
+    observation_space = gymnasium.spaces.Dict(
+        {"state": gymnasium.spaces.Box(-9, 9, (2,), np.float32)}
+    )
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
 
     def reset(self, *, seed=None, options=None):
@@ -30,7 +32,9 @@ class Corridor(gymnasium.Env):
 
 
 def corridor(episodes: int, noise: float = 0.3, seed: int = 0) -> list[Episode]:
-    return collect_episodes(Corridor(), lambda env: lambda observation, info: np.array([0.8]), episodes, noise, seed)
+    return collect_episodes(
+        Corridor(), lambda env: lambda observation, info: np.array([0.8]), episodes, noise, seed
+    )
 
 
 def test_an_episode_depends_on_the_seed_and_its_number_only():
@@ -44,10 +48,14 @@ def test_what_is_recorded_is_what_was_executed():
     state = episode.observations["state"]
     assert len(state) == len(episode) + 1 and np.abs(episode.actions).max() <= 1
     np.testing.assert_allclose(np.diff(state[:, 0]), episode.actions[:, 0], atol=1e-6)
-    assert episode.terminated and episode.successes.tolist() == [False] * (len(episode) - 1) + [True]
+    assert episode.terminated and episode.successes.tolist() == [False] * (len(episode) - 1) + [
+        True
+    ]
 
 
-@pytest.mark.parametrize("collect", [lambda n: corridor(n), lambda n: make_task("probe/delay").collect(n, 0.3, 0)])
+@pytest.mark.parametrize(
+    "collect", [lambda n: corridor(n), lambda n: make_task("probe/delay").collect(n, 0.3, 0)]
+)
 def test_a_watcher_sees_every_episode_as_it_is_recorded(collect):
     seen = []
     with watched(seen.append):

@@ -1,4 +1,5 @@
-"""Compiling ahead: the right programs, each once, with the same results, and errors where they belong."""
+"""Compiling ahead: the right programs, each once, with the same results, and errors where they
+belong."""
 
 import functools
 
@@ -19,12 +20,26 @@ from exporl.speed.compile_ahead import compile_ahead, empty_batches
 from exporl.types import Spec, Step
 
 SMALL = {
-    "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16,),
-    "algo.num_base_samples": 2, "algo.num_edit_samples": 2, "algo.num_qs": 2, "train.batch_size": 8,
-    "train.utd_ratio": 2, "train.offline_steps": 10, "train.critic_pretrain_steps": 2, "train.online_steps": 4,
-    "train.update_after": 0, "train.critic_warmup_steps": 0, "eval.every": 100, "eval.episodes": 1, "eval.num_envs": 1,
+    "base.width": 16,
+    "base.num_blocks": 1,
+    "base.time_dim": 8,
+    "base.num_steps": 2,
+    "algo.hidden": (16,),
+    "algo.num_base_samples": 2,
+    "algo.num_edit_samples": 2,
+    "algo.num_qs": 2,
+    "train.batch_size": 8,
+    "train.utd_ratio": 2,
+    "train.offline_steps": 10,
+    "train.critic_pretrain_steps": 2,
+    "train.online_steps": 4,
+    "train.update_after": 0,
+    "train.critic_warmup_steps": 0,
+    "eval.every": 100,
+    "eval.episodes": 1,
+    "eval.num_envs": 1,
     "data.demos": 3,
-}  # fmt: skip
+}
 CONFIG = override(preset_config("expo", "tiny", "probe/delay"), SMALL)
 PROGRAMS = programs(CONFIG.train)
 
@@ -47,8 +62,14 @@ def compiled(quiet):
     ("changes", "wanted"),
     [
         ({}, [("pretrain", 10), ("critic_pretrain", 2), ("online", 2)]),
-        ({"train.offline_steps": 1234, "train.critic_pretrain_steps": 0}, [("pretrain", 100), ("online", 2)]),
-        ({"train.offline_steps": 0, "train.update_every": 3}, [("critic_pretrain", 6), ("online", 6)]),
+        (
+            {"train.offline_steps": 1234, "train.critic_pretrain_steps": 0},
+            [("pretrain", 100), ("online", 2)],
+        ),
+        (
+            {"train.offline_steps": 0, "train.update_every": 3},
+            [("critic_pretrain", 6), ("online", 6)],
+        ),
         ({"train.online_steps": 0}, [("pretrain", 10), ("critic_pretrain", 2)]),
     ],
 )
@@ -81,7 +102,9 @@ def test_an_update_that_was_compiled_ahead_is_the_same():
     base = make_base(CONFIG.base, SPEC, CONFIG.precision)
     make = functools.partial(make_algorithm, "expo", CONFIG.algo, SPEC, base, CONFIG.precision)
     zeros = empty_batches(SPEC, 2, 8, 0)
-    batches = jax.tree.map(lambda x: jnp.linspace(-1, 1, x.size, dtype=x.dtype).reshape(x.shape), zeros)
+    batches = jax.tree.map(
+        lambda x: jnp.linspace(-1, 1, x.size, dtype=x.dtype).reshape(x.shape), zeros
+    )
     results = []
     for algorithm in (make(), compile_ahead(make(), SPEC, PROGRAMS, 8)):
         state = algorithm.init(jax.random.key(0))
@@ -96,9 +119,13 @@ def test_an_error_of_compiling_is_raised_by_the_update():
             raise RuntimeError("does not compile")
 
     base = make_base(CONFIG.base, SPEC, CONFIG.precision)
-    algorithm = make_algorithm("expo", CONFIG.algo, SPEC, base, CONFIG.precision)._replace(update=Broken())
+    algorithm = make_algorithm("expo", CONFIG.algo, SPEC, base, CONFIG.precision)._replace(
+        update=Broken()
+    )
     with pytest.raises(RuntimeError, match="does not compile"):
-        compile_ahead(algorithm, SPEC, PROGRAMS, 8).update(None, empty_batches(SPEC, 2, 8, 0), None, phase="online")
+        compile_ahead(algorithm, SPEC, PROGRAMS, 8).update(
+            None, empty_batches(SPEC, 2, 8, 0), None, phase="online"
+        )
 
 
 SPEC = Spec((("state", (3,), "float32"),), 2)

@@ -1,4 +1,5 @@
-"""Configurations and presets: JSON there and back, errors that name the option, defaults that stay as they are."""
+"""Configurations and presets: JSON there and back, errors that name the option, defaults that stay
+as they are."""
 
 import copy
 import dataclasses
@@ -44,7 +45,10 @@ def test_every_preset_builds_and_survives_json(algorithm, name):
 
 
 def test_presets_change_nothing_else():
-    presets, defaults = copy.deepcopy(PRESETS), {name: RunConfig("t", ALGORITHMS[name][0]()) for name in ALGORITHMS}
+    presets, defaults = (
+        copy.deepcopy(PRESETS),
+        {name: RunConfig("t", ALGORITHMS[name][0]()) for name in ALGORITHMS},
+    )
     before = copy.deepcopy({name: to_json(default) for name, default in defaults.items()})
     for algorithm, name in PRESETS:
         to_json(preset_config(algorithm, name, "t"))["train"]["online_steps"] = -1
@@ -56,7 +60,9 @@ def test_presets_change_nothing_else():
 @pytest.mark.parametrize(("algorithm", "name"), sorted(PRESETS))
 def test_presets_change_only_the_options_they_list(algorithm, name):
     default = RunConfig("t", ALGORITHMS[algorithm][0](), preset=name)
-    assert set(differences(default, preset_config(algorithm, name, "t"))) <= set(PRESETS[algorithm, name])
+    assert set(differences(default, preset_config(algorithm, name, "t"))) <= set(
+        PRESETS[algorithm, name]
+    )
 
 
 def test_configurations_cannot_be_changed_in_place():
@@ -165,7 +171,9 @@ def test_what_json_may_hold(path, value, expected):
 
 @pytest.mark.parametrize("name", ["EXPO", "exppo", None, 3])
 def test_an_unknown_algorithm_in_json(name):
-    with pytest.raises(ValueError, match=f"config has the unknown algorithm {name!r}. .*Known: bc, expo, rlpd"):
+    with pytest.raises(
+        ValueError, match=f"config has the unknown algorithm {name!r}. .*Known: bc, expo, rlpd"
+    ):
         from_json(edited("algorithm", name))
     data = edited("algorithm", "expo")
     del data["algorithm"]
@@ -184,7 +192,9 @@ def test_flatten_names_every_option():
     assert values["train.batch_size"] == 128
     assert values["algo.hidden"] == (128, 128)
     parts = [getattr(config(), name) for name in ("algo", "base", "data", "train", "eval", "log")]
-    assert len(values) == len(dataclasses.fields(RunConfig)) - 6 + sum(len(dataclasses.fields(part)) for part in parts)
+    assert len(values) == len(dataclasses.fields(RunConfig)) - 6 + sum(
+        len(dataclasses.fields(part)) for part in parts
+    )
 
 
 def test_override_makes_a_changed_copy():
@@ -199,7 +209,8 @@ def test_override_makes_a_changed_copy():
 
 
 @pytest.mark.parametrize(
-    ("name", "closest"), [("train.utd", "train.utd_ratio"), ("algo.editscale", "algo.edit_scale"), ("sead", "seed")]
+    ("name", "closest"),
+    [("train.utd", "train.utd_ratio"), ("algo.editscale", "algo.edit_scale"), ("sead", "seed")],
 )
 def test_override_of_an_unknown_option(name, closest):
     with pytest.raises(ValueError, match=f"unknown option '{name}'. Did you mean '{closest}'"):
@@ -222,21 +233,39 @@ def test_actions_played():
 
 
 LEAST = {
-    "seed": 0, "num_envs": 1, "chunk_length": 1,
-    "data.demos": 0, "data.demo_noise": 0.0, "data.demo_seed": 0, "data.capacity": 1,
-    "train.offline_steps": 0, "train.critic_pretrain_steps": 0, "train.online_steps": 0, "train.random_steps": 0,
-    "train.critic_warmup_steps": 0, "train.update_after": 0, "train.update_every": 1, "train.utd_ratio": 1,
+    "seed": 0,
+    "num_envs": 1,
+    "chunk_length": 1,
+    "data.demos": 0,
+    "data.demo_noise": 0.0,
+    "data.demo_seed": 0,
+    "data.capacity": 1,
+    "train.offline_steps": 0,
+    "train.critic_pretrain_steps": 0,
+    "train.online_steps": 0,
+    "train.random_steps": 0,
+    "train.critic_warmup_steps": 0,
+    "train.update_after": 0,
+    "train.update_every": 1,
+    "train.utd_ratio": 1,
     "train.batch_size": 1,
-    "eval.every": 1, "eval.episodes": 1, "eval.num_envs": 1, "eval.seed": 0,
-    "log.every": 1, "log.save_every": 1, "log.keep": 1,
-}  # fmt: skip
+    "eval.every": 1,
+    "eval.episodes": 1,
+    "eval.num_envs": 1,
+    "eval.seed": 0,
+    "log.every": 1,
+    "log.save_every": 1,
+    "log.keep": 1,
+}
 RANGES = ("train.discount", "data.prior_ratio")
 
 
 @pytest.mark.parametrize("name", LEAST)
 def test_the_least_value_of_an_option(name):
     check(override(config(), {name: LEAST[name]}))
-    with pytest.raises(ValueError, match=f"^{name} must be at least {LEAST[name]:g}, got {LEAST[name] - 1}"):
+    with pytest.raises(
+        ValueError, match=f"^{name} must be at least {LEAST[name]:g}, got {LEAST[name] - 1}"
+    ):
         check(override(config(), {name: LEAST[name] - 1}))
 
 
@@ -259,7 +288,9 @@ def test_every_number_of_the_run_has_a_rule():
 
 @pytest.mark.parametrize("value", [0, -1, 5])
 def test_execute_length(value):
-    with pytest.raises(ValueError, match=f"^execute_length must be between 1 and chunk_length=4, got {value}"):
+    with pytest.raises(
+        ValueError, match=f"^execute_length must be between 1 and chunk_length=4, got {value}"
+    ):
         check(override(config(), {"chunk_length": 4, "execute_length": value}))
     for allowed in (1, 4, None):
         check(override(config(), {"chunk_length": 4, "execute_length": allowed}))

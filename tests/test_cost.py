@@ -28,14 +28,16 @@ def counted(function, *args) -> float:
 
 
 def test_one_step_of_exact_expo_costs_what_was_counted_elsewhere():
-    """1.41 TFLOP at the paper's setting, 92-93% of it sampling (hand count of the official code)."""
+    """1.41 TFLOP at the paper's setting, 92-93% of it sampling (hand count of the official
+    code)."""
     parts = update_flops(paper(), SPEC)
     assert sum(parts.values()) == pytest.approx(1.41e12, rel=0.02)
     assert parts["sample"] / sum(parts.values()) == pytest.approx(0.925, abs=0.01)
 
 
 def test_sampling_is_what_xla_counts():
-    """One denoising step, so that no loop hides its body; element-wise work is a few percent on top."""
+    """One denoising step, so that no loop hides its body; element-wise work is a few percent on
+    top."""
     config = paper(**{"base.num_steps": 1, "train.utd_ratio": 1, "train.batch_size": 8})
     base = make_base(config.base, SPEC)
     params = jax.eval_shape(base.init, jax.random.key(0))

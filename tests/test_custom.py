@@ -21,12 +21,15 @@ Box = gymnasium.spaces.Box
 
 
 class Cart(gymnasium.Env):
-    """Drives to x = 3 with a velocity in [-2, 1] x [0, 4]; writes into one observation array, as many do."""
+    """Drives to x = 3 with a velocity in [-2, 1] x [0, 4]; writes into one observation array, as
+    many do."""
 
     def __init__(self, key="success", observation_space=None, action_space=None):
         self.key = key
         self.observation_space = observation_space or Box(-np.inf, np.inf, (2,), np.float64)
-        self.action_space = action_space or Box(np.array([-2.0, 0.0]), np.array([1.0, 4.0]), dtype=np.float64)
+        self.action_space = action_space or Box(
+            np.array([-2.0, 0.0]), np.array([1.0, 4.0]), dtype=np.float64
+        )
         self.state = np.zeros(2)
 
     def reset(self, *, seed=None, options=None):
@@ -38,13 +41,21 @@ class Cart(gymnasium.Env):
         assert action in self.action_space
         self.state += action
         there = bool(self.state[0] >= 3)
-        return self.state, -float(np.abs(action).sum()), there, False, {self.key: there} if self.key else {}
+        return (
+            self.state,
+            -float(np.abs(action).sum()),
+            there,
+            False,
+            {self.key: there} if self.key else {},
+        )
 
 
 class Camera(Cart):
     def __init__(self):
         image = Box(0, 255, (4, 4, 3), np.uint8)
-        super().__init__(observation_space=gymnasium.spaces.Dict({"pose": Box(-9, 9, (2, 1)), "camera": image}))
+        super().__init__(
+            observation_space=gymnasium.spaces.Dict({"pose": Box(-9, 9, (2, 1)), "camera": image})
+        )
 
     def look(self):
         return {"pose": self.state.reshape(2, 1), "camera": np.full((4, 4, 3), 7, np.uint8)}
@@ -73,7 +84,11 @@ def test_the_canonical_environment():
     np.testing.assert_allclose(one[0]["state"] - start["state"], [1, 0], atol=1e-6)
     np.testing.assert_allclose(two[0]["state"] - one[0]["state"], [-2, 0], atol=1e-6)
     np.testing.assert_allclose(three[0]["state"] - two[0]["state"], [-0.5, 4], atol=1e-6)
-    assert [s[1:4] for s in (one, two, three)] == [(0, False, False), (0, False, False), (0, False, True)]
+    assert [s[1:4] for s in (one, two, three)] == [
+        (0, False, False),
+        (0, False, False),
+        (0, False, True),
+    ]
     assert one[4] == {"success": False}
     assert (task.reward(0.0), task.reward(1.0)) == (-1.0, 0.0)
 
@@ -85,15 +100,20 @@ def test_the_canonical_environment():
 )
 def test_rewards_of_a_custom_task(reward, paid, learnt):
     task = custom_task(Cart, max_episode_steps=3, reward=reward)
-    (_, one) = play(task, [[1, -1]])
+    _, one = play(task, [[1, -1]])
     assert one[1] == paid
     assert task.reward(one[1]) == pytest.approx(learnt)
 
 
 @pytest.mark.parametrize("key", ["success", "is_success", "docked", "function"])
 def test_success_of_a_custom_task(key):
-    success = {"docked": "docked", "function": lambda reward, terminated, info: terminated and reward < 0}.get(key)
-    task = custom_task(lambda: Cart(None if key == "function" else key), max_episode_steps=9, success=success)
+    success = {
+        "docked": "docked",
+        "function": lambda reward, terminated, info: terminated and reward < 0,
+    }.get(key)
+    task = custom_task(
+        lambda: Cart(None if key == "function" else key), max_episode_steps=9, success=success
+    )
     steps = play(task, [[1, -1]] * 4)
     ends = [s[2] for s in steps[1:]]
     assert [s[4]["success"] for s in steps[1:]] == ends and any(ends)
@@ -101,8 +121,13 @@ def test_success_of_a_custom_task(key):
 
 
 def test_a_true_end_at_the_time_limit_is_terminated_alone():
-    steps = play(custom_task(lambda: gymnasium.make("MountainCarContinuous-v0", max_episode_steps=2),
-                             success=lambda r, terminated, info: terminated), [[0], [0]])  # fmt: skip
+    steps = play(
+        custom_task(
+            lambda: gymnasium.make("MountainCarContinuous-v0", max_episode_steps=2),
+            success=lambda r, terminated, info: terminated,
+        ),
+        [[0], [0]],
+    )
     assert steps[-1][2:4] == (False, True)
     task = custom_task(lambda: Cart(), max_episode_steps=4)
     for seed in range(20):
@@ -111,7 +136,10 @@ def test_a_true_end_at_the_time_limit_is_terminated_alone():
 
 
 def test_every_promise_is_kept_by_the_wrapper():
-    for task in (custom_task(Cart, max_episode_steps=20), custom_task(Camera, max_episode_steps=20, reward="env")):
+    for task in (
+        custom_task(Cart, max_episode_steps=20),
+        custom_task(Camera, max_episode_steps=20, reward="env"),
+    ):
         assert {f.status for f in check_task(task)} == {"pass", "skip"}
     found = {f.name: f.detail for f in check_task(custom_task(Camera, max_episode_steps=20))}
     assert "pose float32[2]" in found["spaces"] and "camera uint8[4, 4, 3]" in found["spaces"]
@@ -144,20 +172,28 @@ class Larger(Cart):
     [
         (lambda: 3, "make_env() returned int, not a gymnasium.Env"),
         (lambda: Cart(action_space=gymnasium.spaces.Discrete(3)), "actions must be continuous"),
-        (lambda: Cart(action_space=Box(-np.inf, np.inf, (2,))), "action bounds are [-inf, inf]; they must be finite"),
+        (
+            lambda: Cart(action_space=Box(-np.inf, np.inf, (2,))),
+            "action bounds are [-inf, inf]; they must be finite",
+        ),
         (
             lambda: Cart(observation_space=gymnasium.spaces.Discrete(3)),
             "the observation is Discrete(3); it must be a Box",
         ),
         (
-            lambda: Cart(observation_space=gymnasium.spaces.Dict(a=gymnasium.spaces.Dict(b=Box(0, 1, (1,))))),
+            lambda: Cart(
+                observation_space=gymnasium.spaces.Dict(a=gymnasium.spaces.Dict(b=Box(0, 1, (1,))))
+            ),
             "observation 'a' is Dict('b'",
         ),
         (Old, "Give reset the signature of gymnasium"),
         (OldStep, "step() must return (observation, reward, terminated, truncated, info)"),
         (Alone, "reset() must return (observation, info)"),
         (Larger, "observation 'state' has shape (5,), its space says (2,)"),
-        (lambda: Cart("docked"), "no 'success' or 'is_success' (it has ['docked']). Set info['success'], or return"),
+        (
+            lambda: Cart("docked"),
+            "no 'success' or 'is_success' (it has ['docked']). Set info['success'], or return",
+        ),
     ],
     ids=lambda x: x[:30] if isinstance(x, str) else "",
 )
@@ -169,7 +205,8 @@ def test_a_promise_not_kept_is_named(env, text):
 
 def test_a_time_limit_is_needed_and_found():
     with pytest.raises(
-        ValueError, match=r"no time limit \(got None\)\. Give custom_task\(\.\.\., max_episode_steps=N\)"
+        ValueError,
+        match=r"no time limit \(got None\)\. Give custom_task\(\.\.\., max_episode_steps=N\)",
     ):
         custom_task(Cart)
     assert custom_task(lambda: gymnasium.make("Pendulum-v1")).max_episode_steps == 200
@@ -179,23 +216,48 @@ def test_recorded_data_in_the_environments_own_units(tmp_path):
     task = custom_task(Cart, max_episode_steps=5)
     assert task.adapt is not None
     actions = np.array([[-2, 0], [1, 4], [-0.5, 2]], np.float32)
-    recorded = Episode({"state": np.zeros((4, 2))}, actions, -np.ones(3), np.array([False, False, True]), True)
+    recorded = Episode(
+        {"state": np.zeros((4, 2))}, actions, -np.ones(3), np.array([False, False, True]), True
+    )
     episode = task.adapt(recorded)
     np.testing.assert_allclose(episode.actions, [[-1, -1], [1, 1], [0, 0]], atol=1e-6)
-    assert episode.rewards.tolist() == [0, 0, 1] and episode.observations["state"].dtype == np.float32
+    assert (
+        episode.rewards.tolist() == [0, 0, 1] and episode.observations["state"].dtype == np.float32
+    )
     save_npz(tmp_path / "own.npz", [recorded])
-    np.testing.assert_allclose(load_episodes(tmp_path / "own.npz", adapt=task.adapt)[0].actions, episode.actions)
+    np.testing.assert_allclose(
+        load_episodes(tmp_path / "own.npz", adapt=task.adapt)[0].actions, episode.actions
+    )
     unit = custom_task(Cart, max_episode_steps=5, recorded_actions="unit", reward="env")
     assert unit.adapt is not None
-    assert unit.adapt(recorded).actions is actions and unit.adapt(recorded).rewards.tolist() == [-1, -1, -1]
-    with pytest.raises(ValueError, match=r"actions row 0 has 9 in entry 0, outside the environment's bounds \[-2, 1\]"):
+    assert unit.adapt(recorded).actions is actions and unit.adapt(recorded).rewards.tolist() == [
+        -1,
+        -1,
+        -1,
+    ]
+    with pytest.raises(
+        ValueError,
+        match=r"actions row 0 has 9 in entry 0, outside the environment's bounds \[-2, 1\]",
+    ):
         task.adapt(
-            Episode({"state": np.zeros((4, 2))}, np.add(actions, [[11, 0]]), -np.ones(3), np.ones(3, bool), True)
+            Episode(
+                {"state": np.zeros((4, 2))},
+                np.add(actions, [[11, 0]]),
+                -np.ones(3),
+                np.ones(3, bool),
+                True,
+            )
         )
     with pytest.raises(ValueError, match=r"actions have shape \(3, 1\), the task needs \(3, 2\)"):
-        task.adapt(Episode({"state": np.zeros((4, 2))}, actions[:, :1], -np.ones(3), np.ones(3, bool), True))
+        task.adapt(
+            Episode(
+                {"state": np.zeros((4, 2))}, actions[:, :1], -np.ones(3), np.ones(3, bool), True
+            )
+        )
     with pytest.raises(ValueError, match=r"observation 'state' is missing; found \['pose'\]"):
-        task.adapt(Episode({"pose": np.zeros((4, 2))}, actions, -np.ones(3), np.ones(3, bool), True))
+        task.adapt(
+            Episode({"pose": np.zeros((4, 2))}, actions, -np.ones(3), np.ones(3, bool), True)
+        )
 
 
 MODULE = """
@@ -223,11 +285,17 @@ def test_module_and_function_name_a_task(tmp_path, monkeypatch, capsys):
     assert sys.path == before
     for name, text in {
         "my_robots:task": "cannot import 'my_robots' of task 'my_robots:task': ModuleNotFoundError",
-        "torn:task": "cannot import 'torn' of task 'torn:task': ZeroDivisionError: division by zero",
+        "torn:task": (
+            "cannot import 'torn' of task 'torn:task': ZeroDivisionError: division by zero"
+        ),
         "my_robot:tusk": "my_robot has no function 'tusk'. Did you mean 'task'?",
         "my_robot:number": "my_robot has no function 'number'.",
-        "my_robot:breaks": "my_robot:breaks() raised RuntimeError: no cable. It must take no arguments",
-        "my_robot:wrong": "my_robot:wrong() returned int; it must return a gymnasium.Env or a Task.",
+        "my_robot:breaks": (
+            "my_robot:breaks() raised RuntimeError: no cable. It must take no arguments"
+        ),
+        "my_robot:wrong": (
+            "my_robot:wrong() returned int; it must return a gymnasium.Env or a Task."
+        ),
     }.items():
         with pytest.raises(ValueError) as error:
             make_task(name)
@@ -251,16 +319,21 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
 
 def arrays(**changes):
     full = {
-        "observations": np.arange(14.0).reshape(7, 2), "actions": np.zeros((5, 1)), "rewards": np.arange(5) - 3,
-        "terminals": [0, 0, 1, 0, 0], "episode_ends": [3, 5],
-    }  # fmt: skip
+        "observations": np.arange(14.0).reshape(7, 2),
+        "actions": np.zeros((5, 1)),
+        "rewards": np.arange(5) - 3,
+        "terminals": [0, 0, 1, 0, 0],
+        "episode_ends": [3, 5],
+    }
     return {name: value for name, value in (full | changes).items() if value is not None}
 
 
 def test_episodes_from_arrays():
     one, two = from_arrays(arrays())
     assert (len(one), one.terminated, len(two), two.terminated) == (3, True, 2, False)
-    assert one.observations["state"][:, 0].tolist() == [0, 2, 4, 6] and two.observations["state"][:, 0].tolist() == [
+    assert one.observations["state"][:, 0].tolist() == [0, 2, 4, 6] and two.observations["state"][
+        :, 0
+    ].tolist() == [
         8,
         10,
         12,
@@ -268,11 +341,21 @@ def test_episodes_from_arrays():
     assert two.successes.tolist() == [False, True] and one.observations["state"].dtype == np.float32
     first, after = np.arange(10).reshape(5, 2), np.arange(10).reshape(5, 2) + 2
     pairs = {"image": np.zeros((5, 4, 4, 3), np.uint8), "state": first}
-    both = arrays(observations=pairs, next_observations={**pairs, "state": after}, episode_ends=None, timeouts=[0, 0, 0, 0, 1],
-                  successes=[1, 0, 0, 0, 0])  # fmt: skip
+    both = arrays(
+        observations=pairs,
+        next_observations={**pairs, "state": after},
+        episode_ends=None,
+        timeouts=[0, 0, 0, 0, 1],
+        successes=[1, 0, 0, 0, 0],
+    )
     one, two = from_arrays(both)
-    assert one.observations["state"][:, 0].tolist() == [0, 2, 4, 6] and one.success and not two.success
-    assert two.observations["image"].shape == (3, 4, 4, 3) and two.observations["image"].dtype == np.uint8
+    assert (
+        one.observations["state"][:, 0].tolist() == [0, 2, 4, 6] and one.success and not two.success
+    )
+    assert (
+        two.observations["image"].shape == (3, 4, 4, 3)
+        and two.observations["image"].dtype == np.uint8
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,8 +366,14 @@ def test_episodes_from_arrays():
         ({"rewards": np.zeros(4)}, "'rewards' has 4 entries, actions have 5"),
         ({"episode_ends": None}, "give 'episode_ends' or 'timeouts'"),
         ({"episode_ends": [3, 4]}, "must rise from above 0 to the number of steps, 5; got [3 4]"),
-        ({"episode_ends": None, "timeouts": np.zeros(5)}, "must rise from above 0 to the number of steps, 5"),
-        ({"observations": np.zeros((5, 2))}, "observations 'state' has 5 rows for 5 steps in 2 episodes"),
+        (
+            {"episode_ends": None, "timeouts": np.zeros(5)},
+            "must rise from above 0 to the number of steps, 5",
+        ),
+        (
+            {"observations": np.zeros((5, 2))},
+            "observations 'state' has 5 rows for 5 steps in 2 episodes",
+        ),
         ({"next_observations": np.zeros((5, 2))}, "observations 'state' has 7 rows for 5 steps"),
         (
             {"observations": {"a": np.zeros((5, 2))}, "next_observations": {"b": np.zeros((5, 2))}},

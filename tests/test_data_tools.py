@@ -1,4 +1,5 @@
-"""`exporl data inspect|validate|convert|collect` as a user meets them, and what they are made of."""
+"""`exporl data inspect|validate|convert|collect` as a user meets them, and what they are made
+of."""
 
 import dataclasses
 import os
@@ -61,7 +62,9 @@ def mixed(tmp_path):
 
 def test_moments_equal_numpy_over_everything():
     rng = np.random.default_rng(0)
-    blocks = [(1e6 + rng.normal(size=(n, 3)) * [1, 1e-2, 0]).astype(np.float64) for n in (1, 50, 3, 200)]
+    blocks = [
+        (1e6 + rng.normal(size=(n, 3)) * [1, 1e-2, 0]).astype(np.float64) for n in (1, 50, 3, 200)
+    ]
     moments = Moments(blocks[0])
     for block in blocks:
         moments.add(block)
@@ -77,7 +80,11 @@ def test_moments_leave_out_what_is_not_finite():
     values = np.array([[1, np.nan], [3, np.inf], [5, 2]], np.float32)
     moments = Moments(values)
     moments.add(values)
-    assert moments.not_finite == 2 and moments.mean.tolist() == [3, 2] and moments.maximum.tolist() == [5, 2]
+    assert (
+        moments.not_finite == 2
+        and moments.mean.tolist() == [3, 2]
+        and moments.maximum.tolist() == [5, 2]
+    )
 
 
 def test_images_are_summarised_as_one_dimension():
@@ -102,11 +109,22 @@ def test_a_survey_finds_everything():
     other = episode(seed=2, observations={"state": np.zeros((6, 4), np.float32)})
     items = [*records(episode(), bad, other, episode(3)), Record("demo_9", broken)]
     found = survey([*items, *records(episode())])
-    assert found.records == 6 and found.names == ["episode 0", "episode 1", "episode 3", "episode 0"]
-    assert found.lengths == [5, 5, 3, 5] and found.returns == [5, 5, 3, 5] and found.successes == [True] * 4
+    assert found.records == 6 and found.names == [
+        "episode 0",
+        "episode 1",
+        "episode 3",
+        "episode 0",
+    ]
+    assert (
+        found.lengths == [5, 5, 3, 5]
+        and found.returns == [5, 5, 3, 5]
+        and found.successes == [True] * 4
+    )
     assert found.duplicates == [("episode 0", "episode 0")]
     assert found.saturated.tolist() == [1, 1] and found.outside.tolist() == [1, 0]
-    assert [name for name, _ in found.faults] == ["episode 1", "episode 2", "demo_9"] == found.damaged
+    assert (
+        [name for name, _ in found.faults] == ["episode 1", "episode 2", "demo_9"] == found.damaged
+    )
     sentences = " ".join(sentence for _, sentence in found.faults)
     assert "actions row 3 reaches 1.5" in sentences and "rewards cannot be read" in sentences
     assert "observation 'state' is float32 [4], in the first episode it is float32 [3]" in sentences
@@ -169,28 +187,38 @@ def test_inspect(mixed, capsys):
     assert "|bars| from -7 to 1" in out
     assert main(["data", "inspect", str(mixed), "--skip-bad"]) == 0
     out = capsys.readouterr().out
-    assert "episodes   4, 20 steps" in out and "|bars| from -1 to 1" in out and "NaN or infinite" not in out
+    assert (
+        "episodes   4, 20 steps" in out
+        and "|bars| from -1 to 1" in out
+        and "NaN or infinite" not in out
+    )
 
 
 def test_inspect_says_where_nothing_was_rewarded(tmp_path, capsys):
     unpaid = episode(rewards=np.zeros(5, np.float32), successes=np.zeros(5, bool))
     save_npz(tmp_path / "unpaid.npz", [unpaid])
     assert main(["data", "inspect", str(tmp_path / "unpaid.npz")]) == 0
-    assert "success    0 of 1 (0%); no rewards in this file: --task T applies" in capsys.readouterr().out
+    assert (
+        "success    0 of 1 (0%); no rewards in this file: --task T applies"
+        in capsys.readouterr().out
+    )
 
 
 def test_demonstrations_without_rewards_may_be_called_successes(monkeypatch, mixed, capsys):
     """The option reaches the reader."""
     seen = []
     monkeypatch.setattr(
-        "exporl.data.formats.read_records", lambda path, name, options: seen.append(options) or records(episode())
+        "exporl.data.formats.read_records",
+        lambda path, name, options: seen.append(options) or records(episode()),
     )
     assert main(["data", "inspect", str(mixed), "--assume-success"]) == 0
     assert [options.assume_success for options in seen] == [True]
 
 
 def test_inspect_writes_a_page_that_loads_nothing(mixed, tmp_path, capsys):
-    assert main(["data", "inspect", str(mixed), "--plot", str(tmp_path / "plots" / "page.html")]) == 0
+    assert (
+        main(["data", "inspect", str(mixed), "--plot", str(tmp_path / "plots" / "page.html")]) == 0
+    )
     page = (tmp_path / "plots" / "page.html").read_text()
     assert str(tmp_path / "plots" / "page.html") in capsys.readouterr().out
     charts = re.findall(r"<svg.*?</svg>", page)
@@ -209,7 +237,11 @@ def test_validate_lists_all_faults_and_fails(mixed, capsys):
     assert main(["data", "validate", str(mixed)]) == 2
     out = capsys.readouterr().out
     lines = [line for line in out.splitlines() if line.startswith(f"{mixed}, episode")]
-    assert len(lines) == 3 and [re.findall(r"episode (\d)", line)[0] for line in lines] == ["1", "1", "3"]
+    assert len(lines) == 3 and [re.findall(r"episode (\d)", line)[0] for line in lines] == [
+        "1",
+        "1",
+        "3",
+    ]
     assert "note: episode 4 repeats episode 0" in out
     assert "6 episodes checked, 3 faults in 2 episodes" in out
     assert "2 x such as: actions row 3 reaches 1.5, outside [-1, 1]" in out
@@ -224,7 +256,10 @@ def test_validate_is_content_with_good_data(tmp_path, capsys):
 def test_validate_against_the_wrong_task(mixed, capsys):
     assert main(["data", "validate", str(mixed), "--task", "probe/bandit", "--limit", "1"]) == 2
     out = capsys.readouterr().out
-    assert "the task needs (5, 1). Is this the right file for the task?" in out and "1 episodes checked" in out
+    assert (
+        "the task needs (5, 1). Is this the right file for the task?" in out
+        and "1 episodes checked" in out
+    )
 
 
 @pytest.mark.parametrize("command", ["inspect", "validate"])
@@ -239,7 +274,10 @@ def test_a_damaged_file_is_named(tmp_path, capsys, command):
 def test_convert_copies_exactly(mixed, tmp_path, capsys):
     assert main(["data", "convert", str(mixed), str(tmp_path / "copy.npz"), "--skip-bad"]) == 0
     out, error = capsys.readouterr()
-    assert "copy.npz (arrays): 4 episodes, 20 steps, success 100%" in out and "skipped 2 damaged episodes" in out
+    assert (
+        "copy.npz (arrays): 4 episodes, 20 steps, success 100%" in out
+        and "skipped 2 damaged episodes" in out
+    )
     assert "skipped episode 1: observations['state'] row 2 holds NaN" in error
     good = load_episodes(mixed, skip_bad=True)
     assert fingerprint(load_npz(tmp_path / "copy.npz")) == fingerprint(good)
@@ -248,7 +286,10 @@ def test_convert_copies_exactly(mixed, tmp_path, capsys):
 def test_convert_stops_at_damage_and_writes_nothing(mixed, tmp_path, capsys):
     assert main(["data", "convert", str(mixed), str(tmp_path / "copy.npz")]) == 2
     error = capsys.readouterr().err
-    assert "mixed.npz, episode 1: observations['state'] row 2 holds NaN" in error and "--skip-bad" in error
+    assert (
+        "mixed.npz, episode 1: observations['state'] row 2 holds NaN" in error
+        and "--skip-bad" in error
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mixed.npz"]
 
 
@@ -257,14 +298,23 @@ def test_convert_does_not_overwrite(mixed, tmp_path, capsys):
     target.write_text("precious")
     assert main(["data", "convert", str(mixed), str(target), "--skip-bad"]) == 2
     assert "copy.npz exists already" in capsys.readouterr().err and target.read_text() == "precious"
-    assert main(["data", "convert", str(mixed), str(target), "--force"]) == 2  # damaged: what was there stays
+    # damaged: what was there stays
+    assert main(["data", "convert", str(mixed), str(target), "--force"]) == 2
     assert target.read_text() == "precious"
-    assert main(["data", "convert", str(mixed), str(target), "--skip-bad", "--force", "--limit", "2"]) == 0
+    assert (
+        main(["data", "convert", str(mixed), str(target), "--skip-bad", "--force", "--limit", "2"])
+        == 0
+    )
     assert len(load_npz(target)) == 2
 
 
 def test_clipping(mixed, tmp_path, capsys):
-    assert main(["data", "convert", str(mixed), str(tmp_path / "c.npz"), "--clip-actions", "--skip-bad"]) == 0
+    assert (
+        main(
+            ["data", "convert", str(mixed), str(tmp_path / "c.npz"), "--clip-actions", "--skip-bad"]
+        )
+        == 0
+    )
     assert "clipped actions of 2 episodes" in capsys.readouterr().out
     episodes = load_npz(tmp_path / "c.npz")
     assert len(episodes) == 5 and episodes[2].actions[0, 1] == -1
@@ -280,7 +330,11 @@ def pixels(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("numbers", "expected", "words"),
     [
-        (["0", "512"], [[-1, 6 / 512 - 1], [0, 6 / 512 - 1], [1, 6 / 512 - 1]], "from 0.0 to 512.0 to [-1, 1]"),
+        (
+            ["0", "512"],
+            [[-1, 6 / 512 - 1], [0, 6 / 512 - 1], [1, 6 / 512 - 1]],
+            "from 0.0 to 512.0 to [-1, 1]",
+        ),
         ([], [[-1, 0], [0, 0], [1, 0]], "from [0.0, 3.0] to [512.0, 3.0] to [-1, 1]"),
     ],
 )
@@ -295,7 +349,14 @@ def test_scaling(tmp_path, capsys, numbers, expected, words):
 
 def test_scaling_needs_a_range(tmp_path, capsys):
     for numbers in (["1"], ["5", "5"], ["1", "2", "3"]):
-        args = ["data", "convert", str(pixels(tmp_path)), str(tmp_path / "x.npz"), "--scale-actions", *numbers]
+        args = [
+            "data",
+            "convert",
+            str(pixels(tmp_path)),
+            str(tmp_path / "x.npz"),
+            "--scale-actions",
+            *numbers,
+        ]
         assert main(args) == 2
         assert "--scale-actions takes LOW and HIGH with LOW < HIGH" in capsys.readouterr().err
     assert scale_actions(episode(), -1.0, 1.0).actions.dtype == np.float32
@@ -303,7 +364,9 @@ def test_scaling_needs_a_range(tmp_path, capsys):
 
 def test_damaged_episodes_do_not_fail_the_search_for_the_range(tmp_path, capsys):
     def reading(path, options):
-        return iter([Record("demo_1", broken), *records(episode(actions=np.full((5, 2), 7, np.float32)))])
+        return iter(
+            [Record("demo_1", broken), *records(episode(actions=np.full((5, 2), 7, np.float32)))]
+        )
 
     fake = Format("fake", "for this test", lambda path: path.suffix == ".fake", reading)
     (tmp_path / "x.fake").touch()
@@ -313,7 +376,10 @@ def test_damaged_episodes_do_not_fail_the_search_for_the_range(tmp_path, capsys)
         assert main(args) == 2
         assert "x.fake, demo_1: rewards cannot be read" in capsys.readouterr().err
         assert main([*args, "--skip-bad"]) == 0
-        assert main(["data", "convert", str(tmp_path / "y.npz"), str(tmp_path / "z"), "--to", "fake"]) == 2
+        assert (
+            main(["data", "convert", str(tmp_path / "y.npz"), str(tmp_path / "z"), "--to", "fake"])
+            == 2
+        )
         assert "can be read but not written" in capsys.readouterr().err
 
 
@@ -347,7 +413,11 @@ def test_folders_are_replaced_as_a_whole(tmp_path, monkeypatch):
         tmp_path / "out",
     )
     write = lambda count, **options: convert.write(  # noqa: E731
-        target, to, convert.counted([episode()] * count, w := Written(target, "folder")), w, **options
+        target,
+        to,
+        convert.counted([episode()] * count, w := Written(target, "folder")),
+        w,
+        **options,
     )
     assert write(3).bytes == 3
     assert write(1, force=True).episodes == 1
@@ -386,7 +456,9 @@ def test_collect(tmp_path, capsys):
     ]
     assert main(args) == 0
     out = capsys.readouterr().out
-    assert "bandit.npz (arrays): 4 episodes, 4 steps, success 0%" in out and "noise 0.1, seed 3" in out
+    assert (
+        "bandit.npz (arrays): 4 episodes, 4 steps, success 0%" in out and "noise 0.1, seed 3" in out
+    )
     assert "steps/s" in out
     assert fingerprint(load_npz(path)) == fingerprint(make_task("probe/bandit").collect(4, 0.1, 3))
     assert main(args) == 2
@@ -435,7 +507,9 @@ def test_help_teaches(capsys):
 
 
 def test_entries_can_be_chosen(tmp_path, capsys):
-    both = episode(observations={"a": np.zeros((6, 2), np.float32), "b": np.ones((6, 1), np.float32)})
+    both = episode(
+        observations={"a": np.zeros((6, 2), np.float32), "b": np.ones((6, 1), np.float32)}
+    )
     save_npz(tmp_path / "two.npz", [both])
     assert main(["data", "inspect", str(tmp_path / "two.npz"), "--keys", "b"]) == 0
     out = capsys.readouterr().out
@@ -447,5 +521,7 @@ def test_recorded_data(capsys):
     path = SHARED / "metaworld" / "push-v3-mixed.npz"
     assert main(["data", "inspect", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "success    44 of 50 (88%)" in out and "duplicates none" in out and "faults     none" in out
+    assert (
+        "success    44 of 50 (88%)" in out and "duplicates none" in out and "faults     none" in out
+    )
     assert main(["data", "validate", str(path), "--task", "metaworld/push-v3"]) == 0

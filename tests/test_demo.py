@@ -6,11 +6,23 @@ from exporl.cli.main import main
 from exporl.run import presets
 
 TINY = {
-    "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16), "chunk_length": 2,
-    "algo.num_base_samples": 2, "algo.num_edit_samples": 2, "train.batch_size": 8, "train.offline_steps": 10,
-    "train.critic_warmup_steps": 10, "train.update_after": 10, "eval.every": 20, "eval.episodes": 2, "eval.num_envs": 2,
+    "base.width": 16,
+    "base.num_blocks": 1,
+    "base.time_dim": 8,
+    "base.num_steps": 2,
+    "algo.hidden": (16, 16),
+    "chunk_length": 2,
+    "algo.num_base_samples": 2,
+    "algo.num_edit_samples": 2,
+    "train.batch_size": 8,
+    "train.offline_steps": 10,
+    "train.critic_warmup_steps": 10,
+    "train.update_after": 10,
+    "eval.every": 20,
+    "eval.episodes": 2,
+    "eval.num_envs": 2,
     "data.demos": 2,
-}  # fmt: skip
+}
 
 
 def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
@@ -27,7 +39,11 @@ def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
     args = ["demo", "--dir", str(tmp_path), "--task", "metaworld/reach-v3", "--steps", "24"]
     assert main(args) == 0
     out = capsys.readouterr().out
-    assert "collecting 2 demonstrations" in out and "EXPO - RLPD" in out and "base policy before" in out
+    assert (
+        "collecting 2 demonstrations" in out
+        and "EXPO - RLPD" in out
+        and "base policy before" in out
+    )
     assert (tmp_path / "report.html").is_file()
     before = (tmp_path / "expo-s0" / "eval.jsonl").stat().st_mtime_ns
     assert main(args) == 0

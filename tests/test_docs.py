@@ -1,4 +1,5 @@
-"""The documents say what is true: README code runs, options and metrics are documented, links lead somewhere."""
+"""The documents say what is true: README code runs, options and metrics are documented, links lead
+somewhere."""
 
 import re
 import sys
@@ -35,12 +36,21 @@ def test_every_logged_metric_has_its_formula_in_the_page():
     page = (ROOT / "docs" / "algorithms" / "expo.md").read_text()
     files = [
         ROOT / "src/exporl" / name
-        for name in ("algos/expo.py", "algos/common.py", "algos/backup.py", "policies/flow.py", "run/loop.py", "run/metrics.py")
+        for name in (
+            "algos/expo.py",
+            "algos/common.py",
+            "algos/backup.py",
+            "policies/flow.py",
+            "run/loop.py",
+            "run/metrics.py",
+        )
     ]
     names = {
         n
         for f in files
-        for n in re.findall(r'"((?:critic|edit|base|backup|filter|rollout|time)/[a-z_]+)"', f.read_text())
+        for n in re.findall(
+            r'"((?:critic|edit|base|backup|filter|rollout|time)/[a-z_]+)"', f.read_text()
+        )
     }
     assert len(names) > 25 and {"backup/staleness", "filter/loss"} <= names
     assert sorted(n for n in names if f"`{n}`" not in page) == []
@@ -59,7 +69,9 @@ def test_commands_named_in_documents_exist(page):
         if f"exporl {command}" in HELP or command in COMMANDS:
             continue
         assert command not in {"train", "eval"}, command
-    for script in re.findall(r"(benchmarks/\w+\.py|tests/\w+\.py|examples/\w+\.py)", page.read_text()):
+    for script in re.findall(
+        r"(benchmarks/\w+\.py|tests/\w+\.py|examples/\w+\.py)", page.read_text()
+    ):
         assert (ROOT / script).is_file(), f"{page.name} names {script}"
 
 

@@ -1,4 +1,5 @@
-"""Downloads from real servers on this machine and from folders: mirrors, resumption, digests, and no network."""
+"""Downloads from real servers on this machine and from folders: mirrors, resumption, digests, and
+no network."""
 
 import http.server
 import json
@@ -14,7 +15,8 @@ CONTENT = bytes(range(256)) * 5000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT at /good and below; /half drops the connection midway once; /plain ignores ranges."""
+    """Serves CONTENT at /good and below; /half drops the connection midway once; /plain ignores
+    ranges."""
 
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
@@ -22,7 +24,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "missing" in self.path:
             self.send_error(404)
             return
-        start = int(wanted.split("=")[1].split("-")[0]) if wanted and "plain" not in self.path else 0
+        start = (
+            int(wanted.split("=")[1].split("-")[0]) if wanted and "plain" not in self.path else 0
+        )
         if start >= len(CONTENT):
             self.send_error(416)
             return
@@ -69,7 +73,9 @@ def test_first_download_records_its_digest_and_the_next_must_agree(server, tmp_p
 
 def test_a_dropped_connection_is_resumed(server, tmp_path):
     half = source(f"{server.url}/half")
-    with pytest.raises(DownloadError, match=r"ended after 640,000 of 1,280,000 bytes; run it again to go on"):
+    with pytest.raises(
+        DownloadError, match=r"ended after 640,000 of 1,280,000 bytes; run it again to go on"
+    ):
         fetch(half, tmp_path)
     assert (tmp_path / "set" / "file.bin.part").stat().st_size == 640_000
     assert fetch(half, tmp_path).read_bytes() == CONTENT
@@ -129,8 +135,12 @@ def test_a_file_put_there_by_hand_is_taken(tmp_path):
 
 
 def test_the_table():
-    assert all(url.startswith("http") for sources in DATASETS.values() for s in sources for url in s.urls)
-    assert len({s.path for sources in DATASETS.values() for s in sources}) == sum(map(len, DATASETS.values()))
+    assert all(
+        url.startswith("http") for sources in DATASETS.values() for s in sources for url in s.urls
+    )
+    assert len({s.path for sources in DATASETS.values() for s in sources}) == sum(
+        map(len, DATASETS.values())
+    )
     with pytest.raises(ValueError, match="Did you mean 'robomimic/can-mh-v141'"):
         find_dataset("robomimic/can-mh-v14")
 

@@ -1,4 +1,5 @@
-"""Parking: the package's own observation and success, plans, endings, determinism, demonstrations."""
+"""Parking: the package's own observation and success, plans, endings, determinism,
+demonstrations."""
 
 import math
 
@@ -47,7 +48,9 @@ def test_states_and_success_are_the_packages_own(simulator):
     expert, solved = driving.make_expert(env), False
     for _ in range(driving.HORIZON):
         np.testing.assert_allclose(observation["state"][:6], expected["observation"], atol=1e-6)
-        np.testing.assert_allclose(observation["state"][6:10], expected["desired_goal"][[0, 1, 4, 5]], atol=1e-6)
+        np.testing.assert_allclose(
+            observation["state"][6:10], expected["desired_goal"][[0, 1, 4, 5]], atol=1e-6
+        )
         assert observation in env.observation_space
         action = np.clip(expert(observation, info), -1, 1)
         observation, reward, terminated, _, info = env.step(action)
@@ -66,7 +69,9 @@ def test_a_seed_fixes_the_episode(simulator):
     def play(env, seed: int) -> np.ndarray:
         observation, info = env.reset(seed=seed)
         assert info == {"success": False}
-        return np.stack([observation["state"], *(env.step(action)[0]["state"] for action in actions)])
+        return np.stack(
+            [observation["state"], *(env.step(action)[0]["state"] for action in actions)]
+        )
 
     used, fresh = driving.ParkingEnv(), driving.ParkingEnv()
     other = play(used, 1)

@@ -1,4 +1,5 @@
-"""Recorded episodes: what validation refuses and how it says so, fingerprints, observation statistics."""
+"""Recorded episodes: what validation refuses and how it says so, fingerprints, observation
+statistics."""
 
 import dataclasses
 import json
@@ -54,15 +55,27 @@ def test_good_episodes_pass():
 STATE, ACTIONS, REWARDS = episode().observations["state"], episode().actions, episode().rewards
 BAD_EPISODES = {
     "no steps": (episode(0), "no steps"),
-    "action dimensions": ({"actions": ACTIONS[:, :1]}, r"actions has shape \(4, 1\), the task needs \(4, 2\)"),
+    "action dimensions": (
+        {"actions": ACTIONS[:, :1]},
+        r"actions has shape \(4, 1\), the task needs \(4, 2\)",
+    ),
     "float images": (
         {"observations": with_entry("image", np.full((5, 2, 2, 3), 0.5))},
         r"observations\['image'\] is float64, the task needs uint8",
     ),
     "rewards": ({"rewards": REWARDS[:3]}, r"rewards has shape \(3,\), the task needs \(4,\)"),
-    "reward columns": ({"rewards": REWARDS[:, None]}, r"rewards has shape \(4, 1\), the task needs \(4,\)"),
-    "successes": ({"successes": np.zeros(5, bool)}, r"successes has shape \(5,\), the task needs \(4,\)"),
-    "missing entry": ({"observations": {"state": STATE}}, r"observation 'image' is missing; found \['state'\]"),
+    "reward columns": (
+        {"rewards": REWARDS[:, None]},
+        r"rewards has shape \(4, 1\), the task needs \(4,\)",
+    ),
+    "successes": (
+        {"successes": np.zeros(5, bool)},
+        r"successes has shape \(5,\), the task needs \(4,\)",
+    ),
+    "missing entry": (
+        {"observations": {"state": STATE}},
+        r"observation 'image' is missing; found \['state'\]",
+    ),
     "no last observation": (
         {"observations": with_entry("state", STATE[:4])},
         r"observations\['state'\] has shape \(4, 3\), the task needs \(5, 3\)",
@@ -79,8 +92,14 @@ BAD_EPISODES = {
         {"observations": with_entry("state", put(STATE, (0, 2), -np.inf))},
         r"observations\['state'\] row 0 holds NaN or infinity",
     ),
-    "nan action": ({"actions": put(ACTIONS, (2, 1), np.nan)}, "actions row 2 holds NaN or infinity"),
-    "infinite reward": ({"rewards": put(REWARDS, 3, np.inf)}, "rewards row 3 holds NaN or infinity"),
+    "nan action": (
+        {"actions": put(ACTIONS, (2, 1), np.nan)},
+        "actions row 2 holds NaN or infinity",
+    ),
+    "infinite reward": (
+        {"rewards": put(REWARDS, 3, np.inf)},
+        "rewards row 3 holds NaN or infinity",
+    ),
     "large action": (
         {"actions": put(put(ACTIONS, (1, 0), -1.25), (3, 0), 4)},
         r"actions row 1 reaches 1.25, outside \[-1, 1\]",
@@ -122,7 +141,12 @@ def test_fingerprint_sees_every_field(name):
 def test_fingerprint_sees_order_and_number_but_not_memory_layout():
     one, two = episode(), episode(seed=1)
     assert fingerprint([one, two]) == fingerprint(iter([episode(), episode(seed=1)]))
-    assert len({fingerprint(chosen) for chosen in ([one, two], [two, one], [one], [one, two, two], [])}) == 5
+    assert (
+        len(
+            {fingerprint(chosen) for chosen in ([one, two], [two, one], [one], [one, two, two], [])}
+        )
+        == 5
+    )
     assert fingerprint([episode(actions=np.asfortranarray(ACTIONS))]) == fingerprint([one])
 
 
@@ -142,14 +166,19 @@ def test_constant_entries_get_the_smallest_scale_and_outliers_are_clipped():
     constant = episode(observations=with_entry("state", np.full((5, 3), 7, np.float32)))
     normalizer = Normalizer.fit([constant], min_std=0.5, clip=3.0)
     np.testing.assert_array_equal(normalizer.std["state"], 0.5)
-    got = normalizer({"image": np.zeros((2, 2, 3), np.uint8), "state": np.array([7.25, 1e6, -1e6])})["state"]
+    got = normalizer(
+        {"image": np.zeros((2, 2, 3), np.uint8), "state": np.array([7.25, 1e6, -1e6])}
+    )["state"]
     np.testing.assert_array_equal(got, np.array([0.5, 3, -3], np.float32))
 
 
 def test_leading_axes_do_not_matter():
     normalizer, e = Normalizer.fit([episode(seed=2)]), episode(seed=4)
     together = normalizer(e.observations)["state"]
-    alone = [normalizer({name: values[t] for name, values in e.observations.items()})["state"] for t in range(5)]
+    alone = [
+        normalizer({name: values[t] for name, values in e.observations.items()})["state"]
+        for t in range(5)
+    ]
     np.testing.assert_array_equal(together, np.stack(alone))
 
 
@@ -174,4 +203,6 @@ def test_json_round_trip_is_exact():
         assert got["state"].dtype == np.float32
         np.testing.assert_array_equal(got["state"], expected["state"])
     e = episode(seed=6)
-    np.testing.assert_array_equal(restored(e.observations)["state"], normalizer(e.observations)["state"])
+    np.testing.assert_array_equal(
+        restored(e.observations)["state"], normalizer(e.observations)["state"]
+    )

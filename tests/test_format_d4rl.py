@@ -13,7 +13,8 @@ ROWS = 12
 
 
 def flat(**changes) -> dict[str, np.ndarray]:
-    """Episodes of 4 rows (a terminal), 5 rows (a timeout) and 3 rows (cut short); None leaves an array out."""
+    """Episodes of 4 rows (a terminal), 5 rows (a timeout) and 3 rows (cut short); None leaves an
+    array out."""
     rng = np.random.default_rng(0)
     arrays = {
         "observations": rng.normal(size=(ROWS, 3)),
@@ -53,7 +54,8 @@ def test_timeouts_and_terminals(tmp_path):
     observations = arrays["observations"].astype(np.float32)
     assert [len(e) for e in (ended, timed_out, cut)] == [4, 4, 2]
     assert [e.terminated for e in (ended, timed_out, cut)] == [True, False, False]
-    expected = np.concatenate([observations[:4], observations[3:4]])  # a true end needs no next observation
+    # a true end needs no next observation
+    expected = np.concatenate([observations[:4], observations[3:4]])
     np.testing.assert_array_equal(ended.observations["state"], expected)
     np.testing.assert_array_equal(timed_out.observations["state"], observations[4:9])
     np.testing.assert_array_equal(timed_out.actions, arrays["actions"][4:8].astype(np.float32))
@@ -70,7 +72,9 @@ def test_next_observations_keep_every_step(tmp_path):
     assert [len(e) for e in episodes] == [4, 5, 3]
     assert [e.terminated for e in episodes] == [True, False, False]
     for episode, start, stop in zip(episodes, (0, 4, 9), (4, 9, 12), strict=True):
-        expected = np.concatenate([arrays["observations"][start:stop], [[100, 101, 102]]]).astype(np.float32)
+        expected = np.concatenate([arrays["observations"][start:stop], [[100, 101, 102]]]).astype(
+            np.float32
+        )
         np.testing.assert_array_equal(episode.observations["state"], expected)
         np.testing.assert_array_equal(episode.rewards, arrays["rewards"][start:stop])
 
@@ -81,7 +85,10 @@ def test_unmarked_ends_show_in_the_next_observations(tmp_path, monkeypatch, bloc
     episodes = load(tmp_path, next_observations=following(flat(), ends=(3, 6, 8, 11)))
     assert [len(e) for e in episodes] == [4, 3, 2, 3]
     nothing = np.zeros(ROWS)
-    path = write(tmp_path / "f.hdf5", flat(terminals=nothing, timeouts=None, next_observations=following(flat())))
+    path = write(
+        tmp_path / "f.hdf5",
+        flat(terminals=nothing, timeouts=None, next_observations=following(flat())),
+    )
     assert [len(e) for e in load_episodes(path)] == [4, 5, 3]
 
 
@@ -91,7 +98,9 @@ def test_without_timeouts_the_horizon_ends_episodes(tmp_path, timeouts):
     episodes = load(tmp_path, horizon, timeouts=timeouts)
     assert [len(e) for e in episodes] == [2, 1, 2, 2, 1]  # rows 0-2, 3, 4-6, 7-9, 10-11
     assert [e.terminated for e in episodes] == [False, True, False, False, False]
-    assert [len(e) for e in load(tmp_path, horizon, timeouts=timeouts, terminals=np.zeros(ROWS))] == [2] * 4
+    assert [
+        len(e) for e in load(tmp_path, horizon, timeouts=timeouts, terminals=np.zeros(ROWS))
+    ] == [2] * 4
     assert [len(e) for e in load(tmp_path, timeouts=timeouts)] == [4, 7]  # by terminals alone
     assert [len(e) for e in load(tmp_path, ReadOptions(horizon=100), timeouts=timeouts)] == [4, 7]
 
@@ -103,10 +112,16 @@ def test_marked_timeouts_make_the_horizon_unnecessary(tmp_path):
 def test_files_without_any_end_ask_for_the_horizon(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"flat.hdf5: no row of its 12 is marked .* with --horizon; to train on it, run `exporl data convert`",
+        match=(
+            r"flat.hdf5: no row of its 12 is marked .* with --horizon; to train on it, run `exporl "
+            r"data convert`"
+        ),
     ):
         load(tmp_path, terminals=np.zeros(ROWS), timeouts=None)
-    assert len(load(tmp_path, ReadOptions(horizon=50), terminals=np.arange(ROWS) == 11, timeouts=None)) == 1
+    assert (
+        len(load(tmp_path, ReadOptions(horizon=50), terminals=np.arange(ROWS) == 11, timeouts=None))
+        == 1
+    )
     with pytest.raises(ValueError, match="the horizon must be at least 1 step, got 0"):
         load(tmp_path, ReadOptions(horizon=0), timeouts=None)
 
@@ -114,7 +129,10 @@ def test_files_without_any_end_ask_for_the_horizon(tmp_path):
 def test_columns_and_integers(tmp_path):
     expected = load(tmp_path)
     arrays = flat()
-    columns = {name: arrays[name].astype(np.int64)[:, None] for name in ("rewards", "terminals", "timeouts")}
+    columns = {
+        name: arrays[name].astype(np.int64)[:, None]
+        for name in ("rewards", "terminals", "timeouts")
+    }
     for got, episode in zip(load(tmp_path, **columns), expected, strict=True):
         np.testing.assert_array_equal(got.rewards, episode.rewards)
         assert got.rewards.dtype == np.float32 and got.terminated is episode.terminated
@@ -125,17 +143,23 @@ def test_episodes_of_one_row(tmp_path):
     every = np.ones(ROWS)
     episodes = load(tmp_path, terminals=every)
     assert [len(e) for e in episodes] == [1] * ROWS and all(e.terminated for e in episodes)
-    with pytest.raises(ValueError, match=r"flat.hdf5: every row ends an episode and none has a next observation"):
+    with pytest.raises(
+        ValueError, match=r"flat.hdf5: every row ends an episode and none has a next observation"
+    ):
         load(tmp_path, terminals=np.zeros(ROWS), timeouts=every)
     assert [len(e) for e in load(tmp_path, timeouts=np.isin(np.arange(ROWS), (4, 5)))] == [4, 5]
     arrays = flat()
-    assert [len(e) for e in load(tmp_path, timeouts=every, next_observations=following(arrays))] == [1] * ROWS
+    assert [
+        len(e) for e in load(tmp_path, timeouts=every, next_observations=following(arrays))
+    ] == [1] * ROWS
 
 
 def test_images_stay_bytes(tmp_path):
     frames = np.random.default_rng(0).integers(256, size=(ROWS, 4, 4, 3), dtype=np.uint8)
     episode = load(tmp_path, observations=frames)[1]
-    assert list(episode.observations) == ["image"] and episode.observations["image"].dtype == np.uint8
+    assert (
+        list(episode.observations) == ["image"] and episode.observations["image"].dtype == np.uint8
+    )
     np.testing.assert_array_equal(episode.observations["image"], frames[4:9])
 
 
@@ -161,26 +185,53 @@ def test_the_file_is_closed_afterwards(tmp_path):
 
 
 BAD = {
-    "no actions": ({"actions": None}, "actions is missing; found infos, metadata, observations, rewards"),
-    "no rewards or terminals": ({"rewards": None, "terminals": None}, "rewards, terminals is missing; found"),
+    "no actions": (
+        {"actions": None},
+        "actions is missing; found infos, metadata, observations, rewards",
+    ),
+    "no rewards or terminals": (
+        {"rewards": None, "terminals": None},
+        "rewards, terminals is missing; found",
+    ),
     "empty": ({name: value[:0] for name, value in flat().items()}, "actions has no rows"),
     "short rewards": ({"rewards": np.zeros(5)}, "rewards has 5 rows, actions has 12"),
     "long timeouts": ({"timeouts": np.zeros(13)}, "timeouts has 13 rows, actions has 12"),
     "short qpos": ({"infos__qpos": np.zeros((2, 4))}, "infos/qpos has 2 rows, actions has 12"),
-    "long observations": ({"observations": np.zeros((13, 3))}, "observations has 13 rows, actions has 12"),
-    "wide next": ({"next_observations": np.zeros((12, 4))}, r"next_observations has shape \(12, 4\), observations has"),
-    "wide terminals": ({"terminals": np.zeros((12, 2))}, r"terminals has shape \(12, 2\), expected one number per"),
+    "long observations": (
+        {"observations": np.zeros((13, 3))},
+        "observations has 13 rows, actions has 12",
+    ),
+    "wide next": (
+        {"next_observations": np.zeros((12, 4))},
+        r"next_observations has shape \(12, 4\), observations has",
+    ),
+    "wide terminals": (
+        {"terminals": np.zeros((12, 2))},
+        r"terminals has shape \(12, 2\), expected one number per",
+    ),
     "NaN terminals": ({"terminals": np.full(12, np.nan)}, "terminals row 0 holds NaN or infinity"),
     "text": ({"observations": ["a"] * 12}, "observations is not an array of numbers"),
     "a number": ({"rewards": 1.0}, "rewards is not an array of numbers with one row per step"),
     "a group": ({"rewards": None, "rewards__sum": np.zeros(12)}, "rewards is not an array"),
 }
 BAD_EPISODES = {
-    "NaN observation": ({"observations": np.full((12, 3), np.nan)}, r"observations\['state'\] row 0 holds NaN"),
+    "NaN observation": (
+        {"observations": np.full((12, 3), np.nan)},
+        r"observations\['state'\] row 0 holds NaN",
+    ),
     "NaN reward": ({"rewards": np.full(12, np.nan)}, "rewards row 0 holds NaN or infinity"),
-    "out of range": ({"actions": np.full((12, 2), -3.0)}, r"actions row 0 reaches 3, outside \[-1, 1\]"),
-    "flat actions": ({"actions": np.zeros(12)}, r"actions has shape \(4,\), expected \[steps, action dimensions\]"),
-    "wide rewards": ({"rewards": np.zeros((12, 3))}, r"rewards has shape \(4, 3\), expected one number per step"),
+    "out of range": (
+        {"actions": np.full((12, 2), -3.0)},
+        r"actions row 0 reaches 3, outside \[-1, 1\]",
+    ),
+    "flat actions": (
+        {"actions": np.zeros(12)},
+        r"actions has shape \(4,\), expected \[steps, action dimensions\]",
+    ),
+    "wide rewards": (
+        {"rewards": np.zeros((12, 3))},
+        r"rewards has shape \(4, 3\), expected one number per step",
+    ),
 }
 
 
@@ -204,8 +255,10 @@ def test_one_bad_episode_does_not_hide_the_others(tmp_path):
     observations[5] = np.inf
     path, said = write(tmp_path / "bad.hdf5", flat(observations=observations)), []
     assert [len(e) for e in load_episodes(path, skip_bad=True, say=said.append)] == [4, 2]
-    assert said[0] == (
-        "skipped episode 1: observations['state'] row 1 holds NaN or infinity. Remove or repair the episode."
+    assert (
+        said[0]
+        == "skipped episode 1: observations['state'] row 1 holds NaN or infinity. Remove or repair "
+        "the episode."
     )
 
 
@@ -215,7 +268,9 @@ def test_it_is_told_from_the_other_hdf5_formats(tmp_path):
         root["episode_0/observations"] = np.zeros((3, 2))
         root["episode_0/actions"] = np.zeros((2, 2))
     assert not FORMATS["d4rl"].matches(minari) and not FORMATS["robomimic"].matches(minari)
-    with pytest.raises(ValueError, match=r"observations, actions, rewards, terminals is missing; found episode_0"):
+    with pytest.raises(
+        ValueError, match=r"observations, actions, rewards, terminals is missing; found episode_0"
+    ):
         load_episodes(minari, format_name="d4rl")
     flat_file = write(tmp_path / "flat.hdf5", flat())
     assert FORMATS["d4rl"].matches(flat_file) and not FORMATS["robomimic"].matches(flat_file)
@@ -225,7 +280,8 @@ def test_it_is_told_from_the_other_hdf5_formats(tmp_path):
 
 @pytest.mark.parametrize("kind", [{}, {"compression": "gzip", "fletcher32": True, "chunks": True}])
 def test_damaged_files_are_refused_or_harmless(tmp_path, kind):
-    """Plain arrays have no checksums, so a flipped bit may change a number; it never ends in anything but that."""
+    """Plain arrays have no checksums, so a flipped bit may change a number; it never ends in
+    anything but that."""
     good = write(tmp_path / "good.hdf5", flat(), **kind).read_bytes()
     rng, refused = np.random.default_rng(0), 0
     path = tmp_path / "damaged.hdf5"

@@ -1,4 +1,5 @@
-"""LeRobot folders, written by hand from the documented layout: both versions, videos, interrupted recordings, damage."""
+"""LeRobot folders, written by hand from the documented layout: both versions, videos, interrupted
+recordings, damage."""
 
 import importlib.util
 import io
@@ -23,7 +24,8 @@ FILES = ((0, 0), (0, 0), (0, 1), (0, 1), (1, 0))
 
 
 def columns(index: int, length: int, **changes) -> dict[str, list]:
-    """One episode: it ends in success if its number is even, by its time limit otherwise. None leaves a column out."""
+    """One episode: it ends in success if its number is even, by its time limit otherwise. None
+    leaves a column out."""
     rng = np.random.default_rng(index)
     last = [False] * (length - 1)
     table = {
@@ -66,7 +68,13 @@ def write_table(path: Path, rows: dict[str, list], **options) -> None:
     pq.write_table(pa.table(rows), path, **options)
 
 
-def make(folder: Path, version: str = "v3.0", video: bool = False, tables: list[dict] | None = None, **info) -> Path:
+def make(
+    folder: Path,
+    version: str = "v3.0",
+    video: bool = False,
+    tables: list[dict] | None = None,
+    **info,
+) -> Path:
     """A data set of five episodes, or of the given ones."""
     tables = [columns(i, n) for i, n in enumerate(LENGTHS)] if tables is None else tables
     lengths = [len(next(iter(table.values()))) for table in tables]
@@ -74,15 +82,25 @@ def make(folder: Path, version: str = "v3.0", video: bool = False, tables: list[
     features = {"action": {"dtype": "float32", "shape": [2], "names": None}}
     features |= {key: {"dtype": "video", "shape": [*SIZE, 3], "names": None}} if video else {}
     content = {
-        "codebase_version": version, "fps": FPS, "features": features, "total_episodes": len(tables),
-        "total_frames": sum(lengths), "total_tasks": 1, "chunks_size": 2 if version < "v3" else 1000, "robot_type": "toy",
-    }  # fmt: skip
+        "codebase_version": version,
+        "fps": FPS,
+        "features": features,
+        "total_episodes": len(tables),
+        "total_frames": sum(lengths),
+        "total_tasks": 1,
+        "chunks_size": 2 if version < "v3" else 1000,
+        "robot_type": "toy",
+    }
     (folder / "meta").mkdir(parents=True)
     (folder / "meta/info.json").write_text(json.dumps({**content, **info}))
     if version < "v3":
         (folder / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "lift"}\n')
-        lines = [{"episode_index": i, "tasks": ["lift"], "length": n} for i, n in enumerate(lengths)]
-        (folder / "meta/episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        lines = [
+            {"episode_index": i, "tasks": ["lift"], "length": n} for i, n in enumerate(lengths)
+        ]
+        (folder / "meta/episodes.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
         for i, table in enumerate(tables):
             write_table(folder / f"data/chunk-{i // 2:03d}/episode_{i:06d}.parquet", table)
             if video:
@@ -96,19 +114,28 @@ def make(folder: Path, version: str = "v3.0", video: bool = False, tables: list[
         starts = np.cumsum([0, *(lengths[i] for i in inside)])
         for i, start in zip(inside, starts, strict=False):
             videos = {"chunk_index": chunk, "file_index": file, "from_timestamp": start / FPS}
-            places.append({
-                "episode_index": i, "length": lengths[i], "tasks": ["lift"], "data/chunk_index": chunk,
-                "data/file_index": file, **({f"videos/{key}/{k}": v for k, v in videos.items()} if video else {}),
-            })  # fmt: skip
+            places.append(
+                {
+                    "episode_index": i,
+                    "length": lengths[i],
+                    "tasks": ["lift"],
+                    "data/chunk_index": chunk,
+                    "data/file_index": file,
+                    **({f"videos/{key}/{k}": v for k, v in videos.items()} if video else {}),
+                }
+            )
         if inside:
-            merged = pa.concat_tables([pa.table(tables[i]) for i in inside], promote_options="permissive")
+            merged = pa.concat_tables(
+                [pa.table(tables[i]) for i in inside], promote_options="permissive"
+            )
             path = folder / f"data/chunk-{chunk:03d}/file-{file:03d}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(merged, path, row_group_size=3)  # smaller than episodes, and across them
         if inside and video:
             frames = [picture(i, t) for i in inside for t in range(lengths[i])]
             write_video(folder / f"videos/{key}/chunk-{chunk:03d}/file-{file:03d}.mp4", frames)
-    for name, part in (("file-000", places[3:]), ("file-001", places[:3])):  # not in the order of the episodes
+    # not in the order of the episodes
+    for name, part in (("file-000", places[3:]), ("file-001", places[:3])):
         if part:
             write_table(folder / f"meta/episodes/chunk-000/{name}.parquet",
                         {field: [place[field] for place in part] for field in part[0]})  # fmt: skip
@@ -121,10 +148,13 @@ def test_states_and_actions(tmp_path, version):
     assert find_format(folder).name == "lerobot"
     assert [record.name for record in read_records(folder)] == [f"episode {i}" for i in range(5)]
     tables = [columns(i, n) for i, n in enumerate(LENGTHS)]
-    episodes = {0: 4, 2: 6, 3: 2, 4: 5}  # the last action of what did not end is left out; nothing is left of episode 1
+    # the last action of what did not end is left out; nothing is left of episode 1
+    episodes = {0: 4, 2: 6, 3: 2, 4: 5}
     said = []
     read = load_episodes(folder, skip_bad=True, say=said.append)
-    assert said[0].startswith("skipped episode 1: one frame and no true end: there is no observation after its action")
+    assert said[0].startswith(
+        "skipped episode 1: one frame and no true end: there is no observation after its action"
+    )
     for (index, steps), got in zip(episodes.items(), read, strict=True):
         table = tables[index]
         states = np.array(table["observation.state"], np.float32)
@@ -144,7 +174,9 @@ def test_chosen_entries(tmp_path):
     folder = make(tmp_path / "set", video=True)
     episode = load_episodes(folder, 1, options=ReadOptions(keys=("environment_state",)))[0]
     assert list(episode.observations) == ["environment_state"]
-    with pytest.raises(ValueError, match="no observation 'nothing'; found environment_state, state"):
+    with pytest.raises(
+        ValueError, match="no observation 'nothing'; found environment_state, state"
+    ):
         load_episodes(folder, options=ReadOptions(keys=("nothing",)))
     with pytest.raises(ValueError, match="episode 0: top is a video: ask for images too"):
         load_episodes(folder, options=ReadOptions(keys=("top",)))
@@ -155,7 +187,9 @@ def test_videos(tmp_path, version):
     folder = make(tmp_path / "set", version, video=True)
     assert "top" not in load_episodes(folder, 1)[0].observations
     options = ReadOptions(images=True, keys=("top", "state"))
-    for index, got in zip((0, 2, 3, 4), load_episodes(folder, options=options, skip_bad=True), strict=True):
+    for index, got in zip(
+        (0, 2, 3, 4), load_episodes(folder, options=options, skip_bad=True), strict=True
+    ):
         frames = got.observations["top"]
         assert list(got.observations) == ["top", "state"]
         assert frames.dtype == np.uint8 and frames.shape == (len(got) + 1, *SIZE, 3)
@@ -166,9 +200,13 @@ def test_videos(tmp_path, version):
 
 def test_videos_without_their_package(tmp_path, monkeypatch):
     folder, find_spec = make(tmp_path / "set", video=True), importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "av" else find_spec(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "av" else find_spec(name)
+    )
     assert load_episodes(folder, 1)
-    with pytest.raises(ModuleNotFoundError, match=r"videos of .*set need the package 'av'\. .*exporl\[video\]"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"videos of .*set need the package 'av'\. .*exporl\[video\]"
+    ):
         load_episodes(folder, options=ReadOptions(images=True))
 
 
@@ -188,17 +226,21 @@ def test_damaged_videos(tmp_path):
     content = file.read_bytes()
     write_video(file, [picture(0, t) for t in range(3)])
     with pytest.raises(
-        ValueError, match=r"episode 0: videos/.*/file-000.mp4 has 3 of 4 frames from second 0 on, at 10 fr"
+        ValueError,
+        match=r"episode 0: videos/.*/file-000.mp4 has 3 of 4 frames from second 0 on, at 10 fr",
     ):
         load_episodes(folder, options=options)
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(
-        ValueError, match=r"episode 0: videos/.*/file-000.mp4 cannot be read \((there is no video|.*Invalid)"
+        ValueError,
+        match=r"episode 0: videos/.*/file-000.mp4 cannot be read \((there is no video|.*Invalid)",
     ):
         load_episodes(folder, options=options)
     rng = np.random.default_rng(0)
     for position in rng.integers(len(content), size=15):
-        file.write_bytes(content[:position] + bytes([content[position] ^ 16]) + content[position + 1 :])
+        file.write_bytes(
+            content[:position] + bytes([content[position] ^ 16]) + content[position + 1 :]
+        )
         try:
             load_episodes(folder, 1, options=options)
         except ValueError as error:
@@ -223,18 +265,28 @@ def test_pictures_in_the_table(tmp_path):
     small = io.BytesIO()
     Image.fromarray(frames[0, :3]).save(small, format="PNG")
     cells[1]["bytes"] = small.getvalue()
-    with pytest.raises(ValueError, match=r"episode 0: image row 1 has shape \(3, 6, 3\), row 0 has \(5, 6, 3\)"):
-        load_episodes(make(tmp_path / "sizes", tables=[columns(0, 4, **odd)]), options=ReadOptions(images=True))
+    with pytest.raises(
+        ValueError, match=r"episode 0: image row 1 has shape \(3, 6, 3\), row 0 has \(5, 6, 3\)"
+    ):
+        load_episodes(
+            make(tmp_path / "sizes", tables=[columns(0, 4, **odd)]),
+            options=ReadOptions(images=True),
+        )
     cells[1] = {"bytes": None, "path": "elsewhere.png"}
     with pytest.raises(ValueError, match="episode 0: image row 1 cannot be read"):
-        load_episodes(make(tmp_path / "elsewhere", tables=[columns(0, 4, **odd)]), options=ReadOptions(images=True))
+        load_episodes(
+            make(tmp_path / "elsewhere", tables=[columns(0, 4, **odd)]),
+            options=ReadOptions(images=True),
+        )
     cells[1] = cells[0]
     cells[2]["bytes"] = b"no picture"
     folder = make(tmp_path / "odd", tables=[columns(0, 4, **odd)])
     with pytest.raises(ValueError, match="episode 0: image row 2 cannot be read"):
         load_episodes(folder, options=ReadOptions(images=True))
     odd = {"observation.environment_state": None, "observation.state": None, "image": cells}
-    with pytest.raises(ValueError, match="episode 0: there is no observation but pictures: ask for images too"):
+    with pytest.raises(
+        ValueError, match="episode 0: there is no observation but pictures: ask for images too"
+    ):
         load_episodes(make(tmp_path / "pictures", tables=[columns(0, 4, **odd)]))
 
 
@@ -242,20 +294,66 @@ NO_REWARD = {"next.reward": None, "next.success": None}
 ENDS = {
     # columns, options -> rewards, successes, terminated (of three frames)
     "demonstrations": ({**NO_REWARD, "next.truncated": None}, {}, [0, 0], [0, 0], False),
-    "all successful": ({**NO_REWARD, "next.truncated": None}, {"assume_success": True}, [0, 0, 1], [0, 0, 1], True),
-    "no end recorded": ({**NO_REWARD, "next.truncated": None, "next.done": None}, {"assume_success": True},
-                        [0, 0, 1], [0, 0, 1], True),
-    "recorded success counts": ({"next.success": [False] * 3}, {"assume_success": True}, [0, 0.5, 1], [0, 0, 0], True),
-    "recorded reward counts": ({"next.success": None, "next.reward": [0.0] * 3}, {"assume_success": True},
-                               [0, 0, 0], [0, 0, 0], True),
-    "positive rewards": ({"next.success": None, "next.truncated": None}, {}, [0, 0.5, 1], [0, 1, 1], True),
+    "all successful": (
+        {**NO_REWARD, "next.truncated": None},
+        {"assume_success": True},
+        [0, 0, 1],
+        [0, 0, 1],
+        True,
+    ),
+    "no end recorded": (
+        {**NO_REWARD, "next.truncated": None, "next.done": None},
+        {"assume_success": True},
+        [0, 0, 1],
+        [0, 0, 1],
+        True,
+    ),
+    "recorded success counts": (
+        {"next.success": [False] * 3},
+        {"assume_success": True},
+        [0, 0.5, 1],
+        [0, 0, 0],
+        True,
+    ),
+    "recorded reward counts": (
+        {"next.success": None, "next.reward": [0.0] * 3},
+        {"assume_success": True},
+        [0, 0, 0],
+        [0, 0, 0],
+        True,
+    ),
+    "positive rewards": (
+        {"next.success": None, "next.truncated": None},
+        {},
+        [0, 0.5, 1],
+        [0, 1, 1],
+        True,
+    ),
     "success, no reward": ({"next.reward": None}, {}, [0, 0, 1], [0, 0, 1], True),
-    "done may be a limit": ({"next.success": [False] * 3, "next.truncated": None}, {}, [0, 0.5], [0, 0], False),
+    "done may be a limit": (
+        {"next.success": [False] * 3, "next.truncated": None},
+        {},
+        [0, 0.5],
+        [0, 0],
+        False,
+    ),
     "a true failure": ({"next.success": [False] * 3}, {}, [0, 0.5, 1], [0, 0, 0], True),
-    "success at the limit": ({"next.truncated": [False, False, True]}, {}, [0, 0.5, 1], [0, 0, 1], False),
+    "success at the limit": (
+        {"next.truncated": [False, False, True]},
+        {},
+        [0, 0.5, 1],
+        [0, 0, 1],
+        False,
+    ),
     "success and not done": ({"next.done": [False] * 3}, {}, [0, 0.5, 1], [0, 0, 1], False),
-    "one-column rewards": ({"next.reward": [[0.0], [0.5], [1.0]]}, {}, [0, 0.5, 1], [0, 0, 1], True),
-}  # fmt: skip
+    "one-column rewards": (
+        {"next.reward": [[0.0], [0.5], [1.0]]},
+        {},
+        [0, 0.5, 1],
+        [0, 0, 1],
+        True,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -278,32 +376,72 @@ def test_odd_but_valid(tmp_path):
     episode = load_episodes(make(tmp_path / "set", tables=[columns(0, 3, **changes)]))[0]
     np.testing.assert_array_equal(episode.observations["state"], [[1], [2], [3], [3]])
     np.testing.assert_array_equal(episode.actions, np.array([[0.1], [0.2], [0.3]], np.float32))
-    assert episode.successes.tolist() == [False, False, True] and episode.rewards.tolist() == [0, 0, 1]
+    assert episode.successes.tolist() == [False, False, True] and episode.rewards.tolist() == [
+        0,
+        0,
+        1,
+    ]
     one = load_episodes(make(tmp_path / "one", tables=[columns(0, 1)]))[0]
     assert len(one) == 1 and one.terminated and one.observations["state"].shape == (2, 3)
 
 
 ODD = {
-    "no action": ({"action": None}, r"data/chunk-000/file-000.parquet lacks action; it has .*observation.state"),
-    "no frames of it": ({"episode_index": [7] * 4}, "file-000.parquet has 0 frames of it, meta/episodes states 4"),
-    "frames missing": ({"frame_index": [0, 1, 3, 4]}, "frame_index in .* does not count from 0 to 3"),
-    "frames repeated": ({"frame_index": [0, 1, 1, 2]}, "frame_index in .* does not count from 0 to 3"),
-    "NaN": ({"observation.state": [[0.0]] * 3 + [[float("nan")]]}, r"observations\['state'\] row 3 holds NaN"),
-    "unequal rows": ({"observation.state": [[0.0]] * 3 + [[0.0, 1.0]]}, "state has rows of 1 to 2 numbers"),
-    "empty cells": ({"action": [[0.0, 0.0], None, [0.0, 0.0], [0.0, 0.0]]}, "action has 1 empty cells"),
+    "no action": (
+        {"action": None},
+        r"data/chunk-000/file-000.parquet lacks action; it has .*observation.state",
+    ),
+    "no frames of it": (
+        {"episode_index": [7] * 4},
+        "file-000.parquet has 0 frames of it, meta/episodes states 4",
+    ),
+    "frames missing": (
+        {"frame_index": [0, 1, 3, 4]},
+        "frame_index in .* does not count from 0 to 3",
+    ),
+    "frames repeated": (
+        {"frame_index": [0, 1, 1, 2]},
+        "frame_index in .* does not count from 0 to 3",
+    ),
+    "NaN": (
+        {"observation.state": [[0.0]] * 3 + [[float("nan")]]},
+        r"observations\['state'\] row 3 holds NaN",
+    ),
+    "unequal rows": (
+        {"observation.state": [[0.0]] * 3 + [[0.0, 1.0]]},
+        "state has rows of 1 to 2 numbers",
+    ),
+    "empty cells": (
+        {"action": [[0.0, 0.0], None, [0.0, 0.0], [0.0, 0.0]]},
+        "action has 1 empty cells",
+    ),
     "empty numbers": ({"next.reward": [0.0, None, 0.0, 0.0]}, "next.reward has 1 empty cells"),
-    "no rows": ({"observation.state": [[]] * 4}, "observation.state is not a column of numbers; it is list<"),
+    "no rows": (
+        {"observation.state": [[]] * 4},
+        "observation.state is not a column of numbers; it is list<",
+    ),
     "text": ({"action": [["a"]] * 4}, "action is not a column of numbers"),
-    "robot units": ({"action": [[30.0, -90.0]] * 4}, r"actions row 0 reaches 90, outside \[-1, 1\]"),
-    "two rewards": ({"next.reward": [[0.0, 1.0]] * 4}, r"next.reward has shape \(4, 2\), expected one number"),
+    "robot units": (
+        {"action": [[30.0, -90.0]] * 4},
+        r"actions row 0 reaches 90, outside \[-1, 1\]",
+    ),
+    "two rewards": (
+        {"next.reward": [[0.0, 1.0]] * 4},
+        r"next.reward has shape \(4, 2\), expected one number",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_damaged_episodes_are_named(tmp_path, name):
     changes, message = ODD[name]
-    folder = make(tmp_path / "set", "v2.1", tables=[columns(0, 4, **changes), columns(2, 4, episode_index=[1] * 4)])
-    message = message.replace("chunk-000/file-000", "chunk-000/episode_000000").replace("file-000", "episode_000000")
+    folder = make(
+        tmp_path / "set",
+        "v2.1",
+        tables=[columns(0, 4, **changes), columns(2, 4, episode_index=[1] * 4)],
+    )
+    message = message.replace("chunk-000/file-000", "chunk-000/episode_000000").replace(
+        "file-000", "episode_000000"
+    )
     with pytest.raises(ValueError, match=f"set, episode 0: .*{message}"):
         load_episodes(folder)
     said = []
@@ -316,7 +454,8 @@ def test_an_interrupted_recording_is_explained(tmp_path):
     file = folder / "data/chunk-000/file-001.parquet"
     file.write_bytes(file.read_bytes()[:-8])
     message = (
-        r"episode 2: data/chunk-000/file-001.parquet has no Parquet footer: its recording was interrupted .*finalize"
+        r"episode 2: data/chunk-000/file-001.parquet has no Parquet footer: its recording was "
+        r"interrupted .*finalize"
     )
     with pytest.raises(ValueError, match=message):
         read_one(folder, "episode 2")
@@ -326,10 +465,14 @@ def test_an_interrupted_recording_is_explained(tmp_path):
         read_one(folder, "episode 2")
     meta = folder / "meta/episodes/chunk-000/file-000.parquet"
     meta.write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"meta/episodes/chunk-000/file-000.parquet cannot be read"):
+    with pytest.raises(
+        ValueError, match=r"meta/episodes/chunk-000/file-000.parquet cannot be read"
+    ):
         load_episodes(folder)
     meta.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"meta/episodes/chunk-000/file-000.parquet has no Parquet footer"):
+    with pytest.raises(
+        ValueError, match=r"meta/episodes/chunk-000/file-000.parquet has no Parquet footer"
+    ):
         load_episodes(folder)
     shutil.rmtree(folder / "meta/episodes")
     with pytest.raises(ValueError, match=r"meta/episodes has no .parquet file"):
@@ -346,7 +489,10 @@ def read_one(folder: Path, name: str):
 
 
 INFO = {
-    "version": ({"codebase_version": "v1.6"}, r"codebase_version is 'v1.6'\. Known: v3.0, v2.1, v2.0"),
+    "version": (
+        {"codebase_version": "v1.6"},
+        r"codebase_version is 'v1.6'\. Known: v3.0, v2.1, v2.0",
+    ),
     "no version": ({"codebase_version": None}, "codebase_version is None"),
     "features": ({"features": [1]}, "features is not an object of objects"),
     "fps": ({"fps": 0}, "fps is 0, not a rate above 0"),
@@ -356,7 +502,10 @@ INFO = {
     ),
     "frames": ({"total_frames": 18}, "info.json states 18 frames, meta/episodes has 19"),
     "count": ({"total_frames": -1}, "total_frames is -1, not a whole number"),
-    "template": ({"data_path": "data/{x}.parquet"}, "data_path in meta/info.json has the unknown field 'x'"),
+    "template": (
+        {"data_path": "data/{x}.parquet"},
+        "data_path in meta/info.json has the unknown field 'x'",
+    ),
     "attribute": ({"data_path": "{file_index.real}.parquet"}, "is missing"),
     "no path": ({"data_path": 3}, "data_path in meta/info.json is 3, not a path"),
     "long": ({"data_path": "{file_index:99d}" * 3}, "makes a name of more than 255 letters: 000"),
@@ -390,7 +539,11 @@ def test_odd_episode_lists(tmp_path):
     for name, value, message in (
         ("length", "4", "length is '4', not a whole number"),
         ("data/file_index", None, "an episode lacks data/file_index"),
-        ("videos/observation.images.top/from_timestamp", -1.0, "from_timestamp is -1.0, not a second of the video"),
+        (
+            "videos/observation.images.top/from_timestamp",
+            -1.0,
+            "from_timestamp is -1.0, not a second of the video",
+        ),
     ):
         path = folder / "meta/episodes/chunk-000/file-001.parquet"
         rows = pq.read_table(path).to_pydict()
@@ -410,9 +563,13 @@ def test_neighbours_are_decoded_once(tmp_path, monkeypatch):
         lambda self, number, **k: read.append(k["columns"]) or original(self, number, **k),
     )
     load_episodes(folder, skip_bad=True)
-    groups = sum(pq.ParquetFile(path).num_row_groups for path in (folder / "data").rglob("*.parquet"))
+    groups = sum(
+        pq.ParquetFile(path).num_row_groups for path in (folder / "data").rglob("*.parquet")
+    )
     assert (
-        sum(names != ["episode_index"] for names in read) == sum(names == ["episode_index"] for names in read) == groups
+        sum(names != ["episode_index"] for names in read)
+        == sum(names == ["episode_index"] for names in read)
+        == groups
     )
 
 

@@ -1,4 +1,5 @@
-"""OGBench archives: the recorded ones beside the repository, the compact form, odd forms, and damage."""
+"""OGBench archives: the recorded ones beside the repository, the compact form, odd forms, and
+damage."""
 
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_the_marked_state_is_the_last_of_its_trajectory(tmp_path):
     assert (len(first), len(second)) == (3, 4)
     np.testing.assert_array_equal(first.observations["state"], arrays["observations"][:4])
     np.testing.assert_array_equal(second.observations["state"], arrays["observations"][4:])
-    np.testing.assert_array_equal(second.actions, arrays["actions"][4:8])  # the last state's action leads nowhere
+    # the last state's action leads nowhere
+    np.testing.assert_array_equal(second.actions, arrays["actions"][4:8])
     for episode in (first, second):
         assert not episode.terminated and not episode.success and not episode.rewards.any()
         assert episode.rewards.shape == episode.successes.shape == (len(episode),)
@@ -93,25 +95,58 @@ def test_arrays_are_held_once(tmp_path):
 
 
 BAD = {
-    "no terminals": ({"terminals": None}, "terminals is missing; found actions, button_states, observations, qpos"),
-    "no observations": ({"observations": None, "actions": None}, "observations, actions is missing; found"),
-    "no end": ({"terminals": np.zeros(ROWS)}, "no row of its 9 is marked in terminals as the last of a trajectory"),
-    "no end, compact": ({"valids": np.ones(ROWS)}, "no row of its 9 is marked in valids as the last of a trajectory"),
+    "no terminals": (
+        {"terminals": None},
+        "terminals is missing; found actions, button_states, observations, qpos",
+    ),
+    "no observations": (
+        {"observations": None, "actions": None},
+        "observations, actions is missing; found",
+    ),
+    "no end": (
+        {"terminals": np.zeros(ROWS)},
+        "no row of its 9 is marked in terminals as the last of a trajectory",
+    ),
+    "no end, compact": (
+        {"valids": np.ones(ROWS)},
+        "no row of its 9 is marked in valids as the last of a trajectory",
+    ),
     "empty": ({name: value[:0] for name, value in flat().items()}, "actions has no rows"),
-    "short observations": ({"observations": np.zeros((8, 3))}, "observations has 8 rows, actions has 9"),
+    "short observations": (
+        {"observations": np.zeros((8, 3))},
+        "observations has 8 rows, actions has 9",
+    ),
     "long qpos": ({"qpos": np.zeros((10, 3))}, "qpos has 10 rows, actions has 9"),
-    "wide terminals": ({"terminals": np.zeros((9, 2))}, r"terminals has shape \(9, 2\), expected one number per step"),
-    "NaN terminals": ({"terminals": np.r_[np.zeros(8), np.nan]}, "terminals row 8 holds NaN or infinity"),
+    "wide terminals": (
+        {"terminals": np.zeros((9, 2))},
+        r"terminals has shape \(9, 2\), expected one number per step",
+    ),
+    "NaN terminals": (
+        {"terminals": np.r_[np.zeros(8), np.nan]},
+        "terminals row 8 holds NaN or infinity",
+    ),
     "text": ({"qpos": np.array(["a"] * 9)}, "qpos is not an array of numbers"),
     "complex": ({"actions": np.zeros((9, 2), complex)}, "actions is not an array of numbers"),
 }
 BAD_EPISODES = {
     "one state": ({"terminals": np.ones(9)}, "a single state without a step"),
-    "NaN observation": ({"observations": np.full((9, 3), np.nan)}, r"observations\['state'\] row 0 holds NaN"),
+    "NaN observation": (
+        {"observations": np.full((9, 3), np.nan)},
+        r"observations\['state'\] row 0 holds NaN",
+    ),
     "NaN action": ({"actions": np.full((9, 2), np.nan)}, "actions row 0 holds NaN or infinity"),
-    "out of range": ({"actions": np.full((9, 2), 1.25)}, r"actions row 0 reaches 1.25, outside \[-1, 1\]"),
-    "flat actions": ({"actions": np.zeros(9)}, r"actions has shape \(3,\), expected \[steps, action dimensions\]"),
-    "wide rewards": ({"rewards": np.zeros((9, 2))}, r"rewards has shape \(3, 2\), expected one number per step"),
+    "out of range": (
+        {"actions": np.full((9, 2), 1.25)},
+        r"actions row 0 reaches 1.25, outside \[-1, 1\]",
+    ),
+    "flat actions": (
+        {"actions": np.zeros(9)},
+        r"actions has shape \(3,\), expected \[steps, action dimensions\]",
+    ),
+    "wide rewards": (
+        {"rewards": np.zeros((9, 2))},
+        r"rewards has shape \(3, 2\), expected one number per step",
+    ),
 }
 
 
@@ -181,5 +216,8 @@ def test_recorded_data(name, trajectories, observation, action, qpos):
     episodes = load_episodes(SHARED / f"{name}.npz")
     assert [len(e) for e in episodes] == [1000] * trajectories
     for e in episodes:
-        assert e.observations["state"].shape == (1001, observation) and e.actions.shape == (1000, action)
+        assert e.observations["state"].shape == (1001, observation) and e.actions.shape == (
+            1000,
+            action,
+        )
         assert e.infos["qpos"].shape == (1001, qpos) and e.infos["qvel"].shape == (1001, qpos - 1)

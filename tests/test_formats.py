@@ -1,4 +1,5 @@
-"""Archives of episodes: round trips, the recorded data beside the repository, and files that are not what they say."""
+"""Archives of episodes: round trips, the recorded data beside the repository, and files that are
+not what they say."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +34,12 @@ def same_episodes(got: list[Episode], expected: list[Episode]) -> None:
         assert a.observations.keys() == b.observations.keys()
         assert a.terminated is b.terminated
         fields = [(a.observations[name], b.observations[name]) for name in b.observations]
-        for x, y in [*fields, (a.actions, b.actions), (a.rewards, b.rewards), (a.successes, b.successes)]:
+        for x, y in [
+            *fields,
+            (a.actions, b.actions),
+            (a.rewards, b.rewards),
+            (a.successes, b.successes),
+        ]:
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y)
     assert fingerprint(got) == fingerprint(expected)
@@ -73,7 +79,10 @@ def test_round_trip(tmp_path, images):
 @pytest.mark.parametrize("name", ["image", "state"])
 def test_round_trip_of_a_single_entry(tmp_path, name):
     episodes = [episode(3, images=True)]
-    episodes = [Episode({name: e.observations[name]}, e.actions, e.rewards, e.successes, True) for e in episodes]
+    episodes = [
+        Episode({name: e.observations[name]}, e.actions, e.rewards, e.successes, True)
+        for e in episodes
+    ]
     save_npz(tmp_path / "one.npz", episodes)
     same_episodes(load_npz(tmp_path / "one.npz"), episodes)
 
@@ -127,7 +136,10 @@ def test_flat_layout(tmp_path):
         ({}, [[False, True], [False, False, False]]),
         ({"success": np.array([False, True])}, [[False, False], [False, False, True]]),
         ({"successes": np.array([1, 0, 0, 1, 0])}, [[True, False], [False, True, False]]),
-        ({"successes": np.array([1, 0, 0, 1, 0]), "success": np.zeros(2)}, [[True, False], [False, True, False]]),
+        (
+            {"successes": np.array([1, 0, 0, 1, 0]), "success": np.zeros(2)},
+            [[True, False], [False, True, False]],
+        ),
     ],
 )
 def test_where_success_comes_from(tmp_path, arrays, expected):
@@ -216,28 +228,48 @@ def test_pickles_are_never_opened(tmp_path):
         def __reduce__(self):
             return (Path(tmp_path / "sprung").touch, ())
 
-    with pytest.raises(ValueError, match=r"flat\.npz is not a readable \.npz archive .*allow_pickle"):
+    with pytest.raises(
+        ValueError, match=r"flat\.npz is not a readable \.npz archive .*allow_pickle"
+    ):
         load_flat(tmp_path, actions=np.array([Trap()] * 5, object))
     assert not (tmp_path / "sprung").exists()
 
 
 BAD_ARRAYS = {
     "no actions": ({"actions": None}, "flat.npz lacks actions; it has episode_ends, "),
-    "no ends or rewards": ({"episode_ends": None, "rewards": None}, "flat.npz lacks rewards, episode_ends; it has"),
+    "no ends or rewards": (
+        {"episode_ends": None, "rewards": None},
+        "flat.npz lacks rewards, episode_ends; it has",
+    ),
     "no observations": ({"observations": None}, "flat.npz lacks observations; it has"),
-    "no next observations": ({"next_observations": None}, "flat.npz lacks next_observations; it has"),
+    "no next observations": (
+        {"next_observations": None},
+        "flat.npz lacks next_observations; it has",
+    ),
     "no next image": (
         {"observations": None, "observations/image": np.zeros((5, 2))},
         "flat.npz lacks next_observations/image; it has",
     ),
     "short rewards": ({"rewards": np.zeros(4)}, "flat.npz: rewards has 4 rows, actions have 5"),
-    "long terminals": ({"terminals": np.zeros(6)}, "flat.npz: terminals has 6 rows, actions have 5"),
+    "long terminals": (
+        {"terminals": np.zeros(6)},
+        "flat.npz: terminals has 6 rows, actions have 5",
+    ),
     "short observations": ({"observations": np.zeros((4, 3))}, "flat.npz: observations has 4 rows"),
-    "long next observations": ({"next_observations": np.zeros((7, 3))}, "flat.npz: next_observations has 7 rows"),
-    "short successes": ({"successes": np.zeros(2)}, "flat.npz: successes has 2 rows, actions have 5"),
+    "long next observations": (
+        {"next_observations": np.zeros((7, 3))},
+        "flat.npz: next_observations has 7 rows",
+    ),
+    "short successes": (
+        {"successes": np.zeros(2)},
+        "flat.npz: successes has 2 rows, actions have 5",
+    ),
     "short success": ({"success": np.zeros(1)}, "flat.npz: success has 1 rows for 2 episodes"),
     "long success": ({"success": np.zeros(3)}, "flat.npz: success has 3 rows for 2 episodes"),
-    "a number for actions": ({"actions": np.array(0.5)}, "flat.npz: rewards has 5 rows, actions have 1"),
+    "a number for actions": (
+        {"actions": np.array(0.5)},
+        "flat.npz: rewards has 5 rows, actions have 1",
+    ),
 }
 BAD_ENDS = {
     "empty": [],
@@ -261,13 +293,16 @@ def test_missing_and_unequal_arrays_are_named(tmp_path, name):
 
 @pytest.mark.parametrize("name", BAD_ENDS)
 def test_bad_episode_ends(tmp_path, name):
-    with pytest.raises(ValueError, match="episode_ends must rise from above 0 to the number of steps, 5"):
+    with pytest.raises(
+        ValueError, match="episode_ends must rise from above 0 to the number of steps, 5"
+    ):
         load_flat(tmp_path, episode_ends=np.array(BAD_ENDS[name]))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no recorded data at {SHARED}")
 @pytest.mark.parametrize(
-    ("task", "success"), [("peg-insert-side", 0.78), ("push", 0.88), ("assembly", 0.58), ("door-open", 0.94)]
+    ("task", "success"),
+    [("peg-insert-side", 0.78), ("push", 0.88), ("assembly", 0.58), ("door-open", 0.94)],
 )
 def test_recorded_metaworld_data(task, success):
     path = SHARED / "metaworld" / f"{task}-v3-mixed.npz"
@@ -281,21 +316,30 @@ def test_recorded_metaworld_data(task, success):
         assert e.terminated == e.success
     with np.load(path) as archive:
         assert sum(len(e) for e in episodes) == len(archive["actions"])
-        np.testing.assert_array_equal(np.concatenate([e.actions for e in episodes]), archive["actions"])
+        np.testing.assert_array_equal(
+            np.concatenate([e.actions for e in episodes]), archive["actions"]
+        )
 
 
 def test_only_the_entries_asked_for_in_that_order(tmp_path):
     save_npz(tmp_path / "both.npz", [episode(3, images=True)])
-    read = lambda *keys: next(read_records(tmp_path / "both.npz", options=ReadOptions(keys=keys))).read()  # noqa: E731
+
+    def read(*keys):
+        return next(read_records(tmp_path / "both.npz", options=ReadOptions(keys=keys))).read()
+
     assert list(read("image", "state").observations) == ["image", "state"]
     assert list(read("image").observations) == ["image"]
-    with pytest.raises(ValueError, match=r"both.npz lacks observations/depth; it has .*observations/image"):
+    with pytest.raises(
+        ValueError, match=r"both.npz lacks observations/depth; it has .*observations/image"
+    ):
         read("image", "depth")
 
 
 def test_further_arrays_survive_a_round_trip(tmp_path):
     episodes = [
-        dataclasses.replace(e, infos={"qpos": np.arange(2.0 * len(e) + 2).reshape(-1, 2), "step": np.arange(len(e))})
+        dataclasses.replace(
+            e, infos={"qpos": np.arange(2.0 * len(e) + 2).reshape(-1, 2), "step": np.arange(len(e))}
+        )
         for e in EPISODES
     ]
     save_npz(tmp_path / "infos.npz", episodes)
@@ -315,8 +359,17 @@ def test_episodes_are_written_one_at_a_time(tmp_path):
 
 
 def test_episodes_that_do_not_go_together(tmp_path):
-    other = Episode({"state": np.zeros((3, 4), np.float32)}, np.zeros((2, 2)), np.zeros(2), np.zeros(2, bool), True)
-    with pytest.raises(ValueError, match=r"observations is float32 \(4,\) in one episode and float32 \(3,\) in those"):
+    other = Episode(
+        {"state": np.zeros((3, 4), np.float32)},
+        np.zeros((2, 2)),
+        np.zeros(2),
+        np.zeros(2, bool),
+        True,
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"observations is float32 \(4,\) in one episode and float32 \(3,\) in those",
+    ):
         save_npz(tmp_path / "mixed.npz", [*EPISODES, other])
     with pytest.raises(ValueError, match=r"episode 1 has .*observations/image.*those before have"):
         save_npz(tmp_path / "mixed.npz", [episode(2), episode(2, images=True)])
@@ -326,14 +379,21 @@ def test_episodes_that_do_not_go_together(tmp_path):
 
 
 def test_rows_of_different_shapes(tmp_path):
-    with pytest.raises(ValueError, match="observations and next_observations have rows of different shapes"):
+    with pytest.raises(
+        ValueError, match="observations and next_observations have rows of different shapes"
+    ):
         load_flat(tmp_path, next_observations=np.zeros((5, 2)))
 
 
 def test_a_recording_of_observations_and_actions_alone(tmp_path):
-    """Two episodes of 3 and 2 rows: 2 and 1 steps whose outcome is known, none of them a true end."""
-    arrays = {"observations": np.arange(10, dtype=np.float32).reshape(5, 2), "actions": np.full((5, 1), 0.5, np.float32),
-              "rewards": np.array([0, 1, 9, 0, 9], np.float32), "episode_ends": np.array([3, 5])}  # fmt: skip
+    """Two episodes of 3 and 2 rows: 2 and 1 steps whose outcome is known, none of them a true
+    end."""
+    arrays = {
+        "observations": np.arange(10, dtype=np.float32).reshape(5, 2),
+        "actions": np.full((5, 1), 0.5, np.float32),
+        "rewards": np.array([0, 1, 9, 0, 9], np.float32),
+        "episode_ends": np.array([3, 5]),
+    }
     np.savez(tmp_path / "bare.npz", **arrays)
     first, second = load_npz(tmp_path / "bare.npz")
     np.testing.assert_array_equal(first.observations["state"], arrays["observations"][:3])
@@ -342,7 +402,9 @@ def test_a_recording_of_observations_and_actions_alone(tmp_path):
     np.testing.assert_array_equal(first.rewards, [0, 1])
     assert first.success and not second.success
     np.savez(tmp_path / "short.npz", **arrays | {"episode_ends": np.array([4, 5])})
-    with pytest.raises(ValueError, match=r"short.npz has an episode of one step and no next_observations"):
+    with pytest.raises(
+        ValueError, match=r"short.npz has an episode of one step and no next_observations"
+    ):
         load_npz(tmp_path / "short.npz")
 
 

@@ -1,6 +1,8 @@
-"""Damaged files of every format end in a valid read or an error of ours: never another exception, never a hang.
+"""Damaged files of every format end in a valid read or an error of ours: never another exception,
+never a hang.
 
-Every format's file is mutated in a process of its own, so that a crash inside a library for HDF5 or Parquet would show.
+Every format's file is mutated in a process of its own, so that a crash inside a library for HDF5 or
+Parquet would show.
 """
 
 import json
@@ -23,11 +25,14 @@ def episodes() -> list[Episode]:
     rng = np.random.default_rng(0)
     return [
         Episode(
-            {"state": rng.normal(size=(n + 1, 3)).astype(np.float32)}, rng.uniform(-1, 1, (n, 2)).astype(np.float32),
-            np.ones(n, np.float32), np.arange(n) == n - 1, n % 2 == 0,
+            {"state": rng.normal(size=(n + 1, 3)).astype(np.float32)},
+            rng.uniform(-1, 1, (n, 2)).astype(np.float32),
+            np.ones(n, np.float32),
+            np.arange(n) == n - 1,
+            n % 2 == 0,
         )
         for n in (4, 1, 3)
-    ]  # fmt: skip
+    ]
 
 
 def write_ogbench(path: Path) -> None:
@@ -44,8 +49,12 @@ def write_d4rl(path: Path) -> None:
     rng = np.random.default_rng(0)
     with h5py.File(path, "w") as root:
         for name, array in {
-            "observations": rng.normal(size=(9, 3)), "actions": rng.uniform(-1, 1, (9, 2)), "rewards": np.ones(9),
-            "terminals": np.arange(9) == 3, "timeouts": np.arange(9) == 8, "infos/qpos": rng.normal(size=(9, 4)),
+            "observations": rng.normal(size=(9, 3)),
+            "actions": rng.uniform(-1, 1, (9, 2)),
+            "rewards": np.ones(9),
+            "terminals": np.arange(9) == 3,
+            "timeouts": np.arange(9) == 8,
+            "infos/qpos": rng.normal(size=(9, 4)),
         }.items():
             root.create_dataset(name, data=array, compression="gzip")
 
@@ -59,30 +68,47 @@ def write_lerobot(path: Path) -> None:
     lengths, rng = (4, 2), np.random.default_rng(0)
     index = [i for i, n in enumerate(lengths) for _ in range(n)]
     info = {
-        "codebase_version": "v3.0", "fps": 10, "total_episodes": 2, "total_frames": 6, "total_tasks": 1,
-        "chunks_size": 1000, "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "codebase_version": "v3.0",
+        "fps": 10,
+        "total_episodes": 2,
+        "total_frames": 6,
+        "total_tasks": 1,
+        "chunks_size": 1000,
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "features": {"action": {"dtype": "float32", "shape": [2], "names": None}},
-    }  # fmt: skip
+    }
     (path / "meta/info.json").write_text(json.dumps(info))
     rows = {
-        "observation.state": rng.normal(size=(6, 3)).tolist(), "action": rng.uniform(-1, 1, (6, 2)).tolist(),
-        "next.reward": [1.0] * 6, "next.done": [False, False, False, True, False, True], "episode_index": index,
-        "frame_index": [0, 1, 2, 3, 0, 1], "index": list(range(6)), "timestamp": [0.1 * i for i in range(6)],
-    }  # fmt: skip
+        "observation.state": rng.normal(size=(6, 3)).tolist(),
+        "action": rng.uniform(-1, 1, (6, 2)).tolist(),
+        "next.reward": [1.0] * 6,
+        "next.done": [False, False, False, True, False, True],
+        "episode_index": index,
+        "frame_index": [0, 1, 2, 3, 0, 1],
+        "index": list(range(6)),
+        "timestamp": [0.1 * i for i in range(6)],
+    }
     pq.write_table(pa.table(rows), path / "data/chunk-000/file-000.parquet")
     meta = {
-        "episode_index": [0, 1], "length": [4, 2], "data/chunk_index": [0, 0], "data/file_index": [0, 0],
-        "dataset_from_index": [0, 4], "dataset_to_index": [4, 6],
-    }  # fmt: skip
+        "episode_index": [0, 1],
+        "length": [4, 2],
+        "data/chunk_index": [0, 0],
+        "data/file_index": [0, 0],
+        "dataset_from_index": [0, 4],
+        "dataset_to_index": [4, 6],
+    }
     pq.write_table(pa.table(meta), path / "meta/episodes/chunk-000/file-000.parquet")
 
 
 def write_pusht(path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez_compressed(
-        path, action=rng.uniform(0, 512, (9, 2)).astype(np.float32), episode_ends=np.array([4, 9]),
-        state=rng.uniform(0, 5, (9, 5)).astype(np.float32), keypoint=rng.uniform(0, 512, (9, 9, 2)).astype(np.float32),
-    )  # fmt: skip
+        path,
+        action=rng.uniform(0, 512, (9, 2)).astype(np.float32),
+        episode_ends=np.array([4, 9]),
+        state=rng.uniform(0, 5, (9, 5)).astype(np.float32),
+        keypoint=rng.uniform(0, 512, (9, 9, 2)).astype(np.float32),
+    )
 
 
 BUILDERS = {
@@ -112,7 +138,10 @@ def mutate(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
     else:
         size = int(rng.integers(1, 100))
         other = int(rng.integers(len(data)))
-        data[at : at + size], data[other : other + size] = data[other : other + size], data[at : at + size]
+        data[at : at + size], data[other : other + size] = (
+            data[other : other + size],
+            data[at : at + size],
+        )
     return bytes(data)
 
 
@@ -162,13 +191,17 @@ def test_damage_ends_in_a_clean_error_or_a_valid_read(name, tmp_path):
     if FORMATS[name].module is not None:
         pytest.importorskip(FORMATS[name].module)
     result = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", __file__, name, str(tmp_path)], capture_output=True, text=True,
+        [sys.executable, "-W", "error::RuntimeWarning", __file__, name, str(tmp_path)],
+        capture_output=True,
+        text=True,
         timeout=120,
-    )  # fmt: skip
+    )
     lines = result.stdout.splitlines()
     bad = [f"{lines[i - 1]}: {line}" for i, line in enumerate(lines) if line.startswith("BAD")]
     assert not bad, "\n".join(bad)
-    assert lines and lines[-1].startswith("refused"), f"stopped at {lines[-1:]}: {result.stderr[-600:]}"
+    assert lines and lines[-1].startswith("refused"), (
+        f"stopped at {lines[-1:]}: {result.stderr[-600:]}"
+    )
     assert sum(line.startswith("try") for line in lines) == MUTATIONS
     assert int(lines[-1].split()[1]) > MUTATIONS // 6, "the damage hardly ever matters"
 

@@ -21,7 +21,10 @@ from exporl.types import Spec
 
 SPECS = [
     Spec((("state", (39,), "float32"),), action_dim=4),
-    Spec((("image", (8, 9, 3), "uint8"), ("state", (2,), "float32"), ("depth", (4,), "float16")), action_dim=7),
+    Spec(
+        (("image", (8, 9, 3), "uint8"), ("state", (2,), "float32"), ("depth", (4,), "float16")),
+        action_dim=7,
+    ),
 ]
 
 
@@ -36,13 +39,17 @@ def test_bytes_per_row_are_those_of_the_arrays(spec, num_proposals):
 
 def test_the_plan_in_words():
     plan = ReplayPlan(row_bytes=1000, prior_rows=2_000, online_rows=5_000, num_streams=2)
-    assert str(plan) == (
-        "replay: 12,000 rows x 1,000 B = 12.0 MB (prior 2,000 rows 2.0 MB, online, when full, 10,000 rows 10.0 MB)"
+    assert (
+        str(plan)
+        == "replay: 12,000 rows x 1,000 B = 12.0 MB (prior 2,000 rows 2.0 MB, online, when full, "
+        "10,000 rows 10.0 MB)"
     )
     assert "prior" not in str(ReplayPlan(10, 0, 5))
     plan.check(None)
     plan.check(12_000_000)
-    with pytest.raises(ValueError, match=r"12.0 MB .* only 8.0 MB .* available. Set data.capacity to at most 3000,"):
+    with pytest.raises(
+        ValueError, match=r"12.0 MB .* only 8.0 MB .* available. Set data.capacity to at most 3000,"
+    ):
         plan.check(8_000_000)
     with pytest.raises(ValueError, match=r"Read less of the file with data.demos"):
         plan.check(1_000_000)
@@ -59,7 +66,8 @@ def test_the_advice_fits():
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (123_456_789, "123 MB"), (2e9, "2.0 GB")]
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (123_456_789, "123 MB"), (2e9, "2.0 GB")],
 )
 def test_sizes_in_words(count, text):
     assert memory.size(count) == text
@@ -102,7 +110,13 @@ class Heard:
 
 
 def bandit_run(**changes):
-    changes = {"train.offline_steps": 1, "train.online_steps": 2, "eval.episodes": 1, "data.demos": 5, **changes}
+    changes = {
+        "train.offline_steps": 1,
+        "train.online_steps": 2,
+        "eval.episodes": 1,
+        "data.demos": 5,
+        **changes,
+    }
     return override(preset_config("expo", "tiny", task="probe/bandit"), changes)
 
 
@@ -111,14 +125,19 @@ def test_a_run_prints_its_plan_first(tmp_path):
     train(bandit_run(), tmp_path / "run", heard)
     (line,) = [line for line in heard.lines if line.startswith("replay:")]
     bytes_per_row = 2 * 4 + 4 + 4 + 5
-    assert f"x {bytes_per_row} B" in line and "prior 11 rows" in line  # 5 episodes of one step and one row for the head
-    assert heard.lines.index(line) < min(i for i, text in enumerate(heard.lines) if "evaluation" in text)
+    # 5 episodes of one step and one row for the head
+    assert f"x {bytes_per_row} B" in line and "prior 11 rows" in line
+    assert heard.lines.index(line) < min(
+        i for i, text in enumerate(heard.lines) if "evaluation" in text
+    )
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("exporl.run.session.available_bytes", lambda: 400)
     changes = {"train.online_steps": 100}
-    with pytest.raises(ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"):
+    with pytest.raises(
+        ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"
+    ):
         train(bandit_run(**changes), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
     train(bandit_run(**changes | {"data.capacity": 6, "train.online_steps": 2}), tmp_path / "other")
@@ -134,7 +153,9 @@ def large(tmp_path_factory, quiet):
         for _ in range(100):
             state = np.repeat(rng.normal(size=(1, dim)).astype(np.float32), steps + 1, axis=0)
             zeros = np.zeros(steps, np.float32)
-            yield Episode({"state": state}, np.zeros((steps, 4), np.float32), zeros, zeros > 0, True)
+            yield Episode(
+                {"state": state}, np.zeros((steps, 4), np.float32), zeros, zeros > 0, True
+            )
 
     tracemalloc.start()
     save_npz(path, episodes())
@@ -144,18 +165,25 @@ def large(tmp_path_factory, quiet):
 
 
 def test_a_file_is_not_held_twice(large):
-    """Writing holds one episode; reading, normalising and the prior replay together hold the file about once."""
+    """Writing holds one episode; reading, normalising and the prior replay together hold the file
+    about once."""
     path, content, peak = large
-    assert content > 95e6 and peak < 0.05 * content, f"writing took {peak / content:.2f} x the content"
+    assert content > 95e6 and peak < 0.05 * content, (
+        f"writing took {peak / content:.2f} x the content"
+    )
     tracemalloc.start()
     try:
         episodes = load_episodes(path)
         _, peak = tracemalloc.get_traced_memory()
         assert peak < 1.2 * content, f"reading took {peak / content:.2f} x the content"
         normalizer = Normalizer.fit(episodes)
-        replay = Replay.from_episodes(Spec((("state", (244,), "float32"),), 4), episodes, float, transform=normalizer)
+        replay = Replay.from_episodes(
+            Spec((("state", (244,), "float32"),), 4), episodes, float, transform=normalizer
+        )
         _, peak = tracemalloc.get_traced_memory()
-        assert len(replay) == 50_000 and peak < 1.2 * content, f"all took {peak / content:.2f} x the content"
+        assert len(replay) == 50_000 and peak < 1.2 * content, (
+            f"all took {peak / content:.2f} x the content"
+        )
         del episodes
         assert tracemalloc.get_traced_memory()[0] < 0.6 * content
     finally:
@@ -174,13 +202,19 @@ def test_few_episodes_of_a_large_file_do_not_keep_it_in_memory(large):
 
 
 def test_episodes_are_let_go_as_the_replay_fills():
-    """An HDF5 file of half the memory can be trained on: at no time are two episodes alive beside the replay."""
+    """An HDF5 file of half the memory can be trained on: at no time are two episodes alive beside
+    the replay."""
     spec = Spec((("state", (2,), "float32"),), action_dim=1)
     made = [
-        Episode({"state": np.full((5, 2), seed, np.float32)}, np.zeros((4, 1), np.float32), np.zeros(4, np.float32),
-                np.zeros(4, bool), True)
+        Episode(
+            {"state": np.full((5, 2), seed, np.float32)},
+            np.zeros((4, 1), np.float32),
+            np.zeros(4, np.float32),
+            np.zeros(4, bool),
+            True,
+        )
         for seed in range(5)
-    ]  # fmt: skip
+    ]
     whole = Replay.from_episodes(spec, made, float)
     alive = []
 
@@ -191,7 +225,9 @@ def test_episodes_are_let_go_as_the_replay_fills():
 
     references = [weakref.ref(e) for e in made]
     given = _given_away(made)
-    replay = Replay.from_episodes(spec, given, float, rows=rows_needed(spec, [4] * 5), transform=transform)
+    replay = Replay.from_episodes(
+        spec, given, float, rows=rows_needed(spec, [4] * 5), transform=transform
+    )
     assert made == [] and alive == [5, 4, 3, 2, 1]
     for name, values in whole.state().items():
         np.testing.assert_array_equal(replay.state()[name], values)

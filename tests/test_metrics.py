@@ -19,9 +19,19 @@ def write(path, *updates: dict[str, float], **fields):
 
 
 def test_extremes_are_kept_and_the_rest_is_averaged(tmp_path):
-    updates = [{"q_min": value, "q_max": value, "q_mean": value, "loss": value} for value in (2.0, -1.0, 5.0)]
+    updates = [
+        {"q_min": value, "q_max": value, "q_mean": value, "loss": value}
+        for value in (2.0, -1.0, 5.0)
+    ]
     line = write(tmp_path / "m.jsonl", *updates, env_steps=30, phase="online")
-    expected = {"env_steps": 30, "phase": "online", "q_min": -1.0, "q_max": 5.0, "q_mean": 2.0, "loss": 2.0}
+    expected = {
+        "env_steps": 30,
+        "phase": "online",
+        "q_min": -1.0,
+        "q_max": 5.0,
+        "q_mean": 2.0,
+        "loss": 2.0,
+    }
     assert line == expected
     assert read_lines(tmp_path / "m.jsonl") == [expected]
 
@@ -37,7 +47,9 @@ def test_metrics_over_some_rows_skip_intervals_without_any(tmp_path):
     assert "NaN" not in (tmp_path / "m.jsonl").read_text()
 
 
-@pytest.mark.parametrize("values", [[math.inf], [-math.inf], [1.0, math.inf, 2.0], [math.nan], [1.0, math.nan]])
+@pytest.mark.parametrize(
+    "values", [[math.inf], [-math.inf], [1.0, math.inf, 2.0], [math.nan], [1.0, math.nan]]
+)
 @pytest.mark.parametrize("name", ["critic/loss", "critic/q_min", "critic/q_max"])
 def test_divergence_raises_and_writes_nothing(tmp_path, name, values):
     with pytest.raises(FloatingPointError, match=f"{name} is NaN or infinite: training diverged"):
@@ -52,14 +64,22 @@ def test_every_interval_starts_empty(tmp_path):
     assert writer.flush(step=2) == {"step": 2}
     writer.add({"loss": jnp.float32(3)})
     writer.flush(step=3)
-    assert read_lines(tmp_path / "m.jsonl") == [{"step": 1, "loss": 1.0}, {"step": 2}, {"step": 3, "loss": 3.0}]
+    assert read_lines(tmp_path / "m.jsonl") == [
+        {"step": 1, "loss": 1.0},
+        {"step": 2},
+        {"step": 3, "loss": 3.0},
+    ]
 
 
 def test_speed_counts_steps_since_the_last_call_without_pauses(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     writer = MetricsWriter(tmp_path / "m.jsonl")
-    for advance, steps, paused, expected in ((2.0, 10, 0.0, 5.0), (5.0, 40, 2.0, 10.0), (1.0, 40, 0.0, 0.0)):
+    for advance, steps, paused, expected in (
+        (2.0, 10, 0.0, 5.0),
+        (5.0, 40, 2.0, 10.0),
+        (1.0, 40, 0.0, 0.0),
+    ):
         clock[0] += advance
         assert writer.speed(steps, paused) == pytest.approx(expected)
 
@@ -93,8 +113,13 @@ def test_what_is_not_json_leaves_no_part_of_a_line(tmp_path):
 
 
 def test_what_is_pending_survives_a_resumption(tmp_path):
-    """Two updates before, one after, NaN where a source had no rows: the line is that of all three."""
-    updates = [{"loss": 0.1, "q_prior": math.nan}, {"loss": 0.7, "q_prior": 2.0}, {"loss": 0.4, "q_prior": 1.0}]
+    """Two updates before, one after, NaN where a source had no rows: the line is that of all
+    three."""
+    updates = [
+        {"loss": 0.1, "q_prior": math.nan},
+        {"loss": 0.7, "q_prior": 2.0},
+        {"loss": 0.4, "q_prior": 1.0},
+    ]
     whole = write(tmp_path / "whole.jsonl", *updates)
     first, second = MetricsWriter(tmp_path / "a.jsonl"), MetricsWriter(tmp_path / "b.jsonl")
     for update in updates[:2]:

@@ -21,7 +21,9 @@ def replay(source: int, steps: int = 6) -> Replay:
     return result
 
 
-def sources_of(mixture: Mixture, num_minibatches: int, batch_size: int, seed: int = 0) -> np.ndarray:
+def sources_of(
+    mixture: Mixture, num_minibatches: int, batch_size: int, seed: int = 0
+) -> np.ndarray:
     batch = mixture.sample(np.random.default_rng(seed), num_minibatches, batch_size, discount=0.99)
     return batch.observation["state"][..., 0]
 
@@ -64,7 +66,9 @@ def test_shapes_and_prior_flags():
 
 def test_minibatches_differ_and_repeat_with_the_generator():
     mixture = Mixture([(replay(1), 0.5), (replay(2), 0.5)])
-    rewards = [mixture.sample(np.random.default_rng(s), 4, 32, discount=0.99).reward for s in (0, 0, 1)]
+    rewards = [
+        mixture.sample(np.random.default_rng(s), 4, 32, discount=0.99).reward for s in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(rewards[0], rewards[1])
     assert not np.array_equal(rewards[0], rewards[2])
     assert len({tuple(minibatch) for minibatch in rewards[0].tolist()}) == 4
@@ -94,8 +98,12 @@ def test_shares_that_are_none(shares):
         Mixture([(replay(1), share) for share in shares])
 
 
-@pytest.mark.parametrize(("shares", "batch_size"), [([0.5, 0.5], 1), ([0.01, 0.99], 10), ([0.99, 0.01], 10)])
+@pytest.mark.parametrize(
+    ("shares", "batch_size"), [([0.5, 0.5], 1), ([0.01, 0.99], 10), ([0.99, 0.01], 10)]
+)
 def test_a_minibatch_too_small_to_share(shares, batch_size):
     mixture = Mixture([(replay(1), shares[0]), (replay(2), shares[1])])
-    with pytest.raises(ValueError, match=rf"a minibatch of {batch_size} cannot be shared as \[.*no row"):
+    with pytest.raises(
+        ValueError, match=rf"a minibatch of {batch_size} cannot be shared as \[.*no row"
+    ):
         sources_of(mixture, 1, batch_size)

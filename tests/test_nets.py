@@ -21,15 +21,20 @@ def normals(seed, *shape):
 
 
 def random_params(init, *inputs):
-    """Random numbers in the shapes that `init` gives: biases are not zero, and nothing has to be compiled."""
+    """Random numbers in the shapes that `init` gives: biases are not zero, and nothing has to be
+    compiled."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(init, jax.random.key(0), *inputs))
-    return jax.tree.unflatten(structure, [0.4 * normals(i, *leaf.shape) for i, leaf in enumerate(leaves)])
+    return jax.tree.unflatten(
+        structure, [0.4 * normals(i, *leaf.shape) for i, leaf in enumerate(leaves)]
+    )
 
 
 @pytest.fixture(scope="module")
 def critic():
     net = Critic((16, 16), 4)
-    return jax.jit(net.apply), random_params(net.init, {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2))
+    return jax.jit(net.apply), random_params(
+        net.init, {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +47,15 @@ def denoiser():
     def init(*inputs):
         return net.init(*inputs, method=both)
 
-    return net, random_params(init, {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2), normals(2, 1, 1))
+    return net, random_params(
+        init, {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2), normals(2, 1, 1)
+    )
 
 
 def test_flat_observation_sorts_names():
-    got = flat_observation({"b": np.array([[3.0]], np.float32), "a": np.array([[1.0, 2.0]], np.float32)})
+    got = flat_observation(
+        {"b": np.array([[3.0]], np.float32), "a": np.array([[1.0, 2.0]], np.float32)}
+    )
     np.testing.assert_array_equal(got, [[1, 2, 3]])
 
 
@@ -62,7 +71,9 @@ def test_split_dense_equals_dense_on_the_concatenation():
     joined = dense(params, np.concatenate(inputs, axis=-1))
     np.testing.assert_allclose(split(params, *inputs), joined, **CLOSE)
     inputs[0], inputs[2] = inputs[0][:, :1], inputs[2][:1, :1]
-    joined = dense(params, np.concatenate([np.broadcast_to(x, (5, 6, x.shape[-1])) for x in inputs], axis=-1))
+    joined = dense(
+        params, np.concatenate([np.broadcast_to(x, (5, 6, x.shape[-1])) for x in inputs], axis=-1)
+    )
     np.testing.assert_allclose(split(params, *inputs), joined, **CLOSE)
 
 
@@ -72,7 +83,9 @@ def test_split_dense_initialises_like_dense():
     @jax.jit
     def both(x, y):
         split = SplitDense(7).init(jax.random.key(0), x, y)
-        return split["params"], dense.init(jax.random.key(0), jnp.concatenate([x, y], axis=-1))["params"]
+        return split["params"], dense.init(jax.random.key(0), jnp.concatenate([x, y], axis=-1))[
+            "params"
+        ]
 
     ours, theirs = both(normals(0, 5, 3), normals(1, 5, 2))
     np.testing.assert_array_equal(ours["kernel"], theirs["kernel"])
@@ -87,7 +100,9 @@ def test_critic_shapes(critic):
 
 
 def test_critic_members_start_differently():
-    params = jax.jit(Critic((8,), 3).init)(jax.random.key(0), {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2))
+    params = jax.jit(Critic((8,), 3).init)(
+        jax.random.key(0), {"state": normals(0, 1, 3)}, normals(1, 1, 2, 2)
+    )
     ensemble = params["params"]["ensemble"]
     for kernel in (ensemble["MLP_0"]["Dense_0"]["kernel"], ensemble["Dense_0"]["kernel"]):
         assert not any(np.array_equal(kernel[i], kernel[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
@@ -95,7 +110,9 @@ def test_critic_members_start_differently():
 
 def test_critic_members_are_independent(critic):
     apply, params = critic
-    grad = jax.jit(jax.grad(lambda p: apply(p, {"state": normals(0, 5, 3)}, normals(1, 5, 2, 2))[2].sum()))
+    grad = jax.jit(
+        jax.grad(lambda p: apply(p, {"state": normals(0, 5, 3)}, normals(1, 5, 2, 2))[2].sum())
+    )
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(grad(params))]
     moved = [any(np.abs(leaf[i]).max() > 0 for leaf in leaves) for i in range(4)]
     assert moved == [False, False, True, False]
@@ -130,19 +147,29 @@ def test_critic_broadcasts_the_observation(critic):
 
 @pytest.mark.parametrize("conditioned", [True, False])
 def test_tanh_gaussian_shapes(conditioned):
-    net, observation = TanhGaussian((16,), chunk_length=3, action_dim=2), {"state": normals(0, 5, 1, 3)}
+    net, observation = (
+        TanhGaussian((16,), chunk_length=3, action_dim=2),
+        {"state": normals(0, 5, 1, 3)},
+    )
     action = jnp.asarray(normals(1, 5, 4, 3, 2)) if conditioned else None
-    (mean, log_std), params = jax.eval_shape(net.init_with_output, jax.random.key(0), observation, action)
+    (mean, log_std), params = jax.eval_shape(
+        net.init_with_output, jax.random.key(0), observation, action
+    )
     assert mean.shape == log_std.shape == ((5, 4, 3, 2) if conditioned else (5, 1, 3, 2))
     assert params["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (3 + 6 * conditioned, 16)
 
 
 def test_tanh_gaussian_bounds_its_log_std():
-    net, observation = TanhGaussian((16,), chunk_length=1, action_dim=2), {"state": normals(0, 50, 3)}
+    net, observation = (
+        TanhGaussian((16,), chunk_length=1, action_dim=2),
+        {"state": normals(0, 50, 3)},
+    )
     params = random_params(net.init, observation)
     params["params"]["log_std"]["bias"] = np.array([100.0, -100.0], np.float32)
     _, log_std = jax.jit(net.apply)(params, observation)
-    np.testing.assert_array_equal(np.asarray(log_std)[:, 0], np.tile([LOG_STD_MAX, LOG_STD_MIN], (50, 1)))
+    np.testing.assert_array_equal(
+        np.asarray(log_std)[:, 0], np.tile([LOG_STD_MAX, LOG_STD_MIN], (50, 1))
+    )
     assert (LOG_STD_MIN, LOG_STD_MAX) == (-20, 2)
 
 
@@ -151,7 +178,9 @@ def test_dropout_only_when_not_deterministic():
     params = random_params(net.init, observation)
     without = jax.jit(TanhGaussian((32,), 1, 2).apply)(params, observation)[0]
     still = jax.jit(net.apply)(params, observation)[0]
-    drop = jax.jit(lambda p, k: net.apply(p, observation, deterministic=False, rngs={"dropout": k})[0])
+    drop = jax.jit(
+        lambda p, k: net.apply(p, observation, deterministic=False, rngs={"dropout": k})[0]
+    )
     one, two = drop(params, jax.random.key(1)), drop(params, jax.random.key(2))
     np.testing.assert_array_equal(still, without)
     assert not np.allclose(one, still) and not np.allclose(one, two)
@@ -162,11 +191,18 @@ def test_denoiser_broadcasts_observation_and_condition(denoiser):
     net, params = denoiser
     apply = jax.jit(net.apply)
     state, x = normals(0, 5, 1, 3), normals(1, 5, 4, 2, 2)
-    condition = np.asarray(jax.jit(lambda p, t: net.apply(p, t, method="embed"))(params, normals(2, 1, 1)))
+    condition = np.asarray(
+        jax.jit(lambda p, t: net.apply(p, t, method="embed"))(params, normals(2, 1, 1))
+    )
     assert condition.shape == (1, 16)
     got = np.asarray(apply(params, {"state": state}, x, condition[:, None]))
     assert got.shape == x.shape
-    full = apply(params, {"state": np.broadcast_to(state, (5, 4, 3))}, x, np.broadcast_to(condition, (5, 4, 16)))
+    full = apply(
+        params,
+        {"state": np.broadcast_to(state, (5, 4, 3))},
+        x,
+        np.broadcast_to(condition, (5, 4, 16)),
+    )
     np.testing.assert_allclose(got, full, **CLOSE)
 
 
@@ -176,6 +212,8 @@ def test_denoiser_listens_to_all_its_inputs(denoiser):
     def output(state, x, time):
         return net.apply(params, {"state": state}, x, net.apply(params, time, method="embed")).sum()
 
-    grads = jax.jit(jax.grad(output, argnums=(0, 1, 2)))(normals(0, 5, 3), normals(1, 5, 2, 2), normals(2, 5, 1))
+    grads = jax.jit(jax.grad(output, argnums=(0, 1, 2)))(
+        normals(0, 5, 3), normals(1, 5, 2, 2), normals(2, 5, 1)
+    )
     for grad in grads:
         assert (np.abs(np.asarray(grad)).reshape(5, -1).max(axis=1) > 0).all()

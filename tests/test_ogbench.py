@@ -1,4 +1,5 @@
-"""OGBench: reward rule against OGBench's relabelling, determinism, endings, recorded files, plans of the experts."""
+"""OGBench: reward rule against OGBench's relabelling, determinism, endings, recorded files, plans
+of the experts."""
 
 import dataclasses
 import itertools
@@ -14,7 +15,13 @@ from exporl.envs.collect import collect_episodes
 from exporl.envs.ogbench_experts import next_cube, presses
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "ogbench" / "cube-single-play-20ep.npz"
-REGISTERED = {"pointmaze-medium": 1000, "cube-single": 200, "cube-quadruple": 1000, "scene": 750, "puzzle-4x6": 1000}
+REGISTERED = {
+    "pointmaze-medium": 1000,
+    "cube-single": 200,
+    "cube-quadruple": 1000,
+    "scene": 750,
+    "puzzle-4x6": 1000,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,8 @@ def test_the_names_and_the_sizes():
     assert ogbench.split_name("puzzle-3x3-task4") == ("puzzle-3x3", 4)
     assert ogbench.split_name("scene") == ("scene", 0)
     sizes = {
-        name: ogbench.make(name, "-1/0").spec for name in ("cube-single", "scene", "puzzle-4x4", "pointmaze-large")
+        name: ogbench.make(name, "-1/0").spec
+        for name in ("cube-single", "scene", "puzzle-4x4", "pointmaze-large")
     }
     assert {name: spec.observation[0][1][0] for name, spec in sizes.items()} == {
         "cube-single": 28, "scene": 40, "puzzle-4x4": 83, "pointmaze-large": 2,
@@ -60,7 +68,9 @@ def test_the_names_and_the_sizes():
         assert ogbench.make(name, "env").max_episode_steps == horizon
 
 
-@pytest.mark.parametrize(("kind", "unmet", "met"), [("-1/0", -1.0, 0.0), ("0/1", 0.0, 1.0), ("env", -3.0, 0.0)])
+@pytest.mark.parametrize(
+    ("kind", "unmet", "met"), [("-1/0", -1.0, 0.0), ("0/1", 0.0, 1.0), ("env", -3.0, 0.0)]
+)
 def test_reward_conventions(kind, unmet, met):
     transform = ogbench.make("cube-triple", kind).reward
     assert (transform(-3.0), transform(0.0)) == (unmet, met)
@@ -79,14 +89,21 @@ def test_conditions_of_a_hand_made_state():
 
 
 def test_files_of_other_environments_are_refused(simulator):
-    with pytest.raises(ValueError, match=r"ogbench/scene are computed .* rows of 40 numbers; found {'state': \(28,\)}"):
+    with pytest.raises(
+        ValueError,
+        match=r"ogbench/scene are computed .* rows of 40 numbers; found {'state': \(28,\)}",
+    ):
         ogbench.adapt("scene", episode(np.zeros((3, 28))))
     with pytest.raises(ValueError, match=r"rows of 2 numbers; found {'pixels': \(8,\)}"):
-        other = dataclasses.replace(episode(np.zeros((3, 2))), observations={"pixels": np.zeros((3, 8))})
+        other = dataclasses.replace(
+            episode(np.zeros((3, 2))), observations={"pixels": np.zeros((3, 8))}
+        )
         ogbench.adapt("pointmaze-large-task2", other)
 
 
-@pytest.mark.parametrize(("name", "number"), [("cube-single", 1), ("cube-single", 2), ("cube-single", 5)])
+@pytest.mark.parametrize(
+    ("name", "number"), [("cube-single", 1), ("cube-single", 2), ("cube-single", 5)]
+)
 def test_the_files_here_are_relabelled_as_ogbench_does(tables, name, number):
     if not DATA.exists():
         pytest.skip("the demonstration files are not on this machine")
@@ -104,7 +121,9 @@ def test_the_files_here_are_relabelled_as_ogbench_does(tables, name, number):
         rows = slice(start, end - 1)
         expected = {"qpos": arrays["qpos"][rows]}
         relabel_dataset(f"{name}-singletask-v0", theirs, expected)
-        record = dataclasses.replace(episode(arrays["observations"][start:end]), actions=arrays["actions"][rows])
+        record = dataclasses.replace(
+            episode(arrays["observations"][start:end]), actions=arrays["actions"][rows]
+        )
         adapted = task.adapt(record)
         np.testing.assert_array_equal(adapted.rewards, expected["rewards"][: len(adapted)])
         first = np.flatnonzero(expected["masks"] == 0)
@@ -127,7 +146,9 @@ def test_the_file_here_is_prior_data(simulator):
     assert {len(e) for e in episodes if not e.success} == {1000}
 
 
-@pytest.mark.parametrize("name", ["pointmaze-giant-task3", "cube-single", "scene-task1", "puzzle-3x3-task2"])
+@pytest.mark.parametrize(
+    "name", ["pointmaze-giant-task3", "cube-single", "scene-task1", "puzzle-3x3-task2"]
+)
 def test_a_seed_fixes_the_episode_in_fresh_and_used_environments(tables, name):
     task, rng = make_task(f"ogbench/{name}"), np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (20, task.spec.action_dim)).astype(np.float32)
@@ -166,7 +187,9 @@ def test_default_tasks_are_those_of_ogbench(simulator):
         assert all(np.array_equal(a, b) for a, b in zip(default, named, strict=True))
 
 
-@pytest.mark.parametrize("name", ["cube-single", "puzzle-3x3-task2", "scene-task1", "pointmaze-giant-task3"])
+@pytest.mark.parametrize(
+    "name", ["cube-single", "puzzle-3x3-task2", "scene-task1", "pointmaze-giant-task3"]
+)
 def test_demonstrations_end_with_the_step_after_the_goal(tables, name):
     task = make_task(f"ogbench/{name}", "0/1")
     (record,) = collect_episodes(tables(name), ogbench.expert_of(name), 1, 0.1, 0)
@@ -204,7 +227,9 @@ def flip(press: np.ndarray) -> np.ndarray:
     result = np.zeros_like(press)
     for i, j in itertools.product(*map(range, press.shape)):
         result[i, j] = sum(
-            press[x, y] for x, y in itertools.product(*map(range, press.shape)) if abs(x - i) + abs(y - j) <= 1
+            press[x, y]
+            for x, y in itertools.product(*map(range, press.shape))
+            if abs(x - i) + abs(y - j) <= 1
         )
     return result % 2
 
@@ -237,6 +262,8 @@ def test_the_order_in_which_cubes_move():
     np.testing.assert_array_equal(target, upper)
     assert next_cube(np.stack([upper, table]), np.stack([upper, table])) is None
     index, target = next_cube(np.stack([a, b]), np.stack([b, a])) or (None, None)
-    assert min(np.linalg.norm(target[:2] - place[:2]) for place in (a, b)) > 0.1, "an exchange needs a third place"
+    assert min(np.linalg.norm(target[:2] - place[:2]) for place in (a, b)) > 0.1, (
+        "an exchange needs a third place"
+    )
     index, _ = next_cube(np.stack([table, upper]), np.stack([b, a])) or (None, None)
     assert index == 1, "what lies on top moves first"

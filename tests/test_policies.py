@@ -1,4 +1,5 @@
-"""Both base policies: bounded, deterministic in their noise, blind to masked rows, and able to hold two modes."""
+"""Both base policies: bounded, deterministic in their noise, blind to masked rows, and able to hold
+two modes."""
 
 import dataclasses
 
@@ -6,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.batches import distance, random_batch, same
 
 from exporl.nets.denoiser import Denoiser
 from exporl.ops.generative import ddpm_loss, flow_loss, vp_schedule
@@ -14,9 +14,12 @@ from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import learning_rate, propose
 from exporl.policies.flow import TIME_SCALE
 from exporl.types import Batch, Spec
+from helpers.batches import distance, random_batch, same
 
 KINDS = ("flow", "diffusion")
-TINY = BaseConfig(num_steps=3, width=16, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0)
+TINY = BaseConfig(
+    num_steps=3, width=16, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0
+)
 
 
 def spec(chunk_length=2, action_dim=2):
@@ -48,7 +51,9 @@ def test_decode(kind):
     assert action.shape == (2, 3, 2, 2)
     np.testing.assert_array_equal(action, decode(params, {"state": state}, noise))
     assert np.abs(action).max() == 1 and np.abs(action).min() < 1
-    other = np.asarray(decode(params, {"state": state}, noise + (np.arange(3) == 1)[:, *[None] * (noise.ndim - 2)]))
+    other = np.asarray(
+        decode(params, {"state": state}, noise + (np.arange(3) == 1)[:, *[None] * (noise.ndim - 2)])
+    )
     assert not np.array_equal(action[:, 1], other[:, 1])
     np.testing.assert_allclose(action[:, [0, 2]], other[:, [0, 2]], atol=1e-6)
     alone = decode(params, {"state": state[1, 2]}, noise[1, 2])
@@ -79,7 +84,9 @@ def test_propose():
     np.testing.assert_array_equal(actions, draw(jax.random.key(0)))
     noise = jax.random.normal(jax.random.key(0), (4, 5, *base.noise_shape))
     repeated = np.broadcast_to(state[:, None], (4, 5, 3))
-    np.testing.assert_allclose(actions, jax.jit(base.decode)(params, {"state": repeated}, noise), atol=1e-5)
+    np.testing.assert_allclose(
+        actions, jax.jit(base.decode)(params, {"state": repeated}, noise), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,7 +110,11 @@ def test_weights_mask_rows_exactly(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_draws_every_time(kind):
     """The loss is that of the operations, at noise and times from two halves of the key."""
-    base, batch, net = make(kind, spec()), random_batch(spec(), 64), Denoiser(TINY.width, TINY.num_blocks, time_dim=8)
+    base, batch, net = (
+        make(kind, spec()),
+        random_batch(spec(), 64),
+        Denoiser(TINY.width, TINY.num_blocks, time_dim=8),
+    )
     schedule, params = vp_schedule(3), random_params(base)
 
     @jax.jit
@@ -143,14 +154,18 @@ def test_time_dim_must_be_even():
 def test_unknown_kind():
     config = dataclasses.replace(TINY)
     object.__setattr__(config, "kind", "gaussian")
-    with pytest.raises(ValueError, match=r"base\.kind must be one of flow, diffusion; got 'gaussian'"):
+    with pytest.raises(
+        ValueError, match=r"base\.kind must be one of flow, diffusion; got 'gaussian'"
+    ):
         make_base(config, spec())
 
 
 def test_learning_rate():
     assert learning_rate(0.5, 0) == 0.5
     schedule = learning_rate(0.5, 100)
-    np.testing.assert_allclose([schedule(0), schedule(50), schedule(100)], [0.5, 0.25, 0.0], atol=1e-7)
+    np.testing.assert_allclose(
+        [schedule(0), schedule(50), schedule(100)], [0.5, 0.25, 0.0], atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,7 +183,9 @@ def test_learns_two_modes(kind):
     def step(carry, key):
         params, opt_state = carry
         data_key, loss_key = jax.random.split(key)
-        grads, _ = jax.grad(base.loss, has_aux=True)(params, batch(data_key), jnp.ones(128), loss_key)
+        grads, _ = jax.grad(base.loss, has_aux=True)(
+            params, batch(data_key), jnp.ones(128), loss_key
+        )
         updates, opt_state = base.optimizer.update(grads, opt_state, params)
         return (jax.tree.map(jnp.add, params, updates), opt_state), None
 

@@ -1,4 +1,5 @@
-"""Learning on the tiny tasks whose right answer is known, by update calls on minibatches from the replay."""
+"""Learning on the tiny tasks whose right answer is known, by update calls on minibatches from the
+replay."""
 
 import functools
 from types import SimpleNamespace
@@ -7,18 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
 from exporl.algos import make_algorithm
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
 from exporl.policies import BaseConfig, make_base
+from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
 
 @functools.cache
 def algorithm(name, kind):
-    base = BaseConfig(kind=kind, num_steps=5, width=32, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0)
+    base = BaseConfig(
+        kind=kind,
+        num_steps=5,
+        width=32,
+        num_blocks=1,
+        time_dim=8,
+        learning_rate=3e-3,
+        decay_steps=0,
+    )
     return make_algorithm(name, CONFIGS[name], SPEC, make_base(base, SPEC))
 
 
@@ -37,7 +46,9 @@ def learn(name, kind, replay, **calls):
         for i in range(count):
             batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
             state, metrics = chosen.update(state, batches, jax.random.key(i), phase=phase)
-    return SimpleNamespace(algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics)
+    return SimpleNamespace(
+        algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics
+    )
 
 
 @pytest.fixture(scope="module", params=["flow", "diffusion"])
@@ -78,9 +89,14 @@ def test_bc_reproduces_both_modes():
     replay = replay_of("bandit", noise=0.05)
     learnt = learn("bc", "flow", replay, pretrain=80)
     actions = samples(learnt.algorithm.act, learnt, 2000)
-    upper, data = actions > 0, replay.sample(np.random.default_rng(1), 2000, discount=DISCOUNT).action
+    upper, data = (
+        actions > 0,
+        replay.sample(np.random.default_rng(1), 2000, discount=DISCOUNT).action,
+    )
     np.testing.assert_allclose(upper.mean(), (data > 0).mean(), atol=0.1)
-    np.testing.assert_allclose([np.median(actions[upper]), np.median(actions[~upper])], [0.5, -0.5], atol=0.1)
+    np.testing.assert_allclose(
+        [np.median(actions[upper]), np.median(actions[~upper])], [0.5, -0.5], atol=0.1
+    )
     assert (np.abs(np.abs(actions) - 0.5) < 0.2).mean() > 0.7
 
 

@@ -1,4 +1,5 @@
-"""Runs in processes of their own: what goes over the pipes, and that no end of a child is missed."""
+"""Runs in processes of their own: what goes over the pipes, and that no end of a child is
+missed."""
 
 import io
 import json
@@ -10,13 +11,13 @@ import threading
 
 import jax
 import pytest
-from helpers.runs import tiny
 
 from exporl.files.run_files import OUTPUT
 from exporl.parallel import processes
 from exporl.parallel.processes import Job, run_processes
 from exporl.run.config import to_json
 from exporl.run.progress import Silent
+from helpers.runs import tiny
 
 
 def lines(file: io.StringIO) -> list[dict]:
@@ -40,7 +41,8 @@ class Heard(Silent):
 
 
 def test_steps_are_gathered_and_none_is_lost():
-    """Hundreds of steps per second are a few lines; a note is sent at once, with the steps before it."""
+    """Hundreds of steps per second are a few lines; a note is sent at once, with the steps before
+    it."""
     file = io.StringIO()
     pipe = processes._Pipe(file)
     pipe.phase("expo", 10, 2)
@@ -49,7 +51,11 @@ def test_steps_are_gathered_and_none_is_lost():
         pipe.advance(1, "")
     pipe.advance(1, "fast")
     pipe.say("evaluated")
-    assert lines(file) == [{"phase": ["expo", 10, 2]}, {"advance": [6, "fast"]}, {"say": ["evaluated"]}]
+    assert lines(file) == [
+        {"phase": ["expo", 10, 2]},
+        {"advance": [6, "fast"]},
+        {"say": ["evaluated"]},
+    ]
 
 
 def test_what_is_written_arrives_at_the_row():
@@ -68,7 +74,8 @@ def test_a_pipe_without_reader_is_no_error():
     os.close(read)
     with os.fdopen(os.dup(write), "w", buffering=1) as file:
         processes._Pipe(file).say("nobody there")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # so that what is left can be flushed
+        # so that what is left can be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
     os.close(write)
 
 
@@ -87,7 +94,9 @@ def test_how_a_run_ended(message, before, after):
 def test_a_line_cut_off_is_left_out_and_the_end_still_told():
     news: queue.Queue = queue.Queue()
     code = "print('{\"say\": [\"a\"]}'); print('{\"sa', end='')"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     processes._listen(7, process, news)
     assert [news.get_nowait() for _ in range(2)] == [(7, {"say": ["a"]}), (7, None)]
     assert processes._end(process) == 0 and process.stdout.closed and process.stdin.closed
@@ -102,11 +111,14 @@ def test_a_line_cut_off_is_left_out_and_the_end_still_told():
     ],
 )
 def test_every_end_of_a_child_is_noticed(tmp_path, monkeypatch, code, summary, error):
-    """Stand-ins for the child, more of them than cores; all are waited for, and no pipe stays open."""
+    """Stand-ins for the child, more of them than cores; all are waited for, and no pipe stays
+    open."""
     started, start = [], processes._start
     monkeypatch.setattr(processes, "_CHILD", code)
     monkeypatch.setattr(processes, "usable_cores", lambda: [min(os.sched_getaffinity(0))])
-    monkeypatch.setattr(processes, "_start", lambda *args: started.append(start(*args)) or started[-1])
+    monkeypatch.setattr(
+        processes, "_start", lambda *args: started.append(start(*args)) or started[-1]
+    )
     rows = [Heard(), Heard()]
     jobs = [Job(tiny(seed=s), tmp_path / f"s{s}", False) for s in (0, 1)]
     ended = run_processes(jobs, rows, threading.Event())
@@ -119,9 +131,14 @@ def test_every_end_of_a_child_is_noticed(tmp_path, monkeypatch, code, summary, e
 
 
 def test_children_keep_programs_where_their_parent_does(tmp_path, monkeypatch):
-    code = "import json, os; print(json.dumps({'summary': {'folder': os.environ['JAX_COMPILATION_CACHE_DIR']}}))"
+    code = (
+        "import json, os; print(json.dumps({'summary': {'folder': "
+        "os.environ['JAX_COMPILATION_CACHE_DIR']}}))"
+    )
     monkeypatch.setattr(processes, "_CHILD", code)
-    ((summary, error),) = run_processes([Job(tiny(), tmp_path / "s0", False)], [Heard()], threading.Event())
+    ((summary, error),) = run_processes(
+        [Job(tiny(), tmp_path / "s0", False)], [Heard()], threading.Event()
+    )
     assert error is None and summary == {"folder": jax.config.values["jax_compilation_cache_dir"]}
 
 
@@ -134,11 +151,18 @@ def test_nothing_starts_after_a_stop(tmp_path):
 
 def test_child_reports_its_error_as_one_line(tmp_path):
     """The real child: standard output carries JSON only, the traceback goes to the errors."""
-    order = {"config": to_json(tiny(**{"train.batch_size": 0})), "run_dir": str(tmp_path / "s0"), "resume": False}
+    order = {
+        "config": to_json(tiny(**{"train.batch_size": 0})),
+        "run_dir": str(tmp_path / "s0"),
+        "resume": False,
+    }
     done = subprocess.run(
-        [sys.executable, "-c", processes._CHILD], input=json.dumps(order) + "\n", capture_output=True, text=True,
+        [sys.executable, "-c", processes._CHILD],
+        input=json.dumps(order) + "\n",
+        capture_output=True,
+        text=True,
         timeout=120,
-    )  # fmt: skip
+    )
     (message,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert "train.batch_size must be at least 1" in message["error"] and "Traceback" in done.stderr
     assert done.returncode == 0

@@ -1,14 +1,24 @@
-"""Base samples kept by the replay, against a slow list of which observation was given samples when."""
+"""Base samples kept by the replay, against a slow list of which observation was given samples
+when."""
 
 import numpy as np
 import pytest
-from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_state, snapshot, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import renew_proposals
 from exporl.data.replay import Replay
+from helpers.replays import (
+    ACTIONS,
+    DISCOUNT,
+    Twin,
+    Writer,
+    same_batch,
+    same_state,
+    snapshot,
+    spec_of,
+)
 
 NUM, BLOCK = 2, 3
 
@@ -58,7 +68,9 @@ class AgeTwin(Twin):
         renewed = base.asked - missing
         assert len(renewed) == min(spare, len(made))
         left = made.keys() - renewed
-        assert not renewed or not left or max(made[n] for n in renewed) <= min(made[n] for n in left)
+        assert (
+            not renewed or not left or max(made[n] for n in renewed) <= min(made[n] for n in left)
+        )
         assert all(len(call) == block for call in base.calls)
         assert len(base.calls) == -(-len(base.asked) // block)
         self.made = made | dict.fromkeys(base.asked, base.version)
@@ -69,13 +81,16 @@ def numbers_in(replay: Replay, where) -> list[int]:
 
 
 def agree(replay: Replay, twin: AgeTwin, version: int) -> None:
-    """Same observations without samples, same age, and every sampled row has its own next observation's samples."""
+    """Same observations without samples, same age, and every sampled row has its own next
+    observation's samples."""
     here = twin.next_numbers()
     made = {number: v for number, v in twin.made.items() if number in here}
     assert numbers_in(replay, replay.without_proposals()) == sorted(here - made.keys())
     assert numbers_in(replay, replay.oldest_proposals(10_000)) == sorted(made)
     age = replay.proposal_age(version)
-    np.testing.assert_allclose(age, np.mean([version - v for v in made.values()]) if made else np.nan)
+    np.testing.assert_allclose(
+        age, np.mean([version - v for v in made.values()]) if made else np.nan
+    )
     if replay.num_starts:
         batch = replay.sample(np.random.default_rng(0), 40, discount=DISCOUNT)
         follows = batch.next_observation["state"][:, 0].astype(int)
@@ -95,7 +110,9 @@ def renewed_histories(draw):
     """(chunk length, capacity, streams, what happens in which stream), with renewals in between."""
     chunk_length, num_streams = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     capacity = draw(st.integers(chunk_length + 2, 12))
-    event = st.tuples(st.sampled_from((*ACTIONS, "renew", "renew")), st.integers(0, num_streams - 1))
+    event = st.tuples(
+        st.sampled_from((*ACTIONS, "renew", "renew")), st.integers(0, num_streams - 1)
+    )
     return chunk_length, capacity, num_streams, draw(st.lists(event, max_size=50))
 
 
@@ -111,7 +128,10 @@ def play(events, replays, twin, writer, chunk_length, version=1):
             continue
         for replay in replays:
             base = Base(version)
-            asked = lambda observation, index, base=base: spread_out(base(observation, index), chunk_length)  # noqa: E731
+
+            def asked(observation, index, base=base):
+                return spread_out(base(observation, index), chunk_length)
+
             assert renew_proposals([replay], asked, BLOCK, version) == len(base.asked)
         twin.renew(base, BLOCK)
         version += 1
@@ -122,7 +142,10 @@ def play(events, replays, twin, writer, chunk_length, version=1):
 @given(renewed_histories())
 def test_equals_the_twin(history):
     chunk_length, capacity, num_streams, events = history
-    replay, twin = make(chunk_length, capacity, num_streams), AgeTwin(chunk_length, capacity, num_streams, True)
+    replay, twin = (
+        make(chunk_length, capacity, num_streams),
+        AgeTwin(chunk_length, capacity, num_streams, True),
+    )
     writer, version = Writer(num_streams), 1
     for event in events:
         version = play([event], [replay], twin, writer, chunk_length, version)
@@ -133,7 +156,10 @@ def test_equals_the_twin(history):
 @given(renewed_histories(), st.integers(0, 50))
 def test_a_restored_replay_goes_on_identically(history, saved_after):
     chunk_length, capacity, num_streams, events = history
-    replay, restored = make(chunk_length, capacity, num_streams), make(chunk_length, capacity, num_streams)
+    replay, restored = (
+        make(chunk_length, capacity, num_streams),
+        make(chunk_length, capacity, num_streams),
+    )
     twin, writer = AgeTwin(chunk_length, capacity, num_streams, True), Writer(num_streams)
     version = play(events[:saved_after], [replay], twin, writer, chunk_length)
     restored.load(snapshot(replay))
@@ -161,7 +187,9 @@ def test_the_order_of_renewal_does_not_depend_on_the_capacity():
             base = Base(version)
             renew_proposals([replay], base, BLOCK, version)
             asked.append((capacity, base.calls))
-    assert [calls for capacity, calls in asked if capacity == 30] == [calls for c, calls in asked if c == 60]
+    assert [calls for capacity, calls in asked if capacity == 30] == [
+        calls for c, calls in asked if c == 60
+    ]
 
 
 def test_the_rate_is_shared_and_what_a_small_buffer_cannot_use_goes_to_the_other():
@@ -201,7 +229,13 @@ def test_samples_alone_can_be_saved_and_restored():
     replay = steps(make(1, 100, 1), 7)
     renew_proposals([replay], Base(1), BLOCK, 1)
     saved = {name: value.copy() for name, value in replay.proposals().items()}
-    assert saved.keys() == {"proposals", "proposed"} and saved["proposals"].shape == (1, 8, NUM, 1, 2)
+    assert saved.keys() == {"proposals", "proposed"} and saved["proposals"].shape == (
+        1,
+        8,
+        NUM,
+        1,
+        2,
+    )
     again = steps(make(1, 100, 1), 7)
     again.load_proposals(saved)
     same_state(again, snapshot(replay))
@@ -218,7 +252,9 @@ def test_a_replay_saved_without_samples_is_refused():
 def test_a_packed_batch_is_the_batch(num):
     replay = steps(Replay(spec_of(2), 30, num_proposals=num), 9)
     batch = Mixture([(replay, 1.0)]).sample(np.random.default_rng(0), 2, 4, discount=DISCOUNT)
-    batch = batch.replace(observation=batch.observation | {"camera/top": batch.observation["state"] + 1})
+    batch = batch.replace(
+        observation=batch.observation | {"camera/top": batch.observation["state"] + 1}
+    )
     arrays = pack(batch)
     assert {"observation/state", "observation/camera/top", "reward/"} <= arrays.keys()
     assert ("next_proposals/" in arrays) == bool(num)

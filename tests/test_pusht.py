@@ -11,7 +11,9 @@ from exporl.data.formats.record import ReadOptions
 from exporl.envs import make_task, pusht
 
 FILE = Path(__file__).parents[2] / "shared" / "data" / "pusht" / "pusht_human_lowdim.npz"
-shared = pytest.mark.skipif(not FILE.is_file(), reason="the shared PushT demonstrations are not beside the repository")
+shared = pytest.mark.skipif(
+    not FILE.is_file(), reason="the shared PushT demonstrations are not beside the repository"
+)
 
 
 def save(folder: Path, **changes) -> Path:
@@ -45,10 +47,16 @@ def test_demonstrations_are_recognised_and_scaled(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"action": np.zeros((7, 3), np.float32)}, r"action has shape \(7, 3\).*\(7, 2\) are needed"),
+        (
+            {"action": np.zeros((7, 3), np.float32)},
+            r"action has shape \(7, 3\).*\(7, 2\) are needed",
+        ),
         ({"state": np.zeros((6, 5), np.float32)}, r"state has shape \(6, 5\).*\(7, 5\) are needed"),
         ({"state": np.zeros((7, 5), "U3")}, r"state has shape .* type <U3"),
-        ({"episode_ends": np.array([3, 6])}, "episode_ends must rise from above 0 to the number of steps, 7"),
+        (
+            {"episode_ends": np.array([3, 6])},
+            "episode_ends must rise from above 0 to the number of steps, 7",
+        ),
         ({"episode_ends": np.array(["a", "b"])}, "episode_ends must rise"),
         ({"episode_ends": np.array([3, np.nan])}, "episode_ends must rise"),
         ({"action": np.float32(1)}, r"action has shape \(\)"),
@@ -119,7 +127,11 @@ def test_replayed_demonstrations_stay_on_the_recorded_path(simulator):
     env.reset(seed=0)
     simulator = env.unwrapped.simulator
     x, y, block_x, block_y, angle = map(float, raw.observations["pose"][0])
-    simulator.agent.position, simulator.block.angle, simulator.block.position = (x, y), angle, (block_x, block_y)
+    simulator.agent.position, simulator.block.angle, simulator.block.position = (
+        (x, y),
+        angle,
+        (block_x, block_y),
+    )
     for action, expected in zip(demo.actions, demo.observations["state"][1:], strict=True):
         observation, _, terminated, _, info = env.step(action)
         np.testing.assert_allclose(observation["state"][2:4], expected[2:4], atol=0.05)
@@ -129,7 +141,13 @@ def test_replayed_demonstrations_stay_on_the_recorded_path(simulator):
 def test_dense_rewards_are_the_same_for_data_and_environment(simulator):
     pose = np.zeros((3, 5), np.float32)
     pose[:, 2:] = [[256, 256, 0], [256, 256, np.pi / 4 + 0.3], [256, 256, np.pi / 4]]
-    recorded = Episode({"pose": pose}, np.zeros((2, 2), np.float32), np.zeros(2, np.float32), np.zeros(2, bool), False)
+    recorded = Episode(
+        {"pose": pose},
+        np.zeros((2, 2), np.float32),
+        np.zeros(2, np.float32),
+        np.zeros(2, bool),
+        False,
+    )
     dense = pusht.make("state-90", "env")
     sparse = pusht.make("state-90", "-1/0")
     assert dense.adapt is not None
@@ -142,15 +160,23 @@ def test_dense_rewards_are_the_same_for_data_and_environment(simulator):
     _, reward, *_, info = env.step(np.zeros(2, np.float32))
     assert reward == pytest.approx(min(info["coverage"] / 0.9, 1.0))
     done = Episode(
-        {"state": np.zeros((2, 6))}, recorded.actions[:1], recorded.rewards[:1], recorded.successes[:1], False
+        {"state": np.zeros((2, 6))},
+        recorded.actions[:1],
+        recorded.rewards[:1],
+        recorded.successes[:1],
+        False,
     )
     assert dense.adapt(done) is done
     with pytest.raises(ValueError, match=r"neither 'pose' .* nor 'state'; found \['other'\]"):
-        dense.adapt(Episode({"other": pose}, recorded.actions, recorded.rewards, recorded.successes, False))
+        dense.adapt(
+            Episode({"other": pose}, recorded.actions, recorded.rewards, recorded.successes, False)
+        )
 
 
 def test_a_seed_fixes_the_episode_while_pushing(simulator):
-    actions = np.clip(np.cumsum(np.random.default_rng(1).uniform(-0.4, 0.4, (60, 2)), axis=0), -1, 1)
+    actions = np.clip(
+        np.cumsum(np.random.default_rng(1).uniform(-0.4, 0.4, (60, 2)), axis=0), -1, 1
+    )
 
     def play(env, seed: int, towards: bool) -> np.ndarray:
         observation, info = env.reset(seed=seed)
@@ -183,7 +209,11 @@ def test_endings(simulator):
 
 
 def test_damaged_files_end_in_a_clean_error_or_a_valid_read(tmp_path):
-    good, path, rng = save(tmp_path).read_bytes(), tmp_path / "damaged.npz", np.random.default_rng(0)
+    good, path, rng = (
+        save(tmp_path).read_bytes(),
+        tmp_path / "damaged.npz",
+        np.random.default_rng(0),
+    )
     refused = 0
     for _ in range(60):
         data = bytearray(good)
@@ -203,8 +233,16 @@ def test_damaged_files_end_in_a_clean_error_or_a_valid_read(tmp_path):
 def test_a_demonstration_without_its_last_action_ends_with_its_last_pose():
     pytest.importorskip("shapely", reason="the extra exporl[pusht] is not installed")
     pose = np.tile(np.array([100, 100, 300, 300, 0.5], np.float32), (4, 1))
-    recorded = Episode({"pose": pose}, np.zeros((3, 2), np.float32), np.zeros(3, np.float32), np.zeros(3, bool), False)
+    recorded = Episode(
+        {"pose": pose},
+        np.zeros((3, 2), np.float32),
+        np.zeros(3, np.float32),
+        np.zeros(3, bool),
+        False,
+    )
     found = pusht.adapt(0.9, False, recorded)
     assert (len(found), found.terminated, found.success) == (3, False, False)
     np.testing.assert_array_equal(found.observations["state"], pusht.state(pose))
-    np.testing.assert_allclose(found.observations["state"][0, 4:], [np.cos(0.5), np.sin(0.5)], rtol=1e-6)
+    np.testing.assert_allclose(
+        found.observations["state"][0, 4:], [np.cos(0.5), np.sin(0.5)], rtol=1e-6
+    )

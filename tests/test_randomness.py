@@ -1,4 +1,5 @@
-"""Randomness of a run: one key per (seed, purpose, counter), the same whichever way it is computed."""
+"""Randomness of a run: one key per (seed, purpose, counter), the same whichever way it is
+computed."""
 
 import itertools
 
@@ -14,10 +15,14 @@ from exporl.randomness import ACT, INIT, PROPOSE, run_key, run_rng
 @pytest.mark.parametrize("counter", [0, 1, 123_456, 2**31, 2**32 - 1])
 def test_a_key_is_seed_purpose_and_counter_folded_in(seed, purpose, counter):
     slow = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), np.uint32(counter))
-    np.testing.assert_array_equal(jax.random.key_data(run_key(seed, purpose, counter)), jax.random.key_data(slow))
+    np.testing.assert_array_equal(
+        jax.random.key_data(run_key(seed, purpose, counter)), jax.random.key_data(slow)
+    )
 
 
 def test_no_two_draws_share_their_randomness():
     draws = list(itertools.product((0, 1), range(7), (0, 1, 2)))
-    assert len({tuple(jax.random.key_data(run_key(*draw)).tolist()) for draw in draws}) == len(draws)
+    assert len({tuple(jax.random.key_data(run_key(*draw)).tolist()) for draw in draws}) == len(
+        draws
+    )
     assert len({run_rng(*draw).integers(2**62) for draw in draws}) == len(draws)

@@ -1,25 +1,42 @@
-"""Replay against a list-based twin that keeps every step ever added, and its guarantees one by one."""
-
+"""Replay against a list-based twin that keeps every step ever added, and its guarantees one by
+one."""
 
 import jax
 import numpy as np
 import pytest
-from helpers.replays import ACTIONS, DISCOUNT, Twin, Writer, same_batch, same_state, snapshot, spec_of, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporl.data.episodes import Episode
 from exporl.data.replay import Replay
 from exporl.types import Spec, Step
+from helpers.replays import (
+    ACTIONS,
+    DISCOUNT,
+    Twin,
+    Writer,
+    same_batch,
+    same_state,
+    snapshot,
+    spec_of,
+    state,
+)
 
 
 @st.composite
 def histories(draw):
-    """(chunk length, capacity, streams, whether time-outs bootstrap, what happens in which stream)."""
+    """(chunk length, capacity, streams, whether time-outs bootstrap, what happens in which
+    stream)."""
     chunk_length, num_streams = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     capacity = draw(st.integers(chunk_length + 2, 14))
     event = st.tuples(st.sampled_from(ACTIONS), st.integers(0, num_streams - 1))
-    return chunk_length, capacity, num_streams, draw(st.booleans()), draw(st.lists(event, max_size=60))
+    return (
+        chunk_length,
+        capacity,
+        num_streams,
+        draw(st.booleans()),
+        draw(st.lists(event, max_size=60)),
+    )
 
 
 def sampled(replay: Replay, size: int, seed: int = 0):
@@ -39,7 +56,10 @@ def agree(replay: Replay, twin: Twin) -> None:
     numbers = batch.observation["state"][:, 0].astype(int)
     assert set(numbers.tolist()) == set(expected)
     np.testing.assert_array_equal(batch.observation["state"][:, 1], -numbers)
-    want = {name: np.stack([expected[number][name] for number in numbers.tolist()]) for name in expected[numbers[0]]}
+    want = {
+        name: np.stack([expected[number][name] for number in numbers.tolist()])
+        for name in expected[numbers[0]]
+    }
     for name in ("action", "valid", "success"):
         np.testing.assert_array_equal(getattr(batch, name), want[name], err_msg=name)
     np.testing.assert_array_equal(batch.next_observation["state"], want["next_observation"])
@@ -52,8 +72,16 @@ def agree(replay: Replay, twin: Twin) -> None:
 @given(histories())
 def test_equals_the_twin(history):
     chunk_length, capacity, num_streams, bootstrap_timeouts, events = history
-    replay = Replay(spec_of(chunk_length), capacity, num_streams=num_streams, bootstrap_timeouts=bootstrap_timeouts)
-    twin, writer = Twin(chunk_length, capacity, num_streams, bootstrap_timeouts), Writer(num_streams)
+    replay = Replay(
+        spec_of(chunk_length),
+        capacity,
+        num_streams=num_streams,
+        bootstrap_timeouts=bootstrap_timeouts,
+    )
+    twin, writer = (
+        Twin(chunk_length, capacity, num_streams, bootstrap_timeouts),
+        Writer(num_streams),
+    )
     for action, stream in events:
         writer.write(action, stream, replay, twin)
     agree(replay, twin)
@@ -61,7 +89,11 @@ def test_equals_the_twin(history):
 
 @pytest.mark.parametrize("chunk_length", [1, 2, 3, 4])
 def test_equals_the_twin_after_every_step(chunk_length):
-    replay, twin, writer = Replay(spec_of(chunk_length), 7), Twin(chunk_length, 7, 1, True), Writer(1)
+    replay, twin, writer = (
+        Replay(spec_of(chunk_length), 7),
+        Twin(chunk_length, 7, 1, True),
+        Writer(1),
+    )
     lengths = [1, 2, 3, 9, 4, 1, 1, 20, 5]
     for index, length in enumerate(lengths):
         for t in range(length):
@@ -77,7 +109,10 @@ def test_equals_the_twin_after_every_step(chunk_length):
 def test_a_restored_replay_goes_on_identically(history, saved_after):
     chunk_length, capacity, num_streams, bootstrap_timeouts, events = history
     make = lambda: Replay(  # noqa: E731
-        spec_of(chunk_length), capacity, num_streams=num_streams, bootstrap_timeouts=bootstrap_timeouts
+        spec_of(chunk_length),
+        capacity,
+        num_streams=num_streams,
+        bootstrap_timeouts=bootstrap_timeouts,
     )
     replay, restored, writer, other = make(), make(), Writer(num_streams), Writer(num_streams)
     for action, stream in events[:saved_after]:
@@ -96,7 +131,10 @@ def test_a_restored_replay_goes_on_identically(history, saved_after):
 
 
 def filled(chunk_length: int = 2, capacity: int = 30, num_streams: int = 2) -> Replay:
-    replay, writer = Replay(spec_of(chunk_length), capacity, num_streams=num_streams), Writer(num_streams)
+    replay, writer = (
+        Replay(spec_of(chunk_length), capacity, num_streams=num_streams),
+        Writer(num_streams),
+    )
     for index in range(50):
         writer.write("terminate" if index % 6 == 5 else "step", 0, replay)
     for index in range(8):
@@ -106,7 +144,9 @@ def filled(chunk_length: int = 2, capacity: int = 30, num_streams: int = 2) -> R
 
 def test_sampling_is_uniform_over_starts():
     replay, draws = filled(), 40_000
-    numbers, counts = np.unique(sampled(replay, draws).observation["state"][:, 0], return_counts=True)
+    numbers, counts = np.unique(
+        sampled(replay, draws).observation["state"][:, 0], return_counts=True
+    )
     assert len(numbers) == replay.num_starts
     expected, freedom = draws / len(numbers), len(numbers) - 1
     chi_square = ((counts - expected) ** 2 / expected).sum()
@@ -151,8 +191,17 @@ def test_discount_one_and_zero():
 
 def test_shapes_and_dtypes():
     batch = sampled(filled(chunk_length=2), 8)
-    shapes = {name: getattr(batch, name).shape for name in ("action", "reward", "discount", "valid", "success")}
-    assert shapes == {"action": (8, 2, 2), "reward": (8,), "discount": (8,), "valid": (8, 2), "success": (8,)}
+    shapes = {
+        name: getattr(batch, name).shape
+        for name in ("action", "reward", "discount", "valid", "success")
+    }
+    assert shapes == {
+        "action": (8, 2, 2),
+        "reward": (8,),
+        "discount": (8,),
+        "valid": (8, 2),
+        "success": (8,),
+    }
     assert {leaf.dtype for leaf in jax.tree.leaves(batch)} == {np.dtype(np.float32)}
 
 
@@ -162,7 +211,12 @@ def test_images_keep_their_dtype():
     images = rng.integers(256, size=(5, 3, 3, 1), dtype=np.uint8)
     for t in range(4):
         step = Step(
-            {"image": images[t]} | state(t), np.zeros(2), 0.0, False, False, {"image": images[t + 1]} | state(9)
+            {"image": images[t]} | state(t),
+            np.zeros(2),
+            0.0,
+            False,
+            False,
+            {"image": images[t + 1]} | state(9),
         )
         replay.add(step)
     batch = sampled(replay, 20)
@@ -175,7 +229,9 @@ def test_images_keep_their_dtype():
 def test_float_images_are_refused():
     replay = Replay(Spec((("image", (2, 2, 1), "uint8"),), action_dim=1), 6)
     image = {"image": np.full((2, 2, 1), 0.5)}
-    with pytest.raises(ValueError, match=r"observation\['image'\] is float64, the task needs uint8"):
+    with pytest.raises(
+        ValueError, match=r"observation\['image'\] is float64, the task needs uint8"
+    ):
         replay.add(Step(image, np.zeros(1), 0.0, False, False, image))
     assert len(replay) == 0
 
@@ -195,10 +251,14 @@ def test_recorded_episodes_become_prior_rows(terminated):
     assert len(replay) == replay.num_starts == sum(lengths)
     batch = sampled(replay, 400)
     numbers = batch.observation["state"][:, 0].astype(int)
-    assert set(numbers.tolist()) == {100 * i + t for i, length in enumerate(lengths, start=1) for t in range(length)}
+    assert set(numbers.tolist()) == {
+        100 * i + t for i, length in enumerate(lengths, start=1) for t in range(length)
+    }
     last = np.isin(numbers, [100, 202, 303])
     np.testing.assert_array_equal(batch.reward, numbers % 100 - 1)
-    np.testing.assert_array_equal(batch.discount, np.where(last & terminated, 0, np.float32(DISCOUNT)))
+    np.testing.assert_array_equal(
+        batch.discount, np.where(last & terminated, 0, np.float32(DISCOUNT))
+    )
     np.testing.assert_array_equal(batch.next_observation["state"][:, 0], numbers + 1)
     np.testing.assert_array_equal(batch.success, numbers >= 200)
     np.testing.assert_array_equal(batch.prior, 1)
@@ -208,9 +268,12 @@ def recorded(first: int, length: int, terminated: bool, dtype="float32") -> Epis
     numbers = np.arange(first, first + length + 1).astype(dtype)
     actions = np.stack([np.sin(numbers[:-1]), np.cos(numbers[:-1])], axis=1).astype(dtype)
     return Episode(
-        {"state": np.stack([numbers, -numbers / 3], axis=1)}, actions, (numbers[:-1] % 7 / 3).astype(dtype),
-        numbers[:-1] % 5 == 2, terminated,
-    )  # fmt: skip
+        {"state": np.stack([numbers, -numbers / 3], axis=1)},
+        actions,
+        (numbers[:-1] % 7 / 3).astype(dtype),
+        numbers[:-1] % 5 == 2,
+        terminated,
+    )
 
 
 def add_step_by_step(replay: Replay, episode: Episode, stream: int) -> None:
@@ -219,9 +282,14 @@ def add_step_by_step(replay: Replay, episode: Episode, stream: int) -> None:
     for t in range(len(episode)):
         last = t == len(episode) - 1
         step = Step(
-            at(t), episode.actions[t], 3 * float(episode.rewards[t]) - 1, last and episode.terminated,
-            last and not episode.terminated, at(t + 1), bool(episode.successes[t]),
-        )  # fmt: skip
+            at(t),
+            episode.actions[t],
+            3 * float(episode.rewards[t]) - 1,
+            last and episode.terminated,
+            last and not episode.terminated,
+            at(t + 1),
+            bool(episode.successes[t]),
+        )
         replay.add(step, stream)
 
 
@@ -230,19 +298,28 @@ def episode_histories(draw):
     """(chunk length, capacity, streams, [(what, length, stream, terminated)])."""
     chunk_length, num_streams = draw(st.integers(1, 4)), draw(st.integers(1, 2))
     event = st.tuples(
-        st.sampled_from(["episode"] * 4 + ["step", "cut"]), st.integers(1, 12), st.integers(0, num_streams - 1),
+        st.sampled_from(["episode"] * 4 + ["step", "cut"]),
+        st.integers(1, 12),
+        st.integers(0, num_streams - 1),
         st.booleans(),
-    )  # fmt: skip
-    return chunk_length, draw(st.integers(chunk_length + 2, 25)), num_streams, draw(st.lists(event, max_size=12))
+    )
+    return (
+        chunk_length,
+        draw(st.integers(chunk_length + 2, 25)),
+        num_streams,
+        draw(st.lists(event, max_size=12)),
+    )
 
 
 @settings(max_examples=300, deadline=None)
 @given(episode_histories())
 def test_an_episode_at_once_equals_its_steps_one_by_one(history):
-    """Bit for bit: wrapping rings, episodes longer than the ring, open episodes, several streams."""
+    """Bit for bit: wrapping rings, episodes longer than the ring, open episodes, several
+    streams."""
     chunk_length, capacity, num_streams, events = history
     at_once, by_step = (
-        Replay(spec_of(chunk_length), capacity, num_streams=num_streams, num_proposals=2) for _ in range(2)
+        Replay(spec_of(chunk_length), capacity, num_streams=num_streams, num_proposals=2)
+        for _ in range(2)
     )
     every = np.indices((num_streams, capacity)).reshape(2, -1)
     for replay in (at_once, by_step):  # samples of observations that are about to be overwritten
@@ -268,13 +345,19 @@ def test_an_episode_at_once_equals_its_steps_one_by_one(history):
 def test_observations_pass_through_the_transform():
     double = lambda observation: {name: 2 * value for name, value in observation.items()}  # noqa: E731
     plain, doubled = (
-        Replay.from_episodes(spec_of(1), [recorded(5, 4, True)], float, transform=f) for f in (None, double)
+        Replay.from_episodes(spec_of(1), [recorded(5, 4, True)], float, transform=f)
+        for f in (None, double)
     )
-    np.testing.assert_array_equal(doubled.state()["observation/state"], 2 * plain.state()["observation/state"])
+    np.testing.assert_array_equal(
+        doubled.state()["observation/state"], 2 * plain.state()["observation/state"]
+    )
 
 
 BAD_EPISODES = {
-    "action": (lambda e: e.actions.__setitem__((2, 0), 1.5), r"step 2: action .* outside \[-1, 1\]"),
+    "action": (
+        lambda e: e.actions.__setitem__((2, 0), 1.5),
+        r"step 2: action .* outside \[-1, 1\]",
+    ),
     "action nan": (lambda e: e.actions.__setitem__((0, 1), np.nan), "step 0: action .* not finite"),
     "reward": (lambda e: e.rewards.__setitem__(3, np.inf), "step 3: reward is inf"),
     "observation": (
@@ -290,7 +373,10 @@ BAD_EPISODES = {
         lambda e: e.observations.update(state=np.zeros((5, 3))),
         r"step 0: observation\['state'\] has shape \(3,\)",
     ),
-    "length": (lambda e: e.observations.update(state=np.zeros((9, 2))), "state covers 8 steps, the actions 4"),
+    "length": (
+        lambda e: e.observations.update(state=np.zeros((9, 2))),
+        "state covers 8 steps, the actions 4",
+    ),
 }
 
 
@@ -336,13 +422,34 @@ BAD_STEPS = {
     "reward nan": ({"reward": float("nan")}, "reward is nan"),
     "reward inf": ({"reward": float("-inf")}, "reward is -inf"),
     "reward beyond float32": ({"reward": 1e39}, r"reward is 1e\+39"),
-    "observation nan": ({"observation": {"state": NAN}}, r"^observation\['state'\] holds NaN or infinity"),
-    "observation inf": ({"observation": {"state": INF}}, r"^observation\['state'\] holds NaN or infinity"),
-    "observation beyond float32": ({"observation": {"state": np.array([1e39, 0])}}, r"^observation\['state'\] holds"),
-    "observation shape": ({"observation": {"state": np.zeros(3)}}, r"^observation\['state'\] has shape \(3,\)"),
-    "observation missing": ({"observation": {"stat": np.zeros(2)}}, r"^observation lacks 'state'; it has \['stat'\]"),
-    "next nan": ({"next_observation": {"state": NAN}}, r"^next_observation\['state'\] holds NaN or infinity"),
-    "next shape": ({"next_observation": {"state": np.zeros(())}}, r"^next_observation\['state'\] has shape \(\)"),
+    "observation nan": (
+        {"observation": {"state": NAN}},
+        r"^observation\['state'\] holds NaN or infinity",
+    ),
+    "observation inf": (
+        {"observation": {"state": INF}},
+        r"^observation\['state'\] holds NaN or infinity",
+    ),
+    "observation beyond float32": (
+        {"observation": {"state": np.array([1e39, 0])}},
+        r"^observation\['state'\] holds",
+    ),
+    "observation shape": (
+        {"observation": {"state": np.zeros(3)}},
+        r"^observation\['state'\] has shape \(3,\)",
+    ),
+    "observation missing": (
+        {"observation": {"stat": np.zeros(2)}},
+        r"^observation lacks 'state'; it has \['stat'\]",
+    ),
+    "next nan": (
+        {"next_observation": {"state": NAN}},
+        r"^next_observation\['state'\] holds NaN or infinity",
+    ),
+    "next shape": (
+        {"next_observation": {"state": np.zeros(())}},
+        r"^next_observation\['state'\] has shape \(\)",
+    ),
     "next missing": ({"next_observation": {}}, "^next_observation lacks 'state'"),
 }
 
@@ -370,11 +477,20 @@ def changed(name, change):
 MISFITS = {
     "missing": (without("reward"), "saved replay lacks 'reward'"),
     "missing observation": (without("observation/state"), "saved replay lacks 'observation/state'"),
-    "action dimensions": (changed("action", lambda x: x[..., :1]), "saved replay 'action' has shape"),
+    "action dimensions": (
+        changed("action", lambda x: x[..., :1]),
+        "saved replay 'action' has shape",
+    ),
     "axes": (changed("reward", lambda x: x[..., None]), "saved replay 'reward' has shape"),
     "streams": (lambda saved: {k: v[:1] for k, v in saved.items()}, "saved replay '.*' has shape"),
-    "rows": (lambda saved: snapshot(filled(capacity=31)), "saved replay holds 31 rows, the capacity is 30"),
-    "ring": (lambda saved: snapshot(filled(capacity=29)), "full ring of 29 rows, the capacity is 30"),
+    "rows": (
+        lambda saved: snapshot(filled(capacity=31)),
+        "saved replay holds 31 rows, the capacity is 30",
+    ),
+    "ring": (
+        lambda saved: snapshot(filled(capacity=29)),
+        "full ring of 29 rows, the capacity is 30",
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""The report: right numbers, nothing loaded from anywhere, hostile text escaped, readable by a real browser."""
+"""The report: right numbers, nothing loaded from anywhere, hostile text escaped, readable by a real
+browser."""
 
 import json
 import re
@@ -15,13 +16,19 @@ from exporl.run.presets import preset_config
 
 
 def outcome(successes, episodes=20):
-    return {"success": [True] * successes + [False] * (episodes - successes), "success_rate": successes / episodes}
+    return {
+        "success": [True] * successes + [False] * (episodes - successes),
+        "success_rate": successes / episodes,
+    }
 
 
 def fake_run(folder, policy, base, algorithm="expo", seed=0, task="probe/bandit"):
     """A run directory with given evaluation successes out of 20."""
     folder.mkdir()
-    config = to_json(preset_config(algorithm, "tiny", task)) | {"seed": seed, "versions": versions()}
+    config = to_json(preset_config(algorithm, "tiny", task)) | {
+        "seed": seed,
+        "versions": versions(),
+    }
     (folder / "config.json").write_text(json.dumps(config))
     lines = []
     for i, successes in enumerate(policy):
@@ -29,7 +36,8 @@ def fake_run(folder, policy, base, algorithm="expo", seed=0, task="probe/bandit"
         lines.append(line | ({"base": outcome(base[i])} if base else {}))
     (folder / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     metrics = [
-        {"phase": "online", "env_steps": 500 * i, "critic/loss": 1 / (i + 1), "edit/picked": 0.5} for i in range(5)
+        {"phase": "online", "env_steps": 500 * i, "critic/loss": 1 / (i + 1), "edit/picked": 0.5}
+        for i in range(5)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
     return folder
@@ -101,7 +109,11 @@ def test_self_contained_well_formed_and_escaped(tmp_path):
 
 
 def test_chart_handles_flat_and_empty_lines():
-    for series in ([], [Series("a", [], [], "#000")], [Series("a", [0.0, 1.0], [2.0, 2.0], "#000")]):
+    for series in (
+        [],
+        [Series("a", [], [], "#000")],
+        [Series("a", [0.0, 1.0], [2.0, 2.0], "#000")],
+    ):
         chart = line_chart(series, width=300, height=200)
         assert chart.startswith("<svg") and "nan" not in chart and "inf" not in chart
 
@@ -113,11 +125,22 @@ def test_nothing_to_report(tmp_path):
 
 
 def test_real_browser_shows_the_report(tmp_path):
-    browser = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
+    browser = next(
+        (b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None
+    )
     if browser is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     page = write_report([fake_run(tmp_path / "expo", [10, 6, 18], [9, 9, 11])], tmp_path / "r.html")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-               f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]  # fmt: skip
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert dom.count("<svg") >= 3 and "EXPO, seed 0" in dom

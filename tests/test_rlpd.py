@@ -7,19 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.batches import distance, random_batch, same, to_device, to_host
 
 from exporl.algos import make_algorithm
 from exporl.algos.rlpd import RlpdConfig, rlpd
 from exporl.nets.critic import Critic
 from exporl.report.page import DIAGNOSTICS
 from exporl.types import Spec
+from helpers.batches import distance, random_batch, same, to_device, to_host
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
 CONFIG = RlpdConfig(
-    num_qs=4, num_min_qs=2, hidden=(16,), tau=0.1, critic_learning_rate=1e-3, policy_learning_rate=1e-3,
+    num_qs=4,
+    num_min_qs=2,
+    hidden=(16,),
+    tau=0.1,
+    critic_learning_rate=1e-3,
+    policy_learning_rate=1e-3,
     temperature_learning_rate=1e-2,
-)  # fmt: skip
+)
 MODELS = ("policy", "critic", "target_critic", "log_temperature")
 BATCHES = random_batch(SPEC, 2, 8)
 
@@ -43,7 +48,9 @@ def updated(initial):
 
 
 def run(initial, batches=BATCHES, key=1, phase="online"):
-    return to_host(algorithm().update(to_device(initial), batches, jax.random.key(key), phase=phase))
+    return to_host(
+        algorithm().update(to_device(initial), batches, jax.random.key(key), phase=phase)
+    )
 
 
 def row(batches, i):
@@ -54,7 +61,12 @@ def test_an_update(initial, updated):
     state, metrics = updated
     assert all(not same(getattr(state, name), getattr(initial, name)) for name in MODELS)
     assert all(np.isfinite(value) for value in metrics.values())
-    names = {name for _, group in DIAGNOSTICS for name in group if name.startswith(("critic/", "policy/"))}
+    names = {
+        name
+        for _, group in DIAGNOSTICS
+        for name in group
+        if name.startswith(("critic/", "policy/"))
+    }
     assert names <= set(metrics)
     assert metrics["policy/temperature"] == 1 and metrics["policy/target_entropy"] == -2
     assert same(run(initial), updated)
@@ -95,9 +107,18 @@ def test_bootstrap(initial, backup_entropy):
     def both(state):
         action, log_prob = parts["sample"](state.policy.params, batch.next_observation, eps)
         target = parts["bootstrap"](
-            state.target_critic, state.policy.params, jnp.float32(temperature), batch, eps, jnp.asarray(members)
+            state.target_critic,
+            state.policy.params,
+            jnp.float32(temperature),
+            batch,
+            eps,
+            jnp.asarray(members),
         )
-        return target, Critic((16,), 4).apply(state.target_critic, batch.next_observation, action), log_prob
+        return (
+            target,
+            Critic((16,), 4).apply(state.target_critic, batch.next_observation, action),
+            log_prob,
+        )
 
     target, q, log_prob = (np.asarray(x) for x in both(initial))
     value = q[members].min(axis=0) - backup_entropy * temperature * log_prob
@@ -111,8 +132,14 @@ def test_policy_loss(initial):
     @jax.jit
     def both(state):
         action, log_prob = parts["sample"](state.policy.params, batch.observation, eps)
-        loss = parts["policy_loss"](state.policy.params, state.critic.params, jnp.float32(0.3), batch, eps)
-        return loss, Critic((16,), 4).apply(state.critic.params, batch.observation, action), log_prob
+        loss = parts["policy_loss"](
+            state.policy.params, state.critic.params, jnp.float32(0.3), batch, eps
+        )
+        return (
+            loss,
+            Critic((16,), 4).apply(state.critic.params, batch.observation, action),
+            log_prob,
+        )
 
     (loss, metrics), q, log_prob = both(initial)
     expected = (0.3 * np.asarray(log_prob) - np.asarray(q).mean(axis=0)).mean()
@@ -129,9 +156,13 @@ def test_the_policy_learns_from_the_last_minibatch(initial, updated):
     def loss(critic_params, key):
         _, policy_key = jax.random.split(key)
         eps = jax.random.normal(policy_key, last.action.shape)
-        return algorithm().parts["policy_loss"](initial.policy.params, critic_params, jnp.float32(1), last, eps)[0]
+        return algorithm().parts["policy_loss"](
+            initial.policy.params, critic_params, jnp.float32(1), last, eps
+        )[0]
 
-    np.testing.assert_allclose(metrics["policy/loss"], loss(state.critic.params, jax.random.key(1)), rtol=1e-6)
+    np.testing.assert_allclose(
+        metrics["policy/loss"], loss(state.critic.params, jax.random.key(1)), rtol=1e-6
+    )
     for other in (initial.critic.params, state.target_critic):
         assert abs(loss(other, jax.random.key(1)) - metrics["policy/loss"]) > 1e-4
 
@@ -141,8 +172,13 @@ def test_evaluation_takes_the_mode(initial):
     assert same(params, initial.policy.params)
     mode = np.asarray(algorithm().act_eval(params, observation, jax.random.key(0)))
     assert mode.shape == (8, 2, 2)
-    np.testing.assert_array_equal(mode, algorithm().act_eval(params, observation, jax.random.key(1)))
-    samples = [np.asarray(algorithm().act(params, observation, jax.random.key(seed))) for seed in range(200)]
+    np.testing.assert_array_equal(
+        mode, algorithm().act_eval(params, observation, jax.random.key(1))
+    )
+    samples = [
+        np.asarray(algorithm().act(params, observation, jax.random.key(seed)))
+        for seed in range(200)
+    ]
     assert np.abs(samples).max() <= 1 and np.ptp(samples, axis=0).min() > 0
     # tanh is monotonous: the median of the samples is the mode
     assert np.abs(np.median(samples, axis=0) - mode).max() < 0.35
@@ -152,7 +188,9 @@ def test_evaluation_takes_the_mode(initial):
 def test_the_average_follows_slowly(initial):
     one = jax.tree.map(lambda x: x[-1:], BATCHES)
     state, _ = run(initial, batches=one)
-    expected = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic)
+    expected = jax.tree.map(
+        lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic
+    )
     assert distance(state.target_critic, expected) < 1e-6
 
 
@@ -176,5 +214,7 @@ def test_make_algorithm():
 
 
 def test_there_is_nothing_to_round():
-    with pytest.raises(ValueError, match=r"rlpd samples no base policy.*precision must be float32, got bfloat16"):
+    with pytest.raises(
+        ValueError, match=r"rlpd samples no base policy.*precision must be float32, got bfloat16"
+    ):
         rlpd(CONFIG, SPEC, precision="bfloat16")

@@ -1,4 +1,5 @@
-"""robomimic and MimicGen tasks: observation layouts of the robosuite versions, files, determinism, endings, scripts."""
+"""robomimic and MimicGen tasks: observation layouts of the robosuite versions, files, determinism,
+endings, scripts."""
 
 import dataclasses
 import importlib.util
@@ -12,8 +13,26 @@ from exporl.data.episodes import Episode, faults
 from exporl.data.formats import FORMATS, load_episodes
 from exporl.envs import make_task, mimicgen, robomimic, robosuite_scenes
 from exporl.envs.global_random import seeded_global_random
-from exporl.envs.robosuite_experts import CLOSED, OPEN, SCRIPTS, Hand, _turns, make_expert, wrap, yaw
-from exporl.envs.robosuite_scenes import CAN, LIFT, STACK, TRANSPORT, RobosuiteEnv, Scene, adapt, relative_pose
+from exporl.envs.robosuite_experts import (
+    CLOSED,
+    OPEN,
+    SCRIPTS,
+    Hand,
+    _turns,
+    make_expert,
+    wrap,
+    yaw,
+)
+from exporl.envs.robosuite_scenes import (
+    CAN,
+    LIFT,
+    STACK,
+    TRANSPORT,
+    RobosuiteEnv,
+    Scene,
+    adapt,
+    relative_pose,
+)
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "robosuite"
 SIMULATED = {**robomimic.SCENES, "stack": STACK}
@@ -22,7 +41,11 @@ SIMULATED = {**robomimic.SCENES, "stack": STACK}
 def poses(rng: np.random.Generator, count: int) -> np.ndarray:
     quaternions = rng.normal(size=(count, 4))
     return np.concatenate(
-        [rng.normal(size=(count, 3)), quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)], axis=1
+        [
+            rng.normal(size=(count, 3)),
+            quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True),
+        ],
+        axis=1,
     )
 
 
@@ -42,8 +65,25 @@ def matrix(pose: np.ndarray) -> np.ndarray:
 def states(scene: Scene, version: int, steps: int = 4) -> np.ndarray:
     """Random states as the given robosuite version orders them: 0 is 1.4, 1 is 1.5."""
     rng = np.random.default_rng(0)
-    parts: dict[str, np.ndarray] = {"bins": rng.normal(size=(steps + 1, 6)), "flags": np.zeros((steps + 1, 2))}
-    for name in ("cube", "can", "nut", "base", "frame", "tool", "payload", "trash", "lid", "a", "b", "eef", "eef1"):
+    parts: dict[str, np.ndarray] = {
+        "bins": rng.normal(size=(steps + 1, 6)),
+        "flags": np.zeros((steps + 1, 2)),
+    }
+    for name in (
+        "cube",
+        "can",
+        "nut",
+        "base",
+        "frame",
+        "tool",
+        "payload",
+        "trash",
+        "lid",
+        "a",
+        "b",
+        "eef",
+        "eef1",
+    ):
         parts[name] = poses(rng, steps + 1)
     columns = []
     for name in scene.layouts[version].split():
@@ -64,9 +104,12 @@ def episode(state: np.ndarray, success: int | None = None, entries: dict | None 
     steps = len(state) - 1
     successes = np.arange(steps) >= (steps if success is None else success)
     return Episode(
-        entries or {"state": state}, np.zeros((steps, 7), np.float32), successes.astype(np.float32), successes,
+        entries or {"state": state},
+        np.zeros((steps, 7), np.float32),
+        successes.astype(np.float32),
+        successes,
         bool(successes[-1]),
-    )  # fmt: skip
+    )
 
 
 def test_relative_poses_are_products_of_matrices():
@@ -88,7 +131,9 @@ def test_states_of_robosuite_15_are_put_into_the_order_of_14(scene):
 def test_zeros_after_a_reset_of_robosuite_15_are_filled_in():
     other = states(CAN, 1)
     other[0, :7] = 0
-    np.testing.assert_allclose(adapt(CAN, episode(other)).observations["state"], states(CAN, 0), atol=1e-5)
+    np.testing.assert_allclose(
+        adapt(CAN, episode(other)).observations["state"], states(CAN, 0), atol=1e-5
+    )
 
 
 def test_an_episode_that_fits_stays_as_it_is():
@@ -119,28 +164,44 @@ def test_a_recording_that_stopped_without_success_is_no_true_end():
 
 def test_episodes_that_do_not_fit():
     state = states(LIFT, 0)
-    with pytest.raises(ValueError, match=r"observations lack robot0_eef_pos, robot0_eef_quat.*found \['object'\]"):
+    with pytest.raises(
+        ValueError, match=r"observations lack robot0_eef_pos, robot0_eef_quat.*found \['object'\]"
+    ):
         adapt(LIFT, episode(state, entries={"object": state[:, :10]}))
-    with pytest.raises(ValueError, match=r"shape \(5, 19\); PickPlaceCan needs 23 .*another task's file"):
+    with pytest.raises(
+        ValueError, match=r"shape \(5, 19\); PickPlaceCan needs 23 .*another task's file"
+    ):
         adapt(CAN, episode(state))
-    with pytest.raises(ValueError, match=r"no known layout of Lift \(relative positions are off by .* at best\)"):
+    with pytest.raises(
+        ValueError, match=r"no known layout of Lift \(relative positions are off by .* at best\)"
+    ):
         adapt(LIFT, episode(np.random.default_rng(0).normal(size=state.shape).astype(np.float32)))
 
 
 def test_mimicgen_files_without_rewards_succeed_with_their_last_step():
     state = states(STACK, 0)
     entries = dict(
-        zip(("object", *(n for n, _ in STACK.proprioception)), np.split(state, [23, 26, 30], axis=1), strict=True)
+        zip(
+            ("object", *(n for n, _ in STACK.proprioception)),
+            np.split(state, [23, 26, 30], axis=1),
+            strict=True,
+        )
     )
     found = mimicgen.adapt(STACK, episode(state, entries=entries))
     assert found.successes.tolist() == [False, False, False, True]
     assert found.rewards.tolist() == [0, 0, 0, 1]
     assert found.terminated
-    assert not mimicgen.adapt(STACK, episode(state)).success, "our own failed demonstrations stay failures"
+    assert not mimicgen.adapt(STACK, episode(state)).success, (
+        "our own failed demonstrations stay failures"
+    )
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared demonstrations of robosuite are not beside the repository")
-@pytest.mark.parametrize(("task", "file"), [("lift", "Lift"), ("can", "PickPlaceCan"), ("square", "NutAssemblySquare")])
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="the shared demonstrations of robosuite are not beside the repository"
+)
+@pytest.mark.parametrize(
+    ("task", "file"), [("lift", "Lift"), ("can", "PickPlaceCan"), ("square", "NutAssemblySquare")]
+)
 def test_shared_demonstrations_load_as_prior_data(task, file):
     record = robomimic.make(task, "-1/0")
     path = DATA / f"{file}-mixed.npz"
@@ -149,7 +210,9 @@ def test_shared_demonstrations_load_as_prior_data(task, file):
     assert [e.success for e in found] == [e.success for e in raw]
     for before, after in zip(raw, found, strict=True):
         assert list(faults(after, record.spec)) == []
-        np.testing.assert_array_equal(before.observations["state"][:, -9:], after.observations["state"][:, -9:])
+        np.testing.assert_array_equal(
+            before.observations["state"][:, -9:], after.observations["state"][:, -9:]
+        )
         state = after.observations["state"]
         if task == "lift":
             expected = state[:, 10:13] - state[:, :3]
@@ -174,25 +237,41 @@ def test_the_global_generator_is_lent_and_given_back():
 
 
 def test_tasks_and_their_horizons():
-    horizons = {name: robomimic.make(name, "-1/0").max_episode_steps for name in robomimic.FAMILY.names}
+    horizons = {
+        name: robomimic.make(name, "-1/0").max_episode_steps for name in robomimic.FAMILY.names
+    }
     assert horizons == {"lift": 400, "can": 400, "square": 400, "tool_hang": 700, "transport": 700}
     sizes = {name: make.spec.observation[0][1][0] for name, make in robomimic.SCENES.items()}
     assert sizes == {"lift": 19, "can": 23, "square": 23, "tool_hang": 53, "transport": 59}
     assert robomimic.make("transport", "-1/0").spec.action_dim == 14
     widths = {name: scene.spec.observation[0][1][0] - 9 for name, scene in mimicgen.SCENES.items()}
     assert widths == {
-        "stack_d0": 23, "stack_d1": 23, "square_d0": 14, "square_d1": 17, "stack_three_d0": 39, "stack_three_d1": 39,
-        "threading_d0": 28, "threading_d1": 28, "coffee_d0": 57, "coffee_d1": 57, "three_piece_assembly_d0": 42,
-        "three_piece_assembly_d1": 42, "hammer_cleanup_d0": 28, "hammer_cleanup_d1": 28, "nut_assembly_d0": 28,
+        "stack_d0": 23,
+        "stack_d1": 23,
+        "square_d0": 14,
+        "square_d1": 17,
+        "stack_three_d0": 39,
+        "stack_three_d1": 39,
+        "threading_d0": 28,
+        "threading_d1": 28,
+        "coffee_d0": 57,
+        "coffee_d1": 57,
+        "three_piece_assembly_d0": 42,
+        "three_piece_assembly_d1": 42,
+        "hammer_cleanup_d0": 28,
+        "hammer_cleanup_d1": 28,
+        "nut_assembly_d0": 28,
         "pick_place_d0": 56,
-    }  # fmt: skip
+    }
     for family, names in (
         ("robomimic", {"lift", "can", "square"}),
         ("mimicgen", {"stack_d0", "stack_d1", "square_d0"}),
     ):
         module = {"robomimic": robomimic, "mimicgen": mimicgen}[family]
         tasks = [module.make(name, "0/1") for name in module.FAMILY.names]
-        assert {t.name for t in tasks if t.collect is not None} == {f"{family}/{name}" for name in names}
+        assert {t.name for t in tasks if t.collect is not None} == {
+            f"{family}/{name}" for name in names
+        }
         assert all("scripted, not" in t.source for t in tasks if t.collect is not None)
 
 
@@ -200,7 +279,9 @@ def test_an_environment_of_mimicgen_says_how_to_get_it():
     if importlib.util.find_spec("mimicgen") is not None:
         pytest.skip("mimicgen is installed")
     task = mimicgen.make("threading_d0", "-1/0")
-    with pytest.raises(ModuleNotFoundError, match=r"Threading_D0 needs the package 'mimicgen'.*NVlabs/mimicgen"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"Threading_D0 needs the package 'mimicgen'.*NVlabs/mimicgen"
+    ):
         robosuite_scenes._make(mimicgen.SCENES["threading_d0"])
     assert task.collect is None
 
@@ -255,7 +336,9 @@ def test_spaces_clipping_and_the_time_limit(lifts, monkeypatch):
     observation, _ = env.reset(seed=0)
     assert observation in env.observation_space
     beyond = np.array([3.0, -2, 1.5, 7, 0, 0, 2])
-    np.testing.assert_array_equal(play(env, 1, [beyond] * 2), play(other, 1, [np.clip(beyond, -1, 1)] * 2))
+    np.testing.assert_array_equal(
+        play(env, 1, [beyond] * 2), play(other, 1, [np.clip(beyond, -1, 1)] * 2)
+    )
     monkeypatch.setattr(env, "scene", dataclasses.replace(LIFT, horizon=2))
     env.reset(seed=0)
     assert env.step(np.zeros(7))[2:4] == (False, False)
@@ -295,7 +378,9 @@ def test_the_script_lifts_the_cube(simulator):
 
 
 @pytest.mark.parametrize(
-    "scene", [s for s in SIMULATED.values() if s.env in SCRIPTS and s is not LIFT], ids=lambda s: s.env
+    "scene",
+    [s for s in SIMULATED.values() if s.env in SCRIPTS and s is not LIFT],
+    ids=lambda s: s.env,
 )
 def test_scripts_approach_their_object_the_same_way_every_time(simulator, scene):
     env = RobosuiteEnv(scene)
@@ -318,11 +403,16 @@ def test_robomimic_files_on_disk_become_episodes_of_the_task(tmp_path, name):
     pytest.importorskip("h5py", reason="the extra exporl[formats] is not installed")
     scene = robomimic.SCENES[name]
     state = states(scene, 1, steps=5)
-    widths = [scene.spec.observation[0][1][0] - 9 * scene.arms, *(width for _, width in scene.proprioception)]
+    widths = [
+        scene.spec.observation[0][1][0] - 9 * scene.arms,
+        *(width for _, width in scene.proprioception),
+    ]
     names = ["object", *(entry for entry, _ in scene.proprioception)]
     entries = dict(zip(names, np.split(state, np.cumsum(widths)[:-1], axis=1), strict=True))
     recorded = episode(state, success=3, entries=entries)
-    recorded = dataclasses.replace(recorded, actions=np.zeros((5, scene.spec.action_dim), np.float32))
+    recorded = dataclasses.replace(
+        recorded, actions=np.zeros((5, scene.spec.action_dim), np.float32)
+    )
     write = FORMATS["robomimic"].write
     assert write is not None
     write(tmp_path / "demo.hdf5", [recorded, recorded])
@@ -331,9 +421,13 @@ def test_robomimic_files_on_disk_become_episodes_of_the_task(tmp_path, name):
     assert len(found) == 2
     for e in found:
         assert list(faults(e, task.spec)) == []
-        np.testing.assert_allclose(e.observations["state"], states(scene, 0, steps=5)[:5], atol=1e-5)
+        np.testing.assert_allclose(
+            e.observations["state"], states(scene, 0, steps=5)[:5], atol=1e-5
+        )
         assert (e.successes.tolist(), e.terminated) == ([False, False, False, True], True)
-    with pytest.raises(ValueError, match=r"demo\.hdf5, demo_0: the state has shape .* NutAssemblySquare needs 23"):
+    with pytest.raises(
+        ValueError, match=r"demo\.hdf5, demo_0: the state has shape .* NutAssemblySquare needs 23"
+    ):
         load_episodes(tmp_path / "demo.hdf5", adapt=robomimic.make("square", "-1/0").adapt)
 
 
@@ -387,6 +481,8 @@ def test_the_shapes_of_transport_are_drawn_anew_and_by_the_seed(simulator):
     assert hammer(used) != size
     np.testing.assert_array_equal(play(fresh, 3, action), first)
     assert hammer(fresh) == size
-    assert adapt(TRANSPORT, episode(first[:, :-1].astype(np.float32))).observations["state"].shape == (2, 59)
+    assert adapt(TRANSPORT, episode(first[:, :-1].astype(np.float32))).observations[
+        "state"
+    ].shape == (2, 59)
     for env in (used, fresh):
         env.close()

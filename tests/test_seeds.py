@@ -1,4 +1,5 @@
-"""Many seeds: each equals its own single run, resumes singly and together, fails alone, stops with the others."""
+"""Many seeds: each equals its own single run, resumes singly and together, fails alone, stops with
+the others."""
 
 import io
 import signal
@@ -9,7 +10,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers.runs import SMALL, StopAt, newest, tiny, wait_for
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -23,11 +23,13 @@ from exporl.run.directory import finished
 from exporl.run.loop import train
 from exporl.run.progress import Silent
 from exporl.run.stopping import Interrupted
+from helpers.runs import SMALL, StopAt, newest, tiny, wait_for
 
 
 @pytest.fixture
 def no_key_checker():
-    """The key-reuse checker takes every `scan` over keys inside `vmap` for a reuse (jax 0.10): off for that."""
+    """The key-reuse checker takes every `scan` over keys inside `vmap` for a reuse (jax 0.10): off
+    for that."""
     jax.config.update("jax_debug_key_reuse", False)
     yield
     jax.config.update("jax_debug_key_reuse", True)
@@ -39,7 +41,9 @@ def assert_close_runs(one: Path, two: Path) -> None:
         left, right = (load_file(newest(run) / f"{part}.safetensors") for run in (one, two))
         assert left.keys() == right.keys()
         for name in left:
-            np.testing.assert_allclose(left[name], right[name], rtol=1e-4, atol=1e-5, err_msg=f"{part} {name}")
+            np.testing.assert_allclose(
+                left[name], right[name], rtol=1e-4, atol=1e-5, err_msg=f"{part} {name}"
+            )
     assert checkpoint.load(newest(one))[1]["updates"] == checkpoint.load(newest(two))[1]["updates"]
     lines, others = (read_lines(run / "metrics.jsonl") for run in (one, two))
     assert len(lines) == len(others) > 3
@@ -53,30 +57,57 @@ def assert_close_runs(one: Path, two: Path) -> None:
 def test_seeds_in_one_program_equal_single_runs(tmp_path, no_key_checker):
     config = tiny(seed=3)
     rows: dict[str, Silent] = {}
-    results = train_seeds(config, tmp_path / "many", 3, mode="vmap", progress=lambda n: rows.setdefault(n, Silent()))
+    results = train_seeds(
+        config, tmp_path / "many", 3, mode="vmap", progress=lambda n: rows.setdefault(n, Silent())
+    )
     assert [result.seed for result in results] == [3, 4, 5] and list(rows) == ["s3", "s4", "s5"]
     for result in results:
-        assert result.error is None and result.summary is not None and result.summary["after"]["env_steps"] == 24
+        assert (
+            result.error is None
+            and result.summary is not None
+            and result.summary["after"]["env_steps"] == 24
+        )
         train(tiny(seed=result.seed), tmp_path / f"single{result.seed}")
         assert_close_runs(result.run_dir, tmp_path / f"single{result.seed}")
     assert (tmp_path / "many" / "report.html").is_file()
     before = newest(tmp_path / "many" / "s4").stat().st_mtime_ns
-    assert train_seeds(config, tmp_path / "many", 3, mode="vmap", resume=True)[1].summary == results[1].summary
-    assert newest(tmp_path / "many" / "s4").stat().st_mtime_ns == before, "finished seeds are not repeated"
+    assert (
+        train_seeds(config, tmp_path / "many", 3, mode="vmap", resume=True)[1].summary
+        == results[1].summary
+    )
+    assert newest(tmp_path / "many" / "s4").stat().st_mtime_ns == before, (
+        "finished seeds are not repeated"
+    )
 
 
 def test_seeds_stop_at_one_step_and_resume_singly_and_together(tmp_path, no_key_checker):
-    """One seed goes on alone, then the rest together, each as if nothing had happened; a new seed joins."""
+    """One seed goes on alone, then the rest together, each as if nothing had happened; a new seed
+    joins."""
     config = tiny(seed=3, chunk_length=2, **{"train.update_every": 2})
     with pytest.raises(Interrupted, match="stopped 2 of 2 seeds; everything is saved"):
-        train_seeds(config, tmp_path / "many", 2, mode="vmap", progress=lambda n: StopAt(9) if n == "s3" else Silent())
-    steps = [checkpoint.load(newest(tmp_path / "many" / f"s{s}"))[1]["rollout"]["env_steps"] for s in (3, 4)]
+        train_seeds(
+            config,
+            tmp_path / "many",
+            2,
+            mode="vmap",
+            progress=lambda n: StopAt(9) if n == "s3" else Silent(),
+        )
+    steps = [
+        checkpoint.load(newest(tmp_path / "many" / f"s{s}"))[1]["rollout"]["env_steps"]
+        for s in (3, 4)
+    ]
     assert steps[0] == steps[1] and 0 < steps[0] < 24
-    train(tiny(seed=4, chunk_length=2, **{"train.update_every": 2}), tmp_path / "many" / "s4", resume=True)
+    train(
+        tiny(seed=4, chunk_length=2, **{"train.update_every": 2}),
+        tmp_path / "many" / "s4",
+        resume=True,
+    )
     results = train_seeds(config, tmp_path / "many", 3, mode="vmap", resume=True)
     assert [result.error for result in results] == [None] * 3
     for seed in (3, 4):
-        train(tiny(seed=seed, chunk_length=2, **{"train.update_every": 2}), tmp_path / f"single{seed}")
+        train(
+            tiny(seed=seed, chunk_length=2, **{"train.update_every": 2}), tmp_path / f"single{seed}"
+        )
         assert_close_runs(tmp_path / "many" / f"s{seed}", tmp_path / f"single{seed}")
 
 
@@ -95,25 +126,47 @@ def test_a_failing_seed_is_reported_and_the_others_go_on(tmp_path, mode, no_key_
     rows: list[Heard] = []
     (tmp_path / "many" / "s1").mkdir(parents=True)
     (tmp_path / "many" / "s1" / "checkpoints").write_text("in the way")
-    results = train_seeds(tiny(), tmp_path / "many", 2, mode=mode, progress=lambda _: rows.append(Heard()) or rows[-1])
+    results = train_seeds(
+        tiny(), tmp_path / "many", 2, mode=mode, progress=lambda _: rows.append(Heard()) or rows[-1]
+    )
     assert results[0].summary is not None and results[0].error is None
     assert results[1].summary is None and "File exists" in str(results[1].error)
     assert any("seed 1 failed: " in line and "File exists" in line for line in rows[1].said)
-    assert finished(tmp_path / "many" / "s0", tiny()) and not finished(tmp_path / "many" / "s1", tiny())
+    assert finished(tmp_path / "many" / "s0", tiny()) and not finished(
+        tmp_path / "many" / "s1", tiny()
+    )
 
 
 def test_control_c_stops_all_processes_and_resume_goes_on(tmp_path, capsys):
     """Real processes, a real SIGINT through the command line, then a real resumption."""
     folder, steps = tmp_path / "many", ["--train.online-steps", "100000", "--eval.every", "100000"]
-    args = ["train", "expo", "--task", "probe/bandit", "--run-dir", str(folder), "--seeds", "2", *SMALL, *steps]
-    process = subprocess.Popen([sys.executable, "-m", "exporl.cli", *args], stderr=subprocess.PIPE, text=True)
+    args = [
+        "train",
+        "expo",
+        "--task",
+        "probe/bandit",
+        "--run-dir",
+        str(folder),
+        "--seeds",
+        "2",
+        *SMALL,
+        *steps,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporl.cli", *args], stderr=subprocess.PIPE, text=True
+    )
     for seed in (0, 1):
         wait_for(folder / f"s{seed}" / "metrics.jsonl", '"phase": "online"')
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "stopped 2 of 2 seeds; everything is saved" in error and f"exporl train --resume {folder}" in error
-    done = [checkpoint.load(newest(folder / f"s{seed}"))[1]["rollout"]["env_steps"] for seed in (0, 1)]
+    assert (
+        "stopped 2 of 2 seeds; everything is saved" in error
+        and f"exporl train --resume {folder}" in error
+    )
+    done = [
+        checkpoint.load(newest(folder / f"s{seed}"))[1]["rollout"]["env_steps"] for seed in (0, 1)
+    ]
     assert all(0 < made < 100_000 for made in done)
     capsys.readouterr()
     assert main(["train", "--resume", str(folder), "--train.online-steps", str(max(done) + 5)]) == 0
@@ -157,5 +210,7 @@ def test_progress_of_all_seeds_in_one_line():
     two.say("collecting")
     bars.close()
     last, said = out.getvalue().splitlines()[-2:]
-    assert last.startswith("s0 expo 70/100, about ") and last.endswith("s left, 5 env steps/s | s1 waiting")
+    assert last.startswith("s0 expo 70/100, about ") and last.endswith(
+        "s left, 5 env steps/s | s1 waiting"
+    )
     assert said == "s1: collecting"

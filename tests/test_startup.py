@@ -20,7 +20,9 @@ sys.exit(status)
 
 def imported(*args: str, code: str = RUN) -> set[str]:
     """The packages that a new process has imported after one command."""
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return {module.split(".")[0] for module in done.stderr.splitlines()[-1].split()}
 
@@ -30,7 +32,9 @@ def episodes(tmp_path):
     """A file of one episode."""
     path = tmp_path / "one.npz"
     actions, seen = np.zeros((3, 2), np.float32), {"state": np.zeros((4, 1), np.float32)}
-    save_npz(path, [Episode(seen, actions, np.zeros(3, np.float32), np.zeros(3, bool), terminated=False)])
+    save_npz(
+        path, [Episode(seen, actions, np.zeros(3, np.float32), np.zeros(3, bool), terminated=False)]
+    )
     return path
 
 
@@ -40,7 +44,9 @@ def test_help_imports_nothing_beside_the_standard_library(args):
 
 
 @pytest.mark.parametrize(
-    "args", [("tasks",), ("tasks", "probe"), ("presets",), ("presets", "expo", "demo"), ("data", "--help")], ids=" ".join
+    "args",
+    [("tasks",), ("tasks", "probe"), ("presets",), ("presets", "expo", "demo"), ("data", "--help")],
+    ids=" ".join,
 )
 def test_lists_do_not_import_jax(args):
     assert not imported(*args) & {"jax", "flax", "optax"}

@@ -1,4 +1,5 @@
-"""Intervals of success rates against solved equations, published numbers and simulated experiments."""
+"""Intervals of success rates against solved equations, published numbers and simulated
+experiments."""
 
 import math
 
@@ -9,7 +10,8 @@ from exporl.report.stats import Z95, paired_difference, wilson
 
 
 def solved(successes: int, trials: int) -> tuple[float, float]:
-    """The rates p with (successes / trials - p)^2 = z^2 p (1 - p) / trials: roots of a quadratic."""
+    """The rates p with (successes / trials - p)^2 = z^2 p (1 - p) / trials: roots of a
+    quadratic."""
     rate, z2 = successes / trials, Z95**2
     low, high = sorted(np.roots([1 + z2 / trials, -(2 * rate + z2 / trials), rate**2]).real)
     return low, high
@@ -89,7 +91,10 @@ def test_pairing_removes_what_both_share():
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 5, 100)
     a, b = hard + 0.3 + rng.normal(0, 0.1, 100), hard
-    paired, unpaired = paired_difference(a.tolist(), b.tolist()), paired_difference(a.tolist(), b[::-1].tolist())
+    paired, unpaired = (
+        paired_difference(a.tolist(), b.tolist()),
+        paired_difference(a.tolist(), b[::-1].tolist()),
+    )
     assert 0.25 < paired[1] < 0.3 < paired[2] < 0.35
     assert unpaired[2] - unpaired[1] > 10 * (paired[2] - paired[1])
 

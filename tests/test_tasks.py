@@ -1,4 +1,5 @@
-"""Tasks: the probes' known rewards, the registry's errors, Meta-World's determinism, endings and demonstrations."""
+"""Tasks: the probes' known rewards, the registry's errors, Meta-World's determinism, endings and
+demonstrations."""
 
 import importlib.util
 import inspect
@@ -15,11 +16,19 @@ from exporl.envs.wrappers import NormalizedObservation
 from exporl.randomness import env_seed
 
 PROBES = ("bandit", "delay", "terminal", "timeout", "image")
-VARIED = ("reach-v3", "peg-insert-side-v3", "door-open-v3", "stick-pull-v3", "assembly-v3", "soccer-v3")
+VARIED = (
+    "reach-v3",
+    "peg-insert-side-v3",
+    "door-open-v3",
+    "stick-pull-v3",
+    "assembly-v3",
+    "soccer-v3",
+)
 
 
 def play(env: gymnasium.Env, seed: int, actions) -> list[tuple]:
-    """Everything an agent sees: (observation, reward, terminated, truncated, success) from the reset on."""
+    """Everything an agent sees: (observation, reward, terminated, truncated, success) from the
+    reset on."""
     observation, info = env.reset(seed=seed)
     seen = [(observation["state"], 0.0, False, False, info["success"])]
     for action in actions:
@@ -85,7 +94,9 @@ def test_probes_keep_their_own_reward(reward):
     assert make_task("probe/bandit", reward).reward(-0.25) == -0.25
 
 
-@pytest.mark.parametrize(("kind", "step", "success"), [("-1/0", -1.0, 0.0), ("0/1", 0.0, 1.0), ("env", 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("kind", "step", "success"), [("-1/0", -1.0, 0.0), ("0/1", 0.0, 1.0), ("env", 0.0, 1.0)]
+)
 def test_reward_conventions(kind, step, success):
     transform = sparse_reward(kind)
     assert (transform(0.0), transform(1.0)) == (step, success)
@@ -99,7 +110,9 @@ def test_an_unknown_reward_convention():
 def test_every_task_has_a_name_of_its_own():
     names = [name for name, _ in list_tasks()]
     assert len(names) == len(set(names))
-    assert {name for name in names if name.startswith("probe/")} == {f"probe/{name}" for name in PROBES}
+    assert {name for name in names if name.startswith("probe/")} == {
+        f"probe/{name}" for name in PROBES
+    }
     assert "metaworld/peg-insert-side-v3" in names
 
 
@@ -114,25 +127,35 @@ def test_every_task_has_a_name_of_its_own():
 )
 def test_an_unknown_task_names_the_closest(name, closest):
     with pytest.raises(
-        ValueError, match=rf"unknown task '{name}'\. Did you mean '{closest}'\? .* lists all {len(list_tasks())}"
+        ValueError,
+        match=(
+            rf"unknown task '{name}'\. Did you mean '{closest}'\? .* lists all {len(list_tasks())}"
+        ),
     ):
         make_task(name)
 
 
 def test_a_task_like_no_other():
-    with pytest.raises(ValueError, match=rf"unknown task '0000'. `exporl tasks` lists all {len(list_tasks())}"):
+    with pytest.raises(
+        ValueError, match=rf"unknown task '0000'. `exporl tasks` lists all {len(list_tasks())}"
+    ):
         make_task("0000")
 
 
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs the package 'metaworld'.*pip install 'exporl\[metaworld\]'"):
+    with pytest.raises(
+        ModuleNotFoundError,
+        match=r"needs the package 'metaworld'.*pip install 'exporl\[metaworld\]'",
+    ):
         make_task("metaworld/reach-v3")
     assert make_task("probe/delay").name == "probe/delay"
 
 
 def test_episode_seeds_differ_and_repeat():
-    counters = [(run, stream, episode) for run in range(4) for stream in range(4) for episode in range(50)]
+    counters = [
+        (run, stream, episode) for run in range(4) for stream in range(4) for episode in range(50)
+    ]
     seeds = [env_seed(*c) for c in counters]
     assert len(set(seeds)) == len(seeds)
     assert seeds == [env_seed(*c) for c in counters]
@@ -237,8 +260,13 @@ def test_metaworld_demonstrations_are_seeded(metaworld):
     assert fingerprint(collect(1, 0.3, 1)) == fingerprint(both[:1])
     different = [collect(1, 0.3, 2), collect(1, 0.0, 1)]
     assert len({fingerprint(episodes) for episodes in [both[:1], both[1:], *different]}) == 4
-    np.testing.assert_array_equal(different[1][0].observations["state"][0], both[0].observations["state"][0])
-    noises = [collect(1, 0.01, seed)[0].actions[0] - collect(1, 0.0, seed)[0].actions[0] for seed in (1, 2)]
+    np.testing.assert_array_equal(
+        different[1][0].observations["state"][0], both[0].observations["state"][0]
+    )
+    noises = [
+        collect(1, 0.01, seed)[0].actions[0] - collect(1, 0.0, seed)[0].actions[0]
+        for seed in (1, 2)
+    ]
     assert np.abs(noises).max(axis=1).min() > 0
     assert np.abs(noises[0] - noises[1]).max() > 1e-3
     for e in both:

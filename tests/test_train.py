@@ -1,4 +1,5 @@
-"""The loop: exact resumption, evaluation that changes nothing, phases, refusals, and what a run leaves behind."""
+"""The loop: exact resumption, evaluation that changes nothing, phases, refusals, and what a run
+leaves behind."""
 
 import dataclasses
 import json
@@ -13,7 +14,6 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
-from helpers.runs import evaluations, newest, tiny
 from safetensors.numpy import load_file
 
 from exporl.files import checkpoint
@@ -25,13 +25,17 @@ from exporl.run.loop import Trainer, train
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
 from exporl.run.stopping import Interrupted
+from helpers.runs import evaluations, newest, tiny
 
 
 def assert_same_run(a: Path, b: Path) -> None:
     """Every saved array equal to the bit, every counter equal."""
     assert newest(a).name == newest(b).name
     for part in ("learner", "replay", "rollout"):
-        left, right = load_file(newest(a) / f"{part}.safetensors"), load_file(newest(b) / f"{part}.safetensors")
+        left, right = (
+            load_file(newest(a) / f"{part}.safetensors"),
+            load_file(newest(b) / f"{part}.safetensors"),
+        )
         assert left.keys() == right.keys()
         for name in left:
             np.testing.assert_array_equal(left[name], right[name], err_msg=f"{part} {name}")
@@ -51,7 +55,8 @@ def assert_same_run(a: Path, b: Path) -> None:
     ids=["expo", "expo-chunks-2-envs", "rlpd", "bc"],
 )
 def test_two_and_two_equals_four(tmp_path, algorithm, changes):
-    """12 steps, saved and resumed for 12 more, equals 24 steps: parameters, replay, environments, counters."""
+    """12 steps, saved and resumed for 12 more, equals 24 steps: parameters, replay, environments,
+    counters."""
     config = tiny(algorithm, **changes)
     train(config, tmp_path / "straight")
     train(override(config, {"train.online_steps": 12}), tmp_path / "halves")
@@ -62,8 +67,18 @@ def test_two_and_two_equals_four(tmp_path, algorithm, changes):
 
 def test_resume_inside_an_episode_and_a_chunk(tmp_path):
     pytest.importorskip("metaworld")
-    config = tiny(task="metaworld/reach-v3", chunk_length=3, **{"data.demos": 1, "train.online_steps": 20,
-                  "log.save_every": 7, "eval.every": 1000, "eval.episodes": 1, "log.keep": 10})  # fmt: skip
+    config = tiny(
+        task="metaworld/reach-v3",
+        chunk_length=3,
+        **{
+            "data.demos": 1,
+            "train.online_steps": 20,
+            "log.save_every": 7,
+            "eval.every": 1000,
+            "eval.episodes": 1,
+            "log.keep": 10,
+        },
+    )
     train(config, tmp_path / "straight")
     train(override(config, {"train.online_steps": 7}), tmp_path / "parts")
     train(config, tmp_path / "parts", resume=True)
@@ -94,7 +109,8 @@ def test_interrupted_run_goes_on_exactly(tmp_path, advances):
 
 
 def test_killed_run_goes_on_exactly(tmp_path):
-    """SIGKILL at an arbitrary moment: the newest checkpoint is intact and the rest is made again."""
+    """SIGKILL at an arbitrary moment: the newest checkpoint is intact and the rest is made
+    again."""
     config = tiny(**{"log.save_every": 4, "train.online_steps": 40})
     train(config, tmp_path / "straight")
     script = f"""
@@ -112,7 +128,8 @@ def test_killed_run_goes_on_exactly(tmp_path):
         straight, killed = {str(tmp_path / "straight")!r}, {str(tmp_path / "killed")!r}
         train(load_config(Path(straight)), Path(killed), Kill())
     """
-    same_programs = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in conftest: else rounding differs
+    # as in conftest: else rounding differs
+    same_programs = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     killed = subprocess.run(command, check=False, capture_output=True, env=same_programs)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -141,7 +158,8 @@ def test_evaluating_more_often_changes_nothing(tmp_path):
     config = tiny()
     train(config, tmp_path / "seldom")
     train(
-        override(config, {"eval.every": 2, "eval.episodes": 7, "eval.num_envs": 3, "eval.seed": 5}), tmp_path / "often"
+        override(config, {"eval.every": 2, "eval.episodes": 7, "eval.num_envs": 3, "eval.seed": 5}),
+        tmp_path / "often",
     )
     for part in ("learner", "replay", "rollout"):
         left = load_file(newest(tmp_path / "seldom") / f"{part}.safetensors")
@@ -156,7 +174,9 @@ def test_seeds_differ_and_repeat(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tiny(seed=seed), tmp_path / name)
         runs[name] = load_file(newest(tmp_path / name) / "learner.safetensors")
-    leaf = next(name for name in runs["a"] if "critic" in name and "kernel" in name and "target" not in name)
+    leaf = next(
+        name for name in runs["a"] if "critic" in name and "kernel" in name and "target" not in name
+    )
     np.testing.assert_array_equal(runs["a"][leaf], runs["b"][leaf])
     assert (runs["a"][leaf] != runs["c"][leaf]).any()
 
@@ -187,7 +207,13 @@ def test_run_directory(tmp_path):
 
 def test_modes_follow_the_counters():
     train = tiny(**{"train.random_steps": 5, "train.critic_warmup_steps": 10}).train
-    assert [acting_mode(train, step) for step in (0, 4, 5, 14, 15)] == ["random", "random", "base", "base", "policy"]
+    assert [acting_mode(train, step) for step in (0, 4, 5, 14, 15)] == [
+        "random",
+        "random",
+        "base",
+        "base",
+        "policy",
+    ]
     train = tiny(**{"train.update_after": 4, "train.update_every": 3}).train
     assert [step for step in range(16) if update_calls_due(train, step, step + 1)] == [6, 9, 12, 15]
     assert update_calls_due(train, 0, 16) == 4
@@ -206,7 +232,9 @@ def test_existing_run_is_refused_and_untouched(tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with pytest.raises(FileExistsError, match=r"already holds a run.*--resume"):
         train(tiny(), tmp_path / "run")
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()
+    }
 
 
 def test_resume_with_another_configuration_is_refused(tmp_path):
@@ -223,7 +251,9 @@ def test_resume_needs_a_run_and_the_same_data(tmp_path):
         train(tiny(), tmp_path / "nothing", resume=True)
     train(tiny(), tmp_path / "a")
     train(tiny(**{"data.demo_seed": 1}), tmp_path / "b")
-    (tmp_path / "a" / "demonstrations.npz").write_bytes((tmp_path / "b" / "demonstrations.npz").read_bytes())
+    (tmp_path / "a" / "demonstrations.npz").write_bytes(
+        (tmp_path / "b" / "demonstrations.npz").read_bytes()
+    )
     with pytest.raises(ValueError, match="prior data is not what this run was started with"):
         train(tiny(), tmp_path / "a", resume=True)
 
@@ -247,7 +277,9 @@ def test_bad_options_are_refused_and_leave_no_run(tmp_path, changes, message):
 
 
 def test_unknown_task_and_unwritable_directory(tmp_path):
-    with pytest.raises(ValueError, match=r"unknown task 'probe/bandid'. Did you mean 'probe/bandit'"):
+    with pytest.raises(
+        ValueError, match=r"unknown task 'probe/bandid'. Did you mean 'probe/bandit'"
+    ):
         train(tiny(task="probe/bandid"), tmp_path / "run")
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(ValueError, match=r"cannot write to run directory .*file"):
@@ -278,7 +310,10 @@ def test_data_of_another_task_is_refused(tmp_path):
     save_npz(tmp_path / "bandit.npz", episodes)
     pytest.importorskip("metaworld")
     with pytest.raises(ValueError, match=r"shape \(1, 1\), the task needs \(1, 4\)"):
-        train(tiny(task="metaworld/reach-v3", **{"data.path": str(tmp_path / "bandit.npz")}), tmp_path / "run")
+        train(
+            tiny(task="metaworld/reach-v3", **{"data.path": str(tmp_path / "bandit.npz")}),
+            tmp_path / "run",
+        )
 
 
 def test_diverging_policy_stops_with_the_last_checkpoint(tmp_path):
@@ -287,7 +322,8 @@ def test_diverging_policy_stops_with_the_last_checkpoint(tmp_path):
     trainer.pretrain()
     saved = newest(tmp_path)
     trainer.learner.state = dataclasses.replace(
-        trainer.learner.state, base_ema=jax.tree.map(lambda x: x * np.nan, trainer.learner.state.base_ema)
+        trainer.learner.state,
+        base_ema=jax.tree.map(lambda x: x * np.nan, trainer.learner.state.base_ema),
     )
     with pytest.raises(FloatingPointError, match="policy produced NaN"):
         trainer.online()

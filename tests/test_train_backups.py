@@ -1,10 +1,9 @@
-"""The loop with its faster settings: exact resumption of each, what prefetching draws, what is logged."""
+"""The loop with its faster settings: exact resumption of each, what prefetching draws, what is
+logged."""
 
 import jax
 import numpy as np
 import pytest
-from helpers.batches import same
-from helpers.runs import evaluations, newest, tiny
 
 from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
@@ -12,6 +11,8 @@ from exporl.randomness import SAMPLE, run_rng
 from exporl.run.config import override
 from exporl.run.loop import Trainer, train
 from exporl.run.progress import Silent
+from helpers.batches import same
+from helpers.runs import evaluations, newest, tiny
 
 CACHED = {"algo.backup": "cached", "algo.cache_refresh": 4}
 FILTERED = {"algo.backup": "filtered", "algo.filter_acting": True, "precision": "bfloat16"}
@@ -26,9 +27,12 @@ def cached(tmp_path_factory):
 
 
 def assert_same_checkpoint(a, b):
-    """Every array of every part equal to the bit, the batch drawn ahead and the kept samples included."""
+    """Every array of every part equal to the bit, the batch drawn ahead and the kept samples
+    included."""
     (left, one), (right, two) = checkpoint.load(newest(a)), checkpoint.load(newest(b))
-    assert {part: arrays.keys() for part, arrays in left.items()} == {p: arrays.keys() for p, arrays in right.items()}
+    assert {part: arrays.keys() for part, arrays in left.items()} == {
+        p: arrays.keys() for p, arrays in right.items()
+    }
     for part, arrays in left.items():
         for name, value in arrays.items():
             np.testing.assert_array_equal(value, right[part][name], err_msg=f"{part} {name}")
@@ -48,7 +52,10 @@ def test_two_and_two_equals_four(tmp_path, changes, parts):
     train(config, tmp_path / "halves", resume=True)
     assert_same_checkpoint(tmp_path / "straight", tmp_path / "halves")
     assert evaluations(tmp_path / "straight") == evaluations(tmp_path / "halves")
-    assert checkpoint.load(newest(tmp_path / "straight"))[0].keys() == {"learner", "replay", "rollout"} | parts
+    assert (
+        checkpoint.load(newest(tmp_path / "straight"))[0].keys()
+        == {"learner", "replay", "rollout"} | parts
+    )
 
 
 def test_resume_when_steps_were_added_since_the_batch_was_drawn(tmp_path):
@@ -60,7 +67,8 @@ def test_resume_when_steps_were_added_since_the_batch_was_drawn(tmp_path):
 
 
 def test_two_and_two_equals_four_with_cached_backups(tmp_path, cached):
-    """The samples kept for prior data are part of the run, and so is the order in which they are renewed."""
+    """The samples kept for prior data are part of the run, and so is the order in which they are
+    renewed."""
     config = tiny(**CACHED, **{"train.critic_pretrain_steps": 4, "num_envs": 2})
     train(override(config, {"train.online_steps": 12}), tmp_path / "halves")
     train(config, tmp_path / "halves", resume=True)
@@ -72,7 +80,8 @@ def test_two_and_two_equals_four_with_cached_backups(tmp_path, cached):
 
 
 def draws(tmp_path, **changes):
-    """For every online update of a run: is its batch what would be drawn now, and what was drawn after the last?"""
+    """For every online update of a run: is its batch what would be drawn now, and what was drawn
+    after the last?"""
     trainer = Trainer(tiny(**changes), tmp_path, Silent(), False)
     train_options, update, found, ahead = trainer.config.train, trainer.learner.update, [], []
 
@@ -126,13 +135,20 @@ def test_staleness_is_logged(tmp_path, cached):
     assert len({line["backup/staleness"] for line in lines}) > 1
     config = tiny(**{"algo.backup": "cached", "train.online_steps": 12, "train.update_after": 7})
     train(config, tmp_path / "renewed")
-    lines = [line for line in read_lines(tmp_path / "renewed" / "metrics.jsonl") if line["phase"] == "online"]
-    assert [line.get("backup/staleness") for line in lines] == [None, 1]  # none yet; all renewed at every update
+    lines = [
+        line
+        for line in read_lines(tmp_path / "renewed" / "metrics.jsonl")
+        if line["phase"] == "online"
+    ]
+    # none yet; all renewed at every update
+    assert [line.get("backup/staleness") for line in lines] == [None, 1]
 
 
 def test_the_loss_of_the_filter_is_logged(tmp_path):
     train(tiny(**FILTERED), tmp_path / "run")
-    lines = [line for line in read_lines(tmp_path / "run" / "metrics.jsonl") if line["phase"] == "online"]
+    lines = [
+        line for line in read_lines(tmp_path / "run" / "metrics.jsonl") if line["phase"] == "online"
+    ]
     assert all(line["filter/loss"] > 0 and "backup/staleness" not in line for line in lines)
 
 
@@ -140,7 +156,9 @@ def test_an_update_without_samples_to_read_is_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
     trainer.algorithm = trainer.algorithm._replace(num_proposals=0)
     trainer.online_replay.num_proposals = trainer.prior.num_proposals = 0
-    with pytest.raises(ValueError, match=r"num_base_samples=2 samples .* got 0\. Give the replay num_proposals=2"):
+    with pytest.raises(
+        ValueError, match=r"num_base_samples=2 samples .* got 0\. Give the replay num_proposals=2"
+    ):
         trainer.run()
 
 
@@ -148,6 +166,10 @@ def test_samples_of_another_size_are_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
     trainer.learner.propose = lambda observation, index: jax.numpy.zeros((4, 2, 1, 1))
     batch = trainer.prior.sample(np.random.default_rng(0), 4, discount=0.9)
-    batch = jax.tree.map(lambda x: x[None], batch.replace(next_proposals=np.zeros((4, 3, 1, 1), np.float32)))
-    with pytest.raises(ValueError, match=r"num_base_samples=2 samples per next observation .* got 3"):
+    batch = jax.tree.map(
+        lambda x: x[None], batch.replace(next_proposals=np.zeros((4, 3, 1, 1), np.float32))
+    )
+    with pytest.raises(
+        ValueError, match=r"num_base_samples=2 samples per next observation .* got 3"
+    ):
         trainer.learner.update(batch, "critic_pretrain")

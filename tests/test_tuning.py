@@ -1,4 +1,5 @@
-"""What is decided per machine: where compiled programs go, and hoisting by measurement, once per run."""
+"""What is decided per machine: where compiled programs go, and hoisting by measurement, once per
+run."""
 
 import json
 import types
@@ -12,8 +13,14 @@ from exporl.run.progress import Silent
 from exporl.run.session import Session
 from exporl.speed import tuning
 
-TINY = {"base.width": 16, "base.num_blocks": 1, "algo.hidden": (16,), "train.offline_steps": 0, "data.demos": 2,
-        "algo.backup": "fresh"}  # fmt: skip
+TINY = {
+    "base.width": 16,
+    "base.num_blocks": 1,
+    "algo.hidden": (16,),
+    "train.offline_steps": 0,
+    "data.demos": 2,
+    "algo.backup": "fresh",
+}
 
 
 @pytest.fixture
@@ -46,17 +53,24 @@ def test_without_a_writable_cache_nothing_is_kept(no_cache_chosen, tmp_path, mon
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
-@pytest.mark.parametrize(("minibatches", "rows", "timed"), [(8, 4, 8), (20, 2048, 4), (20, 100_000, 2), (1, 4, 2)])
+@pytest.mark.parametrize(
+    ("minibatches", "rows", "timed"), [(8, 4, 8), (20, 2048, 4), (20, 100_000, 2), (1, 4, 2)]
+)
 @pytest.mark.parametrize("per_row", [1.2, 1.0, 0.5])
-def test_gain_compares_minibatches_one_by_one_with_all_at_once(minibatches, rows, timed, per_row, monkeypatch):
-    """A clock that says how long each run took: 1 s per minibatch, or `per_row` of that for all rows at once."""
+def test_gain_compares_minibatches_one_by_one_with_all_at_once(
+    minibatches, rows, timed, per_row, monkeypatch
+):
+    """A clock that says how long each run took: 1 s per minibatch, or `per_row` of that for all
+    rows at once."""
     ran, ticks = [], [0.0]
     monkeypatch.setattr(tuning.jax.lax, "map", lambda block, x: ran.append(x.shape[0]) or x)
     monkeypatch.setattr(tuning.jax, "jit", lambda function: lambda x: function(x[..., :1]))
 
     def clock():
         calls = len(ticks) - 1
-        ticks.append(ticks[-1] + (0.0 if calls % 2 == 0 else timed if calls % 4 == 1 else timed * per_row))
+        ticks.append(
+            ticks[-1] + (0.0 if calls % 2 == 0 else timed if calls % 4 == 1 else timed * per_row)
+        )
         return ticks[-1]
 
     monkeypatch.setattr(tuning, "time", types.SimpleNamespace(perf_counter=clock))
@@ -71,7 +85,8 @@ def test_gain_is_measured_for_real():
 
 @pytest.fixture
 def measurements(monkeypatch):
-    """The sizes that were measured; every measurement finds the gain 1.2. Nothing is remembered by the process."""
+    """The sizes that were measured; every measurement finds the gain 1.2. Nothing is remembered by
+    the process."""
     asked = []
     monkeypatch.setattr(tuning, "hoisting_gain", lambda *sizes: asked.append(sizes) or 1.2)
     tuning.hoisting_pays.cache_clear()
@@ -80,7 +95,9 @@ def measurements(monkeypatch):
 
 
 @pytest.mark.parametrize(("gain", "pays"), [(1.2, True), (1.02, False), (0.8, False)])
-def test_hoisting_must_be_faster_by_a_margin(gain, pays, no_cache_chosen, measurements, monkeypatch):
+def test_hoisting_must_be_faster_by_a_margin(
+    gain, pays, no_cache_chosen, measurements, monkeypatch
+):
     monkeypatch.setattr(tuning, "hoisting_gain", lambda *sizes: gain)
     assert tuning.hoisting_pays(4, 8, 4) is pays
 
@@ -95,14 +112,18 @@ def test_a_measurement_is_kept_for_later_processes(no_cache_chosen, measurements
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1', "\x00"])
-def test_a_damaged_file_is_measured_again_and_replaced(content, no_cache_chosen, measurements, tmp_path):
+def test_a_damaged_file_is_measured_again_and_replaced(
+    content, no_cache_chosen, measurements, tmp_path
+):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     (tmp_path / "hoisting.json").write_text(content)
     assert tuning.hoisting_pays(4, 8, 4)
     assert list(json.loads((tmp_path / "hoisting.json").read_text()).values()) == [1.2]
 
 
-def test_a_cache_that_cannot_be_written_costs_only_a_measurement(no_cache_chosen, measurements, tmp_path):
+def test_a_cache_that_cannot_be_written_costs_only_a_measurement(
+    no_cache_chosen, measurements, tmp_path
+):
     (tmp_path / "file").write_text("")
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file"))
     assert tuning.hoisting_pays(4, 8, 4)
@@ -112,7 +133,9 @@ def test_a_cache_that_cannot_be_written_costs_only_a_measurement(no_cache_chosen
 @pytest.mark.parametrize("pays", [True, False])
 def test_auto_is_measured_once_and_remembered(pays, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("exporl.run.session.hoisting_pays", lambda *sizes: asked.append(sizes) or pays)
+    monkeypatch.setattr(
+        "exporl.run.session.hoisting_pays", lambda *sizes: asked.append(sizes) or pays
+    )
     config = override(preset_config("expo", "tiny", "probe/bandit"), TINY)
     for _ in range(2):
         session = Session(config, tmp_path, Silent())

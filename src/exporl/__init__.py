@@ -1,4 +1,5 @@
-"""exporl: stable reinforcement learning with expressive policies (EXPO, arXiv 2507.07986), exact and fast.
+"""exporl: stable reinforcement learning with expressive policies (EXPO, arXiv 2507.07986), exact
+and fast.
 
 Every public name is imported when it is first used: `import exporl` alone is quick.
 """
@@ -24,7 +25,14 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.parallel.seeds import SeedResult, train_seeds
     from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
     from exporl.report.page import write_report
-    from exporl.run.config import DataConfig, EvalConfig, LogConfig, RunConfig, TrainConfig, override
+    from exporl.run.config import (
+        DataConfig,
+        EvalConfig,
+        LogConfig,
+        RunConfig,
+        TrainConfig,
+        override,
+    )
     from exporl.run.directory import load_config
     from exporl.run.loop import train
     from exporl.run.presets import PRESETS, preset_config

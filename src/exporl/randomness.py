@@ -1,4 +1,5 @@
-"""Where every random draw of a run comes from: (run seed, purpose, counter), so that a resumed run repeats it."""
+"""Where every random draw of a run comes from: (run seed, purpose, counter), so that a resumed run
+repeats it."""
 
 import functools
 from typing import Any
@@ -12,8 +13,8 @@ INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE = range(7)
 
 @functools.cache
 def _fold_in() -> Any:
-    """Compiled, for every step draws two keys, and uncompiled each is several calls. The host's side draws no JAX keys
-    and does not import JAX."""
+    """Compiled, for every step draws two keys, and uncompiled each is several calls. The host's
+    side draws no JAX keys and does not import JAX."""
     import jax
 
     return jax.jit(jax.random.fold_in)
@@ -40,5 +41,6 @@ def run_rng(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
 
 
 def env_seed(*counters: int) -> int:
-    """A seed for one episode from non-negative counters (run seed, stream, episode): well mixed and reproducible."""
+    """A seed for one episode from non-negative counters (run seed, stream, episode): well mixed and
+    reproducible."""
     return int(np.random.SeedSequence(counters).generate_state(1)[0])

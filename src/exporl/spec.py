@@ -1,6 +1,8 @@
-"""What the host's side and the networks agree on: the shapes of a task, one step of it, and the words for phases.
+"""What the host's side and the networks agree on: the shapes of a task, one step of it, and the
+words for phases.
 
-Imports no JAX, so that commands about tasks and data start at once. `exporl.types` has these names too.
+Imports no JAX, so that commands about tasks and data start at once. `exporl.types` has these names
+too.
 """
 
 import dataclasses
@@ -10,16 +12,20 @@ import numpy as np
 from jaxtyping import Float
 
 Precision = Literal["float32", "bfloat16"]
-"""Of matrix products in sampling and ranking; parameters, optimisers, TD targets and training are always float32."""
+"""Of matrix products in sampling and ranking; parameters, optimisers, TD targets and training are
+always float32."""
 Phase = Literal["pretrain", "critic_pretrain", "online"]
-"""What one update call learns: the base by imitation; the critic (and edits) on prior data; everything."""
+"""What one update call learns: the base by imitation; the critic (and edits) on prior data;
+everything."""
 PARTIAL = ("_prior", "_online")
-"""Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere is a fault."""
+"""Metrics with these endings cover some rows only, and are NaN where there are none; NaN elsewhere
+is a fault."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """All that a network needs to know about a task. Hashable, so compiled functions can close over it."""
+    """All that a network needs to know about a task. Hashable, so compiled functions can close over
+    it."""
 
     observation: tuple[tuple[str, tuple[int, ...], str], ...]
     """(key, shape, dtype) of every observation entry, without batch axes."""
@@ -32,7 +38,9 @@ class Spec:
         """JAX zeros of the right shapes with a batch of one: (observation, action chunk)."""
         import jax.numpy as jnp
 
-        observation = {name: jnp.zeros((1, *shape), dtype) for name, shape, dtype in self.observation}
+        observation = {
+            name: jnp.zeros((1, *shape), dtype) for name, shape, dtype in self.observation
+        }
         return observation, jnp.zeros((1, self.chunk_length, self.action_dim))
 
 

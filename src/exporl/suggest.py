@@ -5,12 +5,14 @@ from collections.abc import Iterable
 
 
 def closest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """Sentences for an error message: the closest known name, if one is close, then what else there is.
+    """Sentences for an error message: the closest known name, if one is close, then what else there
+    is.
 
     Args:
         name: what was asked for.
         known: what exists.
-        otherwise: the last sentence, "" for none; by default it lists all that is known, in alphabetical order.
+        otherwise: the last sentence, "" for none; by default it lists all that is known, in
+            alphabetical order.
     """
     known = list(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)

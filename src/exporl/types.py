@@ -3,7 +3,8 @@
 Axis letters, used in every signature and written in this order:
   b batch   u minibatches per update call   n candidate actions per observation   e ensemble members
   h actions in a chunk   a action dimensions   o observation dimensions   k denoising or flow steps
-Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 0 (noise) to 1 (data).
+Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 0 (noise) to 1
+(data).
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,8 @@ KeyArray = Key[Array, ""]
 class Batch:
     """Chunked transitions, as algorithms see them. Leading axes are [b] or [u, b].
 
-    `reward` and `discount` already cover the whole chunk, so nothing downstream knows the discount factor.
+    `reward` and `discount` already cover the whole chunk, so nothing downstream knows the discount
+    factor.
     """
 
     observation: Observation
@@ -64,4 +66,5 @@ class Batch:
     success: AnyArray
     """[...], 1 where the row's episode is known to have ended in success."""
     next_proposals: AnyArray | None = None
-    """[..., n, h, a], base-policy actions kept for the next observation, where the replay keeps them."""
+    """[..., n, h, a], base-policy actions kept for the next observation, where the replay keeps
+    them."""

@@ -1,4 +1,5 @@
-"""What several test files need: minibatches, states that survive donation, comparison to the bit."""
+"""What several test files need: minibatches, states that survive donation, comparison to the
+bit."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,15 @@ from exporl.types import Batch, Spec
 
 
 def random_batch(spec: Spec, *lead: int, seed: int = 0, discount: float = 0.9) -> Batch:
-    """A batch with leading axes (b,) or (u, b): odd rows are prior data, the first half of the rows are successes."""
+    """A batch with leading axes (b,) or (u, b): odd rows are prior data, the first half of the rows
+    are successes."""
     rng = np.random.default_rng(seed)
 
     def observation():
-        return {name: rng.standard_normal((*lead, *shape)).astype(dtype) for name, shape, dtype in spec.observation}
+        return {
+            name: rng.standard_normal((*lead, *shape)).astype(dtype)
+            for name, shape, dtype in spec.observation
+        }
 
     row = np.broadcast_to(np.arange(lead[-1]), lead)
     return Batch(

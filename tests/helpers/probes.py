@@ -12,21 +12,38 @@ DISCOUNT, HIDDEN = 0.9, (32,)
 
 CONFIGS = {
     "expo": ExpoConfig(
-        num_base_samples=4, num_edit_samples=4, edit_scale=0.3, num_qs=3, hidden=HIDDEN, tau=0.1,
-        critic_learning_rate=3e-3, edit_learning_rate=3e-3, temperature_learning_rate=3e-3, decay_steps=0,
-        initial_temperature=0.02, acting_base="live",
+        num_base_samples=4,
+        num_edit_samples=4,
+        edit_scale=0.3,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        edit_learning_rate=3e-3,
+        temperature_learning_rate=3e-3,
+        decay_steps=0,
+        initial_temperature=0.02,
+        acting_base="live",
     ),
     "rlpd": RlpdConfig(
-        num_qs=3, hidden=HIDDEN, tau=0.1, critic_learning_rate=3e-3, policy_learning_rate=1e-2,
-        temperature_learning_rate=3e-3, initial_temperature=0.01, target_entropy=-2.5,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        policy_learning_rate=1e-2,
+        temperature_learning_rate=3e-3,
+        initial_temperature=0.01,
+        target_entropy=-2.5,
     ),
     "bc": BcConfig(),
-}  # fmt: skip
+}
 
 
 def samples(act, learnt, num=500):
     """Actions in the state in which episodes start."""
-    return np.asarray(act(learnt.acting, {"state": jnp.zeros((num, 2))}, jax.random.key(0)))[:, 0, 0]
+    return np.asarray(act(learnt.acting, {"state": jnp.zeros((num, 2))}, jax.random.key(0)))[
+        :, 0, 0
+    ]
 
 
 every_critic = jax.jit(Critic(HIDDEN, 3).apply)

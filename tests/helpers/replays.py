@@ -11,7 +11,17 @@ from exporl.types import Spec, Step
 DISCOUNT = 0.9
 
 
-ACTIONS = ("step", "step", "step", "solve", "terminate", "solve and terminate", "truncate", "both", "cut")
+ACTIONS = (
+    "step",
+    "step",
+    "step",
+    "solve",
+    "terminate",
+    "solve and terminate",
+    "truncate",
+    "both",
+    "cut",
+)
 
 
 def spec_of(chunk_length: int) -> Spec:
@@ -31,10 +41,17 @@ class Recording:
 
 
 class Twin:
-    """What a replay promises, from a list of all episodes: nothing is overwritten, rows are counted from the end."""
+    """What a replay promises, from a list of all episodes: nothing is overwritten, rows are counted
+    from the end."""
 
-    def __init__(self, chunk_length: int, capacity: int, num_streams: int, bootstrap_timeouts: bool):
-        self.chunk_length, self.capacity, self.bootstrap_timeouts = chunk_length, capacity, bootstrap_timeouts
+    def __init__(
+        self, chunk_length: int, capacity: int, num_streams: int, bootstrap_timeouts: bool
+    ):
+        self.chunk_length, self.capacity, self.bootstrap_timeouts = (
+            chunk_length,
+            capacity,
+            bootstrap_timeouts,
+        )
         self.streams = [[Recording()] for _ in range(num_streams)]
 
     def add(self, step: Step, stream: int) -> None:
@@ -53,11 +70,19 @@ class Twin:
         self.streams[stream].append(Recording())
 
     def stored(self) -> list[tuple[Recording, int]]:
-        """(episode, step in it) of what fits: every step is a row, and so is each episode's last observation."""
+        """(episode, step in it) of what fits: every step is a row, and so is each episode's last
+        observation."""
         result = []
         for episodes in self.streams:
-            rows = [(episode, t) for episode in episodes if episode.steps for t in range(len(episode.steps) + 1)]
-            result += [(episode, t) for episode, t in rows[-self.capacity :] if t < len(episode.steps)]
+            rows = [
+                (episode, t)
+                for episode in episodes
+                if episode.steps
+                for t in range(len(episode.steps) + 1)
+            ]
+            result += [
+                (episode, t) for episode, t in rows[-self.capacity :] if t < len(episode.steps)
+            ]
         return result
 
     def chunks(self) -> dict[int, dict[str, np.ndarray]]:
@@ -81,7 +106,8 @@ class Twin:
 
 
 class Writer:
-    """Turns words into steps whose observations are numbered, and gives them to whoever has `add` and `cut`."""
+    """Turns words into steps whose observations are numbered, and gives them to whoever has `add`
+    and `cut`."""
 
     def __init__(self, num_streams: int):
         self.numbers = [1_000 * (stream + 1) for stream in range(num_streams)]
@@ -93,7 +119,9 @@ class Writer:
             self.numbers[stream] += 1
             return
         number = self.numbers[stream]
-        values = np.array([number * 37 % 199 / 100 - 0.99, number * 53 % 197 / 100 - 0.98], np.float32)
+        values = np.array(
+            [number * 37 % 199 / 100 - 0.99, number * 53 % 197 / 100 - 0.98], np.float32
+        )
         step = Step(
             observation=state(number),
             action=values,

@@ -13,18 +13,38 @@ from exporl.run.presets import preset_config
 from exporl.run.progress import Silent
 
 TINY = {
-    "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2, "algo.hidden": (16, 16),
-    "algo.num_base_samples": 2, "algo.num_edit_samples": 2, "algo.num_qs": 3, "train.batch_size": 8,
-    "train.utd_ratio": 2, "train.offline_steps": 20, "train.online_steps": 24, "train.update_after": 4,
-    "train.critic_warmup_steps": 6, "eval.every": 12, "eval.episodes": 4, "eval.num_envs": 2, "log.every": 6,
-    "log.save_every": 12, "data.demos": 6, "data.demo_noise": 0.05,
-}  # fmt: skip
+    "base.width": 16,
+    "base.num_blocks": 1,
+    "base.time_dim": 8,
+    "base.num_steps": 2,
+    "algo.hidden": (16, 16),
+    "algo.num_base_samples": 2,
+    "algo.num_edit_samples": 2,
+    "algo.num_qs": 3,
+    "train.batch_size": 8,
+    "train.utd_ratio": 2,
+    "train.offline_steps": 20,
+    "train.online_steps": 24,
+    "train.update_after": 4,
+    "train.critic_warmup_steps": 6,
+    "eval.every": 12,
+    "eval.episodes": 4,
+    "eval.num_envs": 2,
+    "log.every": 6,
+    "log.save_every": 12,
+    "data.demos": 6,
+    "data.demo_noise": 0.05,
+}
 
 
 def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
     options = {k: v for k, v in TINY.items() if algorithm != "rlpd" or "base" not in k}
     if algorithm == "rlpd":
-        options |= {"train.offline_steps": 0, "train.critic_warmup_steps": 0, "train.random_steps": 6}
+        options |= {
+            "train.offline_steps": 0,
+            "train.critic_warmup_steps": 0,
+            "train.random_steps": 6,
+        }
         options.pop("algo.num_edit_samples", None)
     if algorithm == "bc":
         options = {k: v for k, v in options.items() if not k.startswith("algo.")}
@@ -37,7 +57,10 @@ def newest(run: Path) -> Path:
 
 
 def evaluations(run: Path) -> list[dict]:
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_lines(run / "eval.jsonl")]
+    return [
+        {k: v for k, v in line.items() if not k.startswith("time/")}
+        for line in read_lines(run / "eval.jsonl")
+    ]
 
 
 class StopAt(Silent):
@@ -53,11 +76,42 @@ class StopAt(Silent):
 
 
 SMALL = [
-    "--base.width", "16", "--base.num-blocks", "1", "--base.time-dim", "8", "--base.num-steps", "2", "--algo.hidden", "16", "16",
-    "--algo.num-qs", "3", "--train.batch-size", "8", "--train.utd-ratio", "1", "--train.offline-steps", "10",
-    "--train.online-steps", "10", "--train.update-after", "2", "--train.critic-warmup-steps", "4", "--eval.every", "5",
-    "--eval.episodes", "3", "--log.every", "5", "--log.save-every", "5", "--data.demos", "4",
-]  # fmt: skip
+    "--base.width",
+    "16",
+    "--base.num-blocks",
+    "1",
+    "--base.time-dim",
+    "8",
+    "--base.num-steps",
+    "2",
+    "--algo.hidden",
+    "16",
+    "16",
+    "--algo.num-qs",
+    "3",
+    "--train.batch-size",
+    "8",
+    "--train.utd-ratio",
+    "1",
+    "--train.offline-steps",
+    "10",
+    "--train.online-steps",
+    "10",
+    "--train.update-after",
+    "2",
+    "--train.critic-warmup-steps",
+    "4",
+    "--eval.every",
+    "5",
+    "--eval.episodes",
+    "3",
+    "--log.every",
+    "5",
+    "--log.save-every",
+    "5",
+    "--data.demos",
+    "4",
+]
 
 
 def wait_for(path: Path, text: str, timeout_s: float = 120) -> None:

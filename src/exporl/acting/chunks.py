@@ -18,13 +18,14 @@ class ActionQueue:
         self.chunks[env] = self.chunks[env][:0]
 
     def next(self, decide: Callable[[], Any]) -> np.ndarray:
-        """The next action [b, a] of every environment; `decide() -> [b, h, a]` is asked when some chunk is used up."""
+        """The next action [b, a] of every environment; `decide() -> [b, h, a]` is asked when some
+        chunk is used up."""
         if any(len(chunk) == 0 for chunk in self.chunks):
             chunks = np.asarray(decide())
             if not np.isfinite(chunks).all():
                 raise FloatingPointError(
-                    "the policy produced NaN or infinity: training diverged. Lower the learning rates or the "
-                    "update-to-data ratio; the last checkpoint is intact."
+                    "the policy produced NaN or infinity: training diverged. Lower the learning "
+                    "rates or the update-to-data ratio; the last checkpoint is intact."
                 )
             for env, chunk in enumerate(self.chunks):
                 if len(chunk) == 0:

@@ -16,7 +16,8 @@ from exporl.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class EvalResult:
-    """Outcome per evaluation episode; episode i always starts from the same seed, so results pair up."""
+    """Outcome per evaluation episode; episode i always starts from the same seed, so results pair
+    up."""
 
     success: list[bool]
     returns: list[float]

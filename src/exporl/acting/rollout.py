@@ -17,11 +17,15 @@ Act = Callable[[Params, Observation, KeyArray], Any]
 
 def stack(observations: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Observations of several environments as one batch."""
-    return {name: np.stack([observation[name] for observation in observations]) for name in observations[0]}
+    return {
+        name: np.stack([observation[name] for observation in observations])
+        for name in observations[0]
+    }
 
 
 class Rollout:
-    """Steps environments for training. Everything it does follows from the seed, the counters and the policy.
+    """Steps environments for training. Everything it does follows from the seed, the counters and
+    the policy.
 
     `env_steps` counts steps over all environments, `episodes` the episodes begun per environment.
     """
@@ -48,10 +52,14 @@ class Rollout:
         self._actions: list[list[np.ndarray]] = [[] for _ in self.envs]
         self._returns = np.zeros(len(self.envs))
         self._succeeded = np.zeros(len(self.envs), bool)
-        self._observations: list[dict[str, np.ndarray]] = [self._reset(env) for env in range(len(self.envs))]
+        self._observations: list[dict[str, np.ndarray]] = [
+            self._reset(env) for env in range(len(self.envs))
+        ]
 
     def _reset(self, env: int) -> dict[str, np.ndarray]:
-        observation, _ = self.envs[env].reset(seed=env_seed(self.seed, env, int(self.episodes[env])))
+        observation, _ = self.envs[env].reset(
+            seed=env_seed(self.seed, env, int(self.episodes[env]))
+        )
         return observation
 
     def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
@@ -74,7 +82,12 @@ class Rollout:
             after, reward, terminated, truncated, info = self.envs[env].step(action)
             reward = self.reward(float(reward))
             success = bool(info.get("success", False))
-            result.append((env, Step(before, action, reward, bool(terminated), bool(truncated), after, success)))
+            result.append(
+                (
+                    env,
+                    Step(before, action, reward, bool(terminated), bool(truncated), after, success),
+                )
+            )
             self.env_steps += 1
             self._observations[env] = after
             self._actions[env].append(action)
@@ -82,7 +95,12 @@ class Rollout:
             self._succeeded[env] |= success
             if terminated or truncated:
                 length = len(self._actions[env])
-                outcome = (self.env_steps, bool(self._succeeded[env]), length, float(self._returns[env]))
+                outcome = (
+                    self.env_steps,
+                    bool(self._succeeded[env]),
+                    length,
+                    float(self._returns[env]),
+                )
                 self.outcomes.append(outcome)
                 self._start_next_episode(env)
         return result
@@ -95,31 +113,49 @@ class Rollout:
 
     def _decide(self, acting: Params, mode: str) -> Any:
         if mode == "random":
-            return run_rng(self.seed, RANDOM, self.env_steps).uniform(-1, 1, self._shape).astype(np.float32)
+            return (
+                run_rng(self.seed, RANDOM, self.env_steps)
+                .uniform(-1, 1, self._shape)
+                .astype(np.float32)
+            )
         act = self._act if mode == "policy" else self._act_base
         if act is None:
-            raise ValueError("this algorithm has no base policy that could act; set train.critic_warmup_steps=0.")
-        return jax.device_get(act(acting, stack(self._observations), run_key(self.seed, ACT, self.env_steps)))
+            raise ValueError(
+                "this algorithm has no base policy that could act; set train.critic_warmup_steps=0."
+            )
+        return jax.device_get(
+            act(acting, stack(self._observations), run_key(self.seed, ACT, self.env_steps))
+        )
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything needed to go on exactly here: arrays, and a JSON-able record.
 
-        Environments are saved as their episode's seed and actions, so no simulator needs to know how to be saved.
+        Environments are saved as their episode's seed and actions, so no simulator needs to know
+        how to be saved.
         """
         arrays = {"episodes": self.episodes, "returns": self._returns, "succeeded": self._succeeded}
         action_dim = self._shape[2]
         for env in range(len(self.envs)):
-            arrays[f"actions/{env}"] = np.array(self._actions[env], np.float32).reshape(-1, action_dim)
+            arrays[f"actions/{env}"] = np.array(self._actions[env], np.float32).reshape(
+                -1, action_dim
+            )
             arrays[f"queue/{env}"] = self.queue.chunks[env].reshape(-1, action_dim)
-            arrays |= {f"observation/{env}/{name}": value for name, value in self._observations[env].items()}
-        return arrays, {"env_steps": self.env_steps, "outcomes": [list(outcome) for outcome in self.outcomes]}
+            arrays |= {
+                f"observation/{env}/{name}": value
+                for name, value in self._observations[env].items()
+            }
+        return arrays, {
+            "env_steps": self.env_steps,
+            "outcomes": [list(outcome) for outcome in self.outcomes],
+        }
 
     def load(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> list[int]:
         """Restores `state` by repeating the open episodes' actions.
 
         Returns:
-            The environments that did not arrive at the same observation again (they are not deterministic, such as
-            real robots). Each of them starts a new episode; its stream in the replay must be cut.
+            The environments that did not arrive at the same observation again (they are not
+            deterministic, such as real robots). Each of them starts a new episode; its stream in
+            the replay must be cut.
         """
         self.env_steps = record["env_steps"]
         self.outcomes = [(int(s), bool(ok), int(n), float(r)) for s, ok, n, r in record["outcomes"]]
@@ -132,9 +168,13 @@ class Rollout:
                 observation = self.envs[env].step(action)[0]
             self.queue.chunks[env] = arrays[f"queue/{env}"]
             self._observations[env] = observation
-            self._returns[env], self._succeeded[env] = arrays["returns"][env], arrays["succeeded"][env]
+            self._returns[env], self._succeeded[env] = (
+                arrays["returns"][env],
+                arrays["succeeded"][env],
+            )
             if any(
-                not np.array_equal(value, arrays[f"observation/{env}/{name}"]) for name, value in observation.items()
+                not np.array_equal(value, arrays[f"observation/{env}/{name}"])
+                for name, value in observation.items()
             ):
                 lost.append(env)
                 self._start_next_episode(env)

@@ -4,14 +4,22 @@ import threading
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 INTERVAL_S = 10.0
 """Between two lines where nobody watches a bar."""
 
 
 class Bars:
-    """One bar with ETA per run on a terminal; elsewhere one line about all of them every few seconds."""
+    """One bar with ETA per run on a terminal; elsewhere one line about all of them every few
+    seconds."""
 
     def __init__(self, console: Console, interval_s: float = INTERVAL_S):
         self._console, self._interval_s, self._printed = console, interval_s, time.perf_counter()
@@ -27,7 +35,8 @@ class Bars:
         self._lock = threading.Lock()
 
     def add(self, name: str) -> "Bar":
-        """A new bar, for one run; without a name it is the only one, and shown once its first phase begins."""
+        """A new bar, for one run; without a name it is the only one, and shown once its first phase
+        begins."""
         task = self._drawn.add_task(name, total=None, visible=bool(name), note="waiting")
         self._bars.append(Bar(self, name, task))
         return self._bars[-1]
@@ -37,7 +46,12 @@ class Bars:
         if self._console.is_terminal:
             self._drawn.start()
         self._drawn.reset(
-            bar.task, description=bar.label, total=bar.total, completed=bar.done, visible=True, note=bar.note
+            bar.task,
+            description=bar.label,
+            total=bar.total,
+            completed=bar.done,
+            visible=True,
+            note=bar.note,
         )
         self._print_if_due()
 

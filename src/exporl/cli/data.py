@@ -31,13 +31,17 @@ def inspect_command(args: list[str]) -> int:
     """`exporl data inspect PATH`."""
     parser = make_parser(
         "inspect",
-        "What a file of episodes contains. Episodes with faults stay in the statistics as far as they can be read (so\n"
-        "that wrong ranges can be seen); --skip-bad leaves them out.",
+        "What a file of episodes contains. Episodes with faults stay in the statistics as far as "
+        "they can be read (so\nthat wrong ranges can be seen); --skip-bad leaves them out.",
         ["demos.npz", "low_dim.hdf5 --filter-key train", "demos.npz --plot demos.html"],
     )
     parser.add_argument("path", type=Path, help="file or folder")
-    parser.add_argument("--task", help="first turn the episodes into this task's units, as training does")
-    parser.add_argument("--plot", type=Path, metavar="FILE.html", help="also write a page with plots")
+    parser.add_argument(
+        "--task", help="first turn the episodes into this task's units, as training does"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.html", help="also write a page with plots"
+    )
     add_reading(parser)
     options = parser.parse_args(args)
     from exporl.data.describe import describe
@@ -45,7 +49,9 @@ def inspect_command(args: list[str]) -> int:
 
     task = task_named(options.task)
     name, records = records_of(options.path, options)
-    found = survey(records, adapt=task.adapt if task else None, limit=options.limit, skip_bad=options.skip_bad)
+    found = survey(
+        records, adapt=task.adapt if task else None, limit=options.limit, skip_bad=options.skip_bad
+    )
     if not found.records and found.faults:
         raise ValueError(found.faults[0][1])
     title = f"{options.path} ({name})"
@@ -61,8 +67,9 @@ def validate_command(args: list[str]) -> int:
     """`exporl data validate PATH [--task T]`: 0 if all is well, 2 if anything is not."""
     parser = make_parser(
         "validate",
-        "All faults of a file: lengths, NaN and infinity, action ranges, entries that change between episodes and, with\n"
-        "--task, everything that does not fit the task. Exit status 0 without faults, 2 with.",
+        "All faults of a file: lengths, NaN and infinity, action ranges, entries that change "
+        "between episodes and, with\n--task, everything that does not fit the task. Exit status 0"
+        " without faults, 2 with.",
         ["demos.npz", "demos.npz --task metaworld/push-v3"],
     )
     parser.add_argument("path", type=Path, help="file or folder")
@@ -74,8 +81,11 @@ def validate_command(args: list[str]) -> int:
     task = task_named(options.task)
     name, records = records_of(options.path, options)
     found = survey(
-        records, spec=task.spec if task else None, adapt=task.adapt if task else None, limit=options.limit,
-    )  # fmt: skip
+        records,
+        spec=task.spec if task else None,
+        adapt=task.adapt if task else None,
+        limit=options.limit,
+    )
     against = f" against {options.task}" if task else ""
     for episode, sentence in found.faults:
         print(sentence if episode == "file" else f"{options.path}, {episode}: {sentence}")
@@ -87,8 +97,11 @@ def validate_command(args: list[str]) -> int:
     if not found.faults:
         print(f"{options.path} ({name}): {found.records:,} episodes checked{against}, no faults")
         return 0
-    print(f"{options.path} ({name}): {found.records:,} episodes checked{against}, {len(found.faults):,} faults in "
-          f"{len([n for n in found.damaged if n != 'file']):,} episodes")  # fmt: skip
+    print(
+        f"{options.path} ({name}): {found.records:,} episodes checked{against}, "
+        f"{len(found.faults):,} faults in {len([n for n in found.damaged if n != 'file']):,}"
+        " episodes"
+    )
     for example, count, _ in kinds(found.faults):
         print(f"  {count:>5,} x such as: {example}")
     return FAILED
@@ -97,19 +110,40 @@ def validate_command(args: list[str]) -> int:
 def _convert_options(args: list[str]) -> argparse.Namespace:
     parser = make_parser(
         "convert",
-        "Write episodes in another format, one at a time. DST is written beside its place and then moved there: an\n"
-        "interruption leaves nothing, or what was there before. Its ending chooses the format unless --to does.",
-        ["low_dim.hdf5 demos.npz", "demos.npz first20.npz --limit 20", "pixels.npz scaled.npz --scale-actions 0 512",
-         "mixed.npz good.npz --skip-bad"],
-    )  # fmt: skip
+        "Write episodes in another format, one at a time. DST is written beside its place and then "
+        "moved there: an\ninterruption leaves nothing, or what was there before. Its ending"
+        " chooses the format unless --to does.",
+        [
+            "low_dim.hdf5 demos.npz",
+            "demos.npz first20.npz --limit 20",
+            "pixels.npz scaled.npz --scale-actions 0 512",
+            "mixed.npz good.npz --skip-bad",
+        ],
+    )
     parser.add_argument("source", type=Path, help="file or folder to read")
     parser.add_argument("target", type=Path, help="file or folder to write")
-    parser.add_argument("--to", metavar="FORMAT", help="format to write (default: from DST's ending)")
-    parser.add_argument("--task", help="first turn the episodes into this task's units, as training does")
+    parser.add_argument(
+        "--to", metavar="FORMAT", help="format to write (default: from DST's ending)"
+    )
+    parser.add_argument(
+        "--task", help="first turn the episodes into this task's units, as training does"
+    )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--clip-actions", action="store_true", help="move actions outside [-1, 1] to the nearest bound")
-    how.add_argument("--scale-actions", type=float, nargs="*", metavar="LOW HIGH",
-                     help="map [LOW, HIGH] to [-1, 1]; without numbers the range found per dimension (reads twice)")  # fmt: skip
+    how.add_argument(
+        "--clip-actions",
+        action="store_true",
+        help="move actions outside [-1, 1] to the nearest bound",
+    )
+    how.add_argument(
+        "--scale-actions",
+        type=float,
+        nargs="*",
+        metavar="LOW HIGH",
+        help=(
+            "map [LOW, HIGH] to [-1, 1]; without numbers the range found per dimension (reads "
+            "twice)"
+        ),
+    )
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
     add_reading(parser)
     return parser.parse_args(args)
@@ -128,13 +162,22 @@ def convert_command(args: list[str]) -> int:
     name, records = records_of(options.source, options)
     written = convert.Written(options.target, to.name)
     episodes = convert.good_episodes(
-        records, written, change=change, clip=options.clip_actions, limit=options.limit, skip_bad=options.skip_bad,
+        records,
+        written,
+        change=change,
+        clip=options.clip_actions,
+        limit=options.limit,
+        skip_bad=options.skip_bad,
         say=only_bar(Console(stderr=True)).say,
-    )  # fmt: skip
+    )
     try:
         convert.write(options.target, to, episodes, written, force=options.force)
     except ValueError as error:
-        hint = "" if options.skip_bad or not written.episodes else " (--skip-bad leaves damaged episodes out)"
+        hint = (
+            ""
+            if options.skip_bad or not written.episodes
+            else " (--skip-bad leaves damaged episodes out)"
+        )
         raise ValueError(f"{options.source}, {error}{hint} Nothing was written.") from error
     print(f"{options.source} ({name}) -> {summary(written)}")
     if written.skipped:
@@ -150,7 +193,9 @@ def _as_it_is(episode: Any) -> Any:
     return episode
 
 
-def _scaling(options: argparse.Namespace, adapt: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], str]:
+def _scaling(
+    options: argparse.Namespace, adapt: Callable[[Any], Any]
+) -> tuple[Callable[[Any], Any], str]:
     """What is done to each episode, and a sentence about it."""
     import numpy as np
 
@@ -160,13 +205,18 @@ def _scaling(options: argparse.Namespace, adapt: Callable[[Any], Any]) -> tuple[
     if numbers is None:
         return adapt, ""
     if len(numbers) not in (0, PLACES) or (numbers and not numbers[0] < numbers[1]):
-        raise ValueError(f"--scale-actions takes LOW and HIGH with LOW < HIGH, or nothing; got {numbers}.")
+        raise ValueError(
+            f"--scale-actions takes LOW and HIGH with LOW < HIGH, or nothing; got {numbers}."
+        )
     if numbers:
         low, high = numbers
     else:
         low, high = action_range(_readable(records_of(options.source, options)[1], adapt, options))
     words = f"{np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
-    return lambda episode: scale_actions(adapt(episode), low, high), f"scaled actions from {words} to [-1, 1]"
+    return (
+        lambda episode: scale_actions(adapt(episode), low, high),
+        f"scaled actions from {words} to [-1, 1]",
+    )
 
 
 def _readable(records: Any, adapt: Callable[[Any], Any], options: argparse.Namespace) -> Any:

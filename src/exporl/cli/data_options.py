@@ -1,4 +1,5 @@
-"""What the commands of `exporl data` share: options, reading, one line about a file that was written."""
+"""What the commands of `exporl data` share: options, reading, one line about a file that was
+written."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,14 +21,31 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     from exporl.data.formats import FORMATS
 
     group = parser.add_argument_group("reading")
-    group.add_argument("--format", choices=list(FORMATS), help="how to read it (default: recognised from the file)")
-    group.add_argument("--keys", type=lambda text: tuple(text.split(",")), default=(), metavar="A,B",
-                       help="observation entries to read, in this order (default: all)")  # fmt: skip
-    group.add_argument("--filter-key", metavar="NAME", help="robomimic: only the demonstrations under mask/NAME")
-    group.add_argument("--horizon", type=positive, metavar="N", help="D4RL without timeouts: steps per episode")
-    group.add_argument("--images", action="store_true", help="LeRobot: also decode the videos (slow)")
-    group.add_argument("--assume-success", action="store_true", help="LeRobot without rewards: all are successes")
-    group.add_argument("--skip-bad", action="store_true", help="leave damaged episodes out, and say which")
+    group.add_argument(
+        "--format", choices=list(FORMATS), help="how to read it (default: recognised from the file)"
+    )
+    group.add_argument(
+        "--keys",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="A,B",
+        help="observation entries to read, in this order (default: all)",
+    )
+    group.add_argument(
+        "--filter-key", metavar="NAME", help="robomimic: only the demonstrations under mask/NAME"
+    )
+    group.add_argument(
+        "--horizon", type=positive, metavar="N", help="D4RL without timeouts: steps per episode"
+    )
+    group.add_argument(
+        "--images", action="store_true", help="LeRobot: also decode the videos (slow)"
+    )
+    group.add_argument(
+        "--assume-success", action="store_true", help="LeRobot without rewards: all are successes"
+    )
+    group.add_argument(
+        "--skip-bad", action="store_true", help="leave damaged episodes out, and say which"
+    )
     group.add_argument("--limit", type=positive, metavar="N", help="read the first N episodes only")
 
 
@@ -43,7 +61,9 @@ def records_of(path: Path, options: argparse.Namespace) -> tuple[str, Any]:
     """The format's name and an iterator over the records."""
     from exporl.data.formats import ReadOptions, find_format, read_records
 
-    reading = ReadOptions(options.keys, options.filter_key, options.horizon, options.images, options.assume_success)
+    reading = ReadOptions(
+        options.keys, options.filter_key, options.horizon, options.images, options.assume_success
+    )
     return find_format(path, options.format).name, read_records(path, options.format, reading)
 
 
@@ -62,6 +82,6 @@ def summary(written: Any) -> str:
 
     rate = 100 * written.successes / written.episodes
     return (
-        f"{written.path} ({written.format}): {written.episodes:,} episodes, {written.steps:,} steps, success "
-        f"{rate:.0f}%, {size(written.bytes)}"
+        f"{written.path} ({written.format}): {written.episodes:,} episodes, {written.steps:,} "
+        f"steps, success {rate:.0f}%, {size(written.bytes)}"
     )

@@ -14,19 +14,31 @@ from exporl.cli.data_options import make_parser, positive, summary, task_named
 def _collect_options(args: list[str]) -> argparse.Namespace:
     parser = make_parser(
         "collect",
-        "Record a task's scripted expert, failures included. Episode i depends on the seed and i only.",
-        ["metaworld/push-v3 --output push.npz", "probe/bandit --episodes 5 --noise 0.1 --seed 3 --output five.npz"],
+        "Record a task's scripted expert, failures included. Episode i depends on the seed and i "
+        "only.",
+        [
+            "metaworld/push-v3 --output push.npz",
+            "probe/bandit --episodes 5 --noise 0.1 --seed 3 --output five.npz",
+        ],
     )
     parser.add_argument("task", help="family/name, see `exporl tasks`")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="file or folder to write")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="file or folder to write"
+    )
     parser.add_argument("--episodes", type=positive, default=20, help="how many (default 20)")
-    parser.add_argument("--noise", type=float, default=0.3, help="standard deviation of action noise (default 0.3)")
+    parser.add_argument(
+        "--noise", type=float, default=0.3, help="standard deviation of action noise (default 0.3)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="fixes starts and noise (default 0)")
-    parser.add_argument("--to", metavar="FORMAT", help="format to write (default: from FILE's ending)")
+    parser.add_argument(
+        "--to", metavar="FORMAT", help="format to write (default: from FILE's ending)"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     options = parser.parse_args(args)
     if options.noise < 0 or options.seed < 0:
-        raise ValueError(f"need --noise >= 0 and --seed >= 0, got {options.noise:g} and {options.seed}.")
+        raise ValueError(
+            f"need --noise >= 0 and --seed >= 0, got {options.noise:g} and {options.seed}."
+        )
     return options
 
 
@@ -40,8 +52,17 @@ def collect_command(args: list[str]) -> int:
     convert.check_target(options.output, options.force)
     task = task_named(options.task)
     if task.collect is None:
-        raise ValueError(f"task {task.name!r} has no scripted expert; its data comes from: {task.source or 'files'}.")
-    progress, began, steps, solved, done = only_bar(Console(stderr=True)), time.perf_counter(), 0, 0, 0
+        raise ValueError(
+            f"task {task.name!r} has no scripted expert; its data comes from: "
+            f"{task.source or 'files'}."
+        )
+    progress, began, steps, solved, done = (
+        only_bar(Console(stderr=True)),
+        time.perf_counter(),
+        0,
+        0,
+        0,
+    )
 
     def on_episode(episode: Any) -> None:
         nonlocal steps, solved, done
@@ -59,8 +80,10 @@ def collect_command(args: list[str]) -> int:
     written = convert.Written(options.output, to.name)
     counted = convert.counted(episodes, written)
     print(summary(convert.write(options.output, to, counted, written, force=options.force)))
-    print(f"{task.source}, noise {options.noise:g}, seed {options.seed}: {written.steps / took:.0f} steps/s, "
-          f"{took:.1f} s")  # fmt: skip
+    print(
+        f"{task.source}, noise {options.noise:g}, seed {options.seed}: {written.steps / took:.0f} "
+        f"steps/s, {took:.1f} s"
+    )
     return 0
 
 
@@ -68,15 +91,26 @@ def download_command(args: list[str]) -> int:
     """`exporl data download NAME`."""
     parser = make_parser(
         "download",
-        "Fetch a published data set: mirrors in order, checked by SHA-256, resumed where a download was cut off. Where\n"
-        "no SHA-256 is published the first download records it in downloads.lock.json, and later ones must agree.",
-        ["--list", "robomimic/can-mh-v141", "ogbench/cube-single-play-v0 --mirror /media/disk/data --offline"],
+        "Fetch a published data set: mirrors in order, checked by SHA-256, resumed where a download"
+        " was cut off. Where\nno SHA-256 is published the first download records it in "
+        "downloads.lock.json, and later ones must agree.",
+        [
+            "--list",
+            "robomimic/can-mh-v141",
+            "ogbench/cube-single-play-v0 --mirror /media/disk/data --offline",
+        ],
     )
     parser.add_argument("name", nargs="?", help="which (see --list)")
-    parser.add_argument("--list", action="store_true", help="list the names and where the files are published")
+    parser.add_argument(
+        "--list", action="store_true", help="list the names and where the files are published"
+    )
     parser.add_argument("--dir", type=Path, default=Path("data"), help="data folder (default data)")
-    parser.add_argument("--mirror", action="append", default=[], metavar="URL_OR_FOLDER", help="try here first")
-    parser.add_argument("--offline", action="store_true", help="use local folders and file:// mirrors only")
+    parser.add_argument(
+        "--mirror", action="append", default=[], metavar="URL_OR_FOLDER", help="try here first"
+    )
+    parser.add_argument(
+        "--offline", action="store_true", help="use local folders and file:// mirrors only"
+    )
     options = parser.parse_args(args)
     from exporl.data import download
 
@@ -99,8 +133,14 @@ def download_command(args: list[str]) -> int:
             seen = received
 
         try:
-            path = download.fetch(source, options.dir, mirrors=options.mirror, offline=options.offline,
-                                  say=progress.say, advance=advance)  # fmt: skip
+            path = download.fetch(
+                source,
+                options.dir,
+                mirrors=options.mirror,
+                offline=options.offline,
+                say=progress.say,
+                advance=advance,
+            )
         finally:
             progress.close()
         print(path)

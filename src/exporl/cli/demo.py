@@ -1,6 +1,6 @@
-"""Collect noisy scripted demonstrations of a Meta-World task, imitate them with a flow policy, make it reliable with
-EXPO online, run RLPD beside it under the same budget, and report. Finished steps are not repeated; an interrupted one
-goes on where it stopped."""
+"""Collect noisy scripted demonstrations of a Meta-World task, imitate them with a flow policy, make
+it reliable with EXPO online, run RLPD beside it under the same budget, and report. Finished steps
+are not repeated; an interrupted one goes on where it stopped."""
 
 import argparse
 import dataclasses
@@ -29,7 +29,8 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
 
     Args:
         folder: where demonstrations, both runs and the report go.
-        seed: training seed of both runs; demonstrations and evaluation starts are the same for all seeds.
+        seed: training seed of both runs; demonstrations and evaluation starts are the same for all
+            seeds.
         task: a Meta-World task.
         steps: environment steps of each run.
         run: (config, run directory, resume=bool) -> exit status; trains and shows progress.
@@ -41,21 +42,32 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
     configs = {name: preset_config(name, "demo", task) for name in ("expo", "rlpd")}
     data = configs["expo"].data
     if not demonstrations.is_file():
-        print(f"collecting {data.demos} demonstrations of {task} (scripted expert, action noise {data.demo_noise:g})")
+        print(
+            f"collecting {data.demos} demonstrations of {task} (scripted expert, action noise "
+            f"{data.demo_noise:g})"
+        )
         collect = make_task(task).collect
         if collect is None:
-            raise ValueError(f"task {task!r} has no scripted expert to collect demonstrations from.")
+            raise ValueError(
+                f"task {task!r} has no scripted expert to collect demonstrations from."
+            )
         save_npz(demonstrations, collect(data.demos, data.demo_noise, data.demo_seed))
     for name, config in configs.items():
         run_dir = folder / f"{name}-s{seed}"
         started = load_config(run_dir) if (run_dir / CONFIG).is_file() else None
         if started is not None and started.task != task:
-            raise ValueError(f"{run_dir} holds a run on {started.task}, not on {task}. Choose another --dir.")
-        if started is not None and finished(run_dir, override(config, {"train.online_steps": steps})) is not None:
+            raise ValueError(
+                f"{run_dir} holds a run on {started.task}, not on {task}. Choose another --dir."
+            )
+        if (
+            started is not None
+            and finished(run_dir, override(config, {"train.online_steps": steps})) is not None
+        ):
             print(f"{name}: already finished in {run_dir}")
             continue
         config = dataclasses.replace(
-            override(config, {"data.path": str(demonstrations), "train.online_steps": steps}), seed=seed
+            override(config, {"data.path": str(demonstrations), "train.online_steps": steps}),
+            seed=seed,
         )
         print(f"{name}: {steps} environment steps in {run_dir}")
         status = run(config, run_dir, resume=started is not None)
@@ -79,27 +91,42 @@ def table(folder: Path, seed: int) -> str:
     ]
     episodes = len(before["base"]["success"])
     lines = [
-        f"\nsuccess after {after['env_steps']} environment steps, {episodes} evaluation episodes each [95% interval]"
+        f"\nsuccess after {after['env_steps']} environment steps, {episodes} evaluation episodes "
+        "each [95% interval]"
     ]
     for name, result in rows:
         low, high = wilson(sum(result["success"]), episodes)
         lines.append(f"  {name:20s} {result['success_rate']:.2f} [{low:.2f}, {high:.2f}]")
     for name, other in (("base before", before["base"]), ("RLPD", rlpd[-1]["policy"])):
         mean, low, high = paired_difference(after["policy"]["success"], other["success"])
-        lines.append(f"  EXPO - {name:13s} {mean:+.2f} [{low:+.2f}, {high:+.2f}] on the same starts")
+        lines.append(
+            f"  EXPO - {name:13s} {mean:+.2f} [{low:+.2f}, {high:+.2f}] on the same starts"
+        )
     lowest = dip(read_run(folder / f"expo-s{seed}"))
     if lowest is not None:
-        lines.append(f"  lowest EXPO evaluation: {lowest[1]:+.2f} against the base before, at step {lowest[0]}")
+        lines.append(
+            f"  lowest EXPO evaluation: {lowest[1]:+.2f} against the base before, at step "
+            f"{lowest[0]}"
+        )
     return "\n".join(lines)
 
 
 def demo_command(args: list[str]) -> int:
     """`exporl demo [--dir DIR] [--seed S]`."""
     parser = argparse.ArgumentParser(prog="exporl demo", description=__doc__)
-    parser.add_argument("--dir", type=Path, default=Path("runs/demo"), help="where everything goes (default runs/demo)")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("runs/demo"),
+        help="where everything goes (default runs/demo)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="training seed (default 0)")
     parser.add_argument("--task", default=TASK, help=f"a Meta-World task (default {TASK})")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"environment steps (default {STEPS})")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"environment steps (default {STEPS})"
+    )
     options = parser.parse_args(args)
     keep_compiled_programs()
-    return demo(options.dir, seed=options.seed, task=options.task, steps=options.steps, run=train_one)
+    return demo(
+        options.dir, seed=options.seed, task=options.task, steps=options.steps, run=train_one
+    )

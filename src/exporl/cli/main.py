@@ -1,4 +1,5 @@
-"""The command line: finds the command and turns its errors into sentences. Commands are imported when they are used."""
+"""The command line: finds the command and turns its errors into sentences. Commands are imported
+when they are used."""
 
 import importlib
 import os
@@ -31,17 +32,22 @@ COMMANDS = {
     "presets": "exporl.cli.presets:presets_command",
     "data": "exporl.cli.data:data_command",
 }
-"""Name -> module:function; the function takes the remaining arguments and returns the exit status."""
+"""Name -> module:function; the function takes the remaining arguments and returns the exit
+status."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0 for success, 2 for a mistake in the request, 130 when stopped by a signal."""
+    """Runs one command; 0 for success, 2 for a mistake in the request, 130 when stopped by a
+    signal."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(HELP)
         return 0
     if args[0] not in COMMANDS:
-        print(f"error: unknown command {args[0]!r}. {closest(args[0], COMMANDS, '')}".rstrip(), file=sys.stderr)
+        print(
+            f"error: unknown command {args[0]!r}. {closest(args[0], COMMANDS, '')}".rstrip(),
+            file=sys.stderr,
+        )
         print(HELP, file=sys.stderr)
         return FAILED
     try:

@@ -10,7 +10,9 @@ from exporl.run.presets import PRESETS, check_algorithm, find_preset
 
 def presets_command(args: list[str]) -> int:
     """`exporl presets [ALGO [PRESET]]`."""
-    parser = argparse.ArgumentParser(prog="exporl presets", description="List presets, or one with its sources.")
+    parser = argparse.ArgumentParser(
+        prog="exporl presets", description="List presets, or one with its sources."
+    )
     parser.add_argument("algorithm", nargs="?")
     parser.add_argument("preset", nargs="?")
     options = parser.parse_args(args)

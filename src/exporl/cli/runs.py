@@ -14,21 +14,36 @@ from exporl.speed.tuning import keep_compiled_programs
 
 def eval_command(args: list[str]) -> int:
     """`exporl eval RUN [--episodes N] [--seed S]`."""
-    parser = argparse.ArgumentParser(prog="exporl eval", description="Evaluate a run's policy and base policy, paired.")
+    parser = argparse.ArgumentParser(
+        prog="exporl eval", description="Evaluate a run's policy and base policy, paired."
+    )
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--episodes", type=int, default=100, help="episodes (default 100)")
-    parser.add_argument("--seed", type=int, default=2_000_003, help="seed of the starts; training evaluates on others")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=2_000_003,
+        help="seed of the starts; training evaluates on others",
+    )
     options = parser.parse_args(args)
     if options.episodes < 1 or options.seed < 0:
-        raise ValueError(f"need --episodes >= 1 and --seed >= 0, got {options.episodes} and {options.seed}.")
+        raise ValueError(
+            f"need --episodes >= 1 and --seed >= 0, got {options.episodes} and {options.seed}."
+        )
     keep_compiled_programs()
     run = load_run(options.run)
-    record: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed, "updates": run.learner.updates}
+    record: dict[str, Any] = {
+        "episodes": options.episodes,
+        "seed": options.seed,
+        "updates": run.learner.updates,
+    }
     for who in ("policy", "base") if run.algorithm.act_base is not None else ("policy",):
         result = run.evaluate(base=who == "base", episodes=options.episodes, seed=options.seed)
         low, high = wilson(sum(result.success), options.episodes)
-        print(f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, {100 * high:.0f}], "
-              f"mean length {sum(result.lengths) / options.episodes:.0f} steps")  # fmt: skip
+        print(
+            f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, "
+            f"{100 * high:.0f}], mean length {sum(result.lengths) / options.episodes:.0f} steps"
+        )
         record[who] = result.to_json()
     if "base" in record:
         mean, low, high = paired_difference(record["policy"]["success"], record["base"]["success"])
@@ -40,10 +55,14 @@ def eval_command(args: list[str]) -> int:
 
 def report_command(args: list[str]) -> int:
     """`exporl report RUN [RUN ...] [--output FILE]`."""
-    parser = argparse.ArgumentParser(prog="exporl report", description="One HTML page about one or more runs.")
+    parser = argparse.ArgumentParser(
+        prog="exporl report", description="One HTML page about one or more runs."
+    )
     parser.add_argument("runs", type=Path, nargs="+", help="run directories, or folders of seeds")
-    parser.add_argument("--output", type=Path, help="file to write (default: report.html in the first run)")
+    parser.add_argument(
+        "--output", type=Path, help="file to write (default: report.html in the first run)"
+    )
     options = parser.parse_args(args)
-    runs = [run for given in options.runs for run in (seed_runs(given).values() or [given])]
+    runs = [run for given in options.runs for run in seed_runs(given).values() or [given]]
     print(write_report(runs, options.output or options.runs[0] / REPORT))
     return 0

@@ -20,16 +20,27 @@ COLORS = {"pass": "green", "fail": "red", "skip": "yellow"}
 
 def tasks_command(args: list[str]) -> int:
     """`exporl tasks [FAMILY]`."""
-    parser = argparse.ArgumentParser(prog="exporl tasks", description="List the task families, or one family's tasks.")
+    parser = argparse.ArgumentParser(
+        prog="exporl tasks", description="List the task families, or one family's tasks."
+    )
     parser.add_argument("family", nargs="?", help="list every task of this family")
     name = parser.parse_args(args).family
     families: dict[str, Family] = {task.split("/", 1)[0]: family for task, family in list_tasks()}
     if name is None:
-        table = Table("family", "tasks", "observation, action, horizon, reward, data", "install", title="Families")
+        table = Table(
+            "family",
+            "tasks",
+            "observation, action, horizon, reward, data",
+            "install",
+            title="Families",
+        )
         for family, record in families.items():
             table.add_row(family, str(len(record.names)), record.summary, _install(record))
         Console().print(table)
-        print("exporl tasks FAMILY lists its tasks; exporl check TASK plays one. Yours: --task module:function")
+        print(
+            "exporl tasks FAMILY lists its tasks; exporl check TASK plays one. Yours: --task "
+            "module:function"
+        )
         return 0
     if name not in families:
         rest = f"There are {', '.join(families)}."
@@ -42,7 +53,13 @@ def tasks_command(args: list[str]) -> int:
 def _family_table(name: str, record: Family) -> Table:
     """One row per task; what cannot be made here says why."""
     table = Table(
-        "task", "observation", "action", "steps", "the environment pays", "demonstrations", title=record.summary
+        "task",
+        "observation",
+        "action",
+        "steps",
+        "the environment pays",
+        "demonstrations",
+        title=record.summary,
     )
     for short in record.names:
         try:
@@ -50,12 +67,26 @@ def _family_table(name: str, record: Family) -> Table:
         except (ModuleNotFoundError, ValueError) as error:
             table.add_row(f"{name}/{short}", escape(str(error)))
             continue
-        entries = ", ".join(f"{entry} {'x'.join(map(str, shape))}" for entry, shape, _ in task.spec.observation)
+        entries = ", ".join(
+            f"{entry} {'x'.join(map(str, shape))}" for entry, shape, _ in task.spec.observation
+        )
         note = f": {task.observation_note}" if task.observation_note else ""
         source = task.source or "files"
-        row = (f"{name}/{short}", entries + note, str(task.spec.action_dim), str(task.max_episode_steps))
+        row = (
+            f"{name}/{short}",
+            entries + note,
+            str(task.spec.action_dim),
+            str(task.max_episode_steps),
+        )
         table.add_row(
-            *map(escape, (*row, task.reward_note, source + ("" if task.collect else " (read with --data.path)")))
+            *map(
+                escape,
+                (
+                    *row,
+                    task.reward_note,
+                    source + ("" if task.collect else " (read with --data.path)"),
+                ),
+            )
         )
     return table
 
@@ -66,21 +97,37 @@ def _install(record: Family, markup: bool = True) -> str:
         return "nothing"
     command = f"pip install 'exporl[{record.extra}]'"
     installed = importlib.util.find_spec(record.module) is not None
-    return (escape(command) if markup else command) + (" (installed)" if installed else " (not installed)")
+    return (escape(command) if markup else command) + (
+        " (installed)" if installed else " (not installed)"
+    )
 
 
 def check_command(args: list[str]) -> int:
     """`exporl check TASK [--data PATH] [--demos N] [--noise S] [--seed S] [--reward R]`."""
     parser = argparse.ArgumentParser(
         prog="exporl check",
-        description="Play a task, check that it keeps every promise, and say how to mend those it does not.",
+        description=(
+            "Play a task, check that it keeps every promise, and say how to mend those it does not."
+        ),
     )
     parser.add_argument("task", help="family/name, or module:function of your own environment")
-    parser.add_argument("--data", type=Path, help="file or folder of episodes; default: collect from the task's expert")
-    parser.add_argument("--demos", type=int, default=3, help="episodes to collect, or read from --data (default 3)")
-    parser.add_argument("--noise", type=float, default=0.1, help="action noise of collected episodes (default 0.1)")
-    parser.add_argument("--reward", default="-1/0", help="learning reward: -1/0 (default), 0/1 or env")
-    parser.add_argument("--seed", type=int, default=0, help="seed of starts and actions (default 0)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="file or folder of episodes; default: collect from the task's expert",
+    )
+    parser.add_argument(
+        "--demos", type=int, default=3, help="episodes to collect, or read from --data (default 3)"
+    )
+    parser.add_argument(
+        "--noise", type=float, default=0.1, help="action noise of collected episodes (default 0.1)"
+    )
+    parser.add_argument(
+        "--reward", default="-1/0", help="learning reward: -1/0 (default), 0/1 or env"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of starts and actions (default 0)"
+    )
     options = parser.parse_args(args)
     if options.demos < 0 or options.noise < 0 or options.seed < 0:
         raise ValueError("--demos, --noise and --seed must be at least 0.")

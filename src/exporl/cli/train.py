@@ -46,7 +46,9 @@ def train_command(args: list[str]) -> int:
     if known.seeds is not None and not known.seeds.isdecimal():
         raise ValueError(f"--seeds must be a number of seeds, got {known.seeds!r}.")
     many = begun or known.seeds is not None
-    name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + ("" if many else f"-s{config.seed}")
+    name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + (
+        "" if many else f"-s{config.seed}"
+    )
     run_dir = Path(known.resume or known.run_dir or Path("runs") / name)
     keep_compiled_programs()
     if not many:
@@ -79,7 +81,8 @@ def _new_config(
         raise ValueError(f"unknown algorithm {algorithm!r}. {closest(algorithm, ALGORITHMS)}")
     if known.task is None and not helping:
         raise ValueError(
-            "name a task: --task family/name (`exporl tasks` lists them), or module:function of your own"
+            "name a task: --task family/name (`exporl tasks` lists them), or module:function of "
+            "your own"
         )
     return preset_config(algorithm, known.preset or "small", known.task or "family/name")
 
@@ -94,10 +97,10 @@ def _with_options(config: RunConfig[Any], args: list[str]) -> RunConfig[Any]:
         prog=f"exporl train {config.algorithm}",
         description=(
             f"Train with {config.algorithm.upper()}. Shown defaults are those of the preset "
-            f"{config.preset!r}; choose another with --preset. More options: --run-dir DIR (default: "
-            "runs/<algo>-<task>-s<seed>), --resume RUN, --seeds N (that many runs, seeds seed, seed+1, "
-            "..., in runs/<algo>-<task>/s<seed>), --seeds-mode auto|processes|vmap, --async (short for "
-            "--train.asynchronous)."
+            f"{config.preset!r}; choose another with --preset. More options: --run-dir DIR"
+            " (default: runs/<algo>-<task>-s<seed>), --resume RUN, --seeds N (that many runs, "
+            "seeds seed, seed+1, ..., in runs/<algo>-<task>/s<seed>), --seeds-mode"
+            " auto|processes|vmap, --async (short for --train.asynchronous)."
         ),
     )
 
@@ -110,24 +113,34 @@ def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
         summary = train(config, run_dir, progress, resume=resume)
     except Interrupted as stopped:
         progress.close()
-        console.print(f"{stopped}. Go on with: exporl train --resume {run_dir}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{stopped}. Go on with: exporl train --resume {run_dir}",
+            highlight=False,
+            soft_wrap=True,
+        )
         return STOPPED
     finally:
         progress.close()
     if "after" in summary:
         for when in ("before", "after"):
             record = summary[when]
-            rates = ", ".join(f"{who} {100 * record[who]:.0f}%" for who in ("base", "policy") if who in record)
+            rates = ", ".join(
+                f"{who} {100 * record[who]:.0f}%" for who in ("base", "policy") if who in record
+            )
             print(f"{when}: {rates} at {record['env_steps']} environment steps")
     print(f"report: {run_dir / REPORT}")
     return 0
 
 
-def train_many(config: RunConfig[Any], folder: Path, num_seeds: int, mode: str, *, resume: bool) -> int:
+def train_many(
+    config: RunConfig[Any], folder: Path, num_seeds: int, mode: str, *, resume: bool
+) -> int:
     """Trains several seeds, each under a bar of its own; the exit status."""
     bars = Bars(Console(stderr=True))
     try:
-        results = train_seeds(config, folder, num_seeds, mode=mode, progress=bars.add, resume=resume)
+        results = train_seeds(
+            config, folder, num_seeds, mode=mode, progress=bars.add, resume=resume
+        )
     except Interrupted as stopped:
         bars.say(f"{stopped}. Go on with: exporl train --resume {folder}")
         return STOPPED
@@ -135,8 +148,14 @@ def train_many(config: RunConfig[Any], folder: Path, num_seeds: int, mode: str, 
         bars.close()
     for result in results:
         after = (result.summary or {}).get("after", {})
-        rates = ", ".join(f"{who} {100 * after[who]:.0f}%" for who in ("base", "policy") if who in after)
-        outcome = f"failed: {result.error}" if result.error else f"{rates} at {after['env_steps']} environment steps"
+        rates = ", ".join(
+            f"{who} {100 * after[who]:.0f}%" for who in ("base", "policy") if who in after
+        )
+        outcome = (
+            f"failed: {result.error}"
+            if result.error
+            else f"{rates} at {after['env_steps']} environment steps"
+        )
         print(f"s{result.seed}: {outcome}")
     if any(result.summary for result in results):
         print(f"report: {folder / REPORT}")

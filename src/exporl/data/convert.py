@@ -42,17 +42,24 @@ def find_writer(path: Path, name: str | None = None) -> Format:
     if name is None:
         name = SUFFIXES.get(Path(path).suffix.lower())
         if name not in writers:
-            raise ValueError(f"the name {path} does not say which format to write. Add --to {'|'.join(writers)}.")
+            raise ValueError(
+                f"the name {path} does not say which format to write. Add --to {'|'.join(writers)}."
+            )
     if name not in FORMATS:
         raise ValueError(f"unknown format {name!r}. These can be written: {', '.join(writers)}.")
     if name not in writers:
-        raise ValueError(f"format {name!r} can be read but not written. These can: {', '.join(writers)}.")
+        raise ValueError(
+            f"format {name!r} can be read but not written. These can: {', '.join(writers)}."
+        )
     return FORMATS[name]
 
 
 def action_range(episodes: Iterable[Episode]) -> tuple[np.ndarray, np.ndarray]:
-    """(smallest, largest) action per dimension over all episodes, [a] each; needs at least one episode."""
-    ends = [(np.nanmin(e.actions, axis=0), np.nanmax(e.actions, axis=0)) for e in episodes if len(e)]
+    """(smallest, largest) action per dimension over all episodes, [a] each; needs at least one
+    episode."""
+    ends = [
+        (np.nanmin(e.actions, axis=0), np.nanmax(e.actions, axis=0)) for e in episodes if len(e)
+    ]
     if not ends:
         raise ValueError("no readable episode to take the range of actions from.")
     return np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
@@ -124,11 +131,16 @@ def check_target(path: Path, force: bool) -> None:
         FileExistsError: there is something at that path and `force` is off.
     """
     if path.exists() and not force:
-        raise FileExistsError(f"{path} exists already. Choose another name, or add --force to replace it.")
+        raise FileExistsError(
+            f"{path} exists already. Choose another name, or add --force to replace it."
+        )
 
 
-def write(path: Path, to: Format, episodes: Iterable[Episode], written: Written, *, force: bool = False) -> Written:
-    """Writes a file or folder beside its place, then moves it there: what was there before stays until then.
+def write(
+    path: Path, to: Format, episodes: Iterable[Episode], written: Written, *, force: bool = False
+) -> Written:
+    """Writes a file or folder beside its place, then moves it there: what was there before stays
+    until then.
 
     Raises:
         FileExistsError: see `check_target`.

@@ -11,7 +11,9 @@ ROWS = 40
 """Dimensions listed one by one; of more, the first so many."""
 
 
-def bars(values: Sequence[float | int] | np.ndarray, low: float | int, high: float | int, bins: int = 24) -> str:
+def bars(
+    values: Sequence[float | int] | np.ndarray, low: float | int, high: float | int, bins: int = 24
+) -> str:
     """A histogram over [low, high] in one line of text; the ends include what lies beyond."""
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
@@ -34,7 +36,11 @@ def describe(found: Survey, title: str) -> str:
 def _episodes(found: Survey) -> list[str]:
     count, steps = len(found.names), sum(found.lengths)
     good = sum(found.successes)
-    unrecorded = "" if good or any(found.returns) else "; no rewards in this file: --task T applies the task's own rule"
+    unrecorded = (
+        ""
+        if good or any(found.returns)
+        else "; no rewards in this file: --task T applies the task's own rule"
+    )
     ends = f"{sum(found.terminated):,} terminated, {count - sum(found.terminated):,} cut off"
     lengths, returns = np.array(found.lengths, np.float64), np.array(found.returns)
     return [
@@ -55,16 +61,20 @@ def _actions(found: Survey) -> list[str]:
     assert actions is not None
     low, high = min(-1.0, actions.minimum.min()), max(1.0, actions.maximum.max())
     lines = [
-        f"  actions    {actions.dims} dimensions; saturated: |action| >= {SATURATED}; "
-        f"|bars| from {_number(low)} to {_number(high)}",
+        (
+            f"  actions    {actions.dims} dimensions; saturated: |action| >= {SATURATED}; "
+            f"|bars| from {_number(low)} to {_number(high)}"
+        ),
         f"    {'':>5} {'min':>9} {'max':>9} {'mean':>9} {'std':>9} {'saturated':>9} {'outside':>8}",
     ]
     for i in range(min(actions.dims, ROWS)):
         numbers = [actions.minimum[i], actions.maximum[i], actions.mean[i], actions.std[i]]
-        shares = [100 * part[i] / max(actions.count[i], 1) for part in (found.saturated, found.outside)]
+        shares = [
+            100 * part[i] / max(actions.count[i], 1) for part in (found.saturated, found.outside)
+        ]
         lines.append(
-            f"    {i:>5} {' '.join(f'{_number(n):>9}' for n in numbers)} {shares[0]:>8.1f}% {shares[1]:>7.1f}%  "
-            f"|{bars(sample[:, i], low, high)}|"
+            f"    {i:>5} {' '.join(f'{_number(n):>9}' for n in numbers)} {shares[0]:>8.1f}% "
+            f"{shares[1]:>7.1f}%  |{bars(sample[:, i], low, high)}|"
         )
     return lines + _more(actions)
 
@@ -74,13 +84,19 @@ def _observations(found: Survey) -> list[str]:
     for name, values in found.observations.items():
         kind = f"{values.dtype} {list(values.shape)}"
         constant = int(values.constant.sum())
-        notes = f", {constant} of {values.dims} dimensions never change" if constant and len(values.shape) <= 1 else ""
+        notes = (
+            f", {constant} of {values.dims} dimensions never change"
+            if constant and len(values.shape) <= 1
+            else ""
+        )
         lines.append(f"  observation {name!r}: {kind}{notes}")
         lines.append(f"    {'':>5} {'min':>9} {'max':>9} {'mean':>9} {'std':>9}")
         lines += _dimensions(values)
         lines += _more(values)
     if found.infos:
-        lines.append("  also       " + ", ".join(f"{name} {kind}" for name, kind in found.infos.items()))
+        lines.append(
+            "  also       " + ", ".join(f"{name} {kind}" for name, kind in found.infos.items())
+        )
     return lines
 
 
@@ -89,18 +105,31 @@ def _dimensions(values: Moments) -> list[str]:
     lines, i, constant = [], 0, values.constant
     while i < min(values.dims, ROWS):
         last = i
-        while constant[i] and last + 1 < values.dims and constant[last + 1] and values.mean[last + 1] == values.mean[i]:
+        while (
+            constant[i]
+            and last + 1 < values.dims
+            and constant[last + 1]
+            and values.mean[last + 1] == values.mean[i]
+        ):
             last += 1
-        numbers = " ".join(f"{_number(n[i]):>9}" for n in (values.minimum, values.maximum, values.mean, values.std))
+        numbers = " ".join(
+            f"{_number(n[i]):>9}" for n in (values.minimum, values.maximum, values.mean, values.std)
+        )
         label = "all" if len(values.shape) > 1 else str(i) if last == i else f"{i}-{last}"
-        lines.append(f"    {label:>5} {numbers}" if last == i else f"    {label:>5} always {_number(values.mean[i])}")
+        lines.append(
+            f"    {label:>5} {numbers}"
+            if last == i
+            else f"    {label:>5} always {_number(values.mean[i])}"
+        )
         i = last + 1
     return lines
 
 
 def _more(values: Moments) -> list[str]:
     lines = [f"    ... and {values.dims - ROWS} more"] if values.dims > ROWS else []
-    return lines + ([f"    {values.not_finite:,} values are NaN or infinite"] if values.not_finite else [])
+    return lines + (
+        [f"    {values.not_finite:,} values are NaN or infinite"] if values.not_finite else []
+    )
 
 
 def _troubles(found: Survey) -> list[str]:
@@ -113,7 +142,10 @@ def _troubles(found: Survey) -> list[str]:
         lines.append("  duplicates none")
     if not found.faults:
         return [*lines, "  faults     none"]
-    lines.append(f"  faults     {len(found.faults):,} in {len(found.damaged):,} of {found.records:,} episodes")
+    lines.append(
+        f"  faults     {len(found.faults):,} in {len(found.damaged):,} of {found.records:,} "
+        "episodes"
+    )
     for example, count, name in kinds(found.faults)[:10]:
         lines.append(f"    {count:>5,} x, first in {name}: {example}")
     return lines

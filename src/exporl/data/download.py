@@ -1,7 +1,8 @@
-"""Published data sets, fetched on request: mirrors in order, SHA-256, resumption, a record of what was received.
+"""Published data sets, fetched on request: mirrors in order, SHA-256, resumption, a record of what
+was received.
 
-Nothing else in the library uses the network. No publisher of these files states a SHA-256, so the first download records
-it in a lock file beside the data, and every later one must agree with it.
+Nothing else in the library uses the network. No publisher of these files states a SHA-256, so the
+first download records it in a lock file beside the data, and every later one must agree with it.
 """
 
 import dataclasses
@@ -42,15 +43,22 @@ class Source:
 
 def _table() -> dict[str, tuple[Source, ...]]:
     table: dict[str, tuple[Source, ...]] = {}
-    for kind, tasks in (("ph", ("lift", "can", "square", "tool_hang", "transport")), ("mh", ("lift", "can", "square"))):
+    for kind, tasks in (
+        ("ph", ("lift", "can", "square", "tool_hang", "transport")),
+        ("mh", ("lift", "can", "square")),
+    ):
         for task in tasks:
             for version, root in (("v141", _STANFORD), ("v15", _ROBOMIMIC)):
                 path = f"{task}/{kind}/low_dim_{version}.hdf5"
-                table[f"robomimic/{task}-{kind}-{version}"] = (Source(f"robomimic/{path}", (f"{root}/{path}",)),)
+                table[f"robomimic/{task}-{kind}-{version}"] = (
+                    Source(f"robomimic/{path}", (f"{root}/{path}",)),
+                )
     for task in ("pen", "door", "hammer", "relocate"):
         for kind in ("human", "cloned", "expert"):
             file = f"{task}-{kind}-v1.hdf5"
-            table[f"d4rl/{task}-{kind}-v1"] = (Source(f"d4rl/{file}", (f"{_D4RL}/hand_dapg_v1/{file}",)),)
+            table[f"d4rl/{task}-{kind}-v1"] = (
+                Source(f"d4rl/{file}", (f"{_D4RL}/hand_dapg_v1/{file}",)),
+            )
             folder = f"{task}/{kind}-v2/data"
             table[f"minari/D4RL/{task}/{kind}-v2"] = tuple(
                 Source(f"minari/D4RL/{folder}/{name}", (f"{_MINARI}/{folder}/{name}",))
@@ -59,13 +67,25 @@ def _table() -> dict[str, tuple[Source, ...]]:
     for maze, name in (("umaze", "u-maze"), ("medium", "big-maze"), ("large", "hardest-maze")):
         for kind, goals in (("play", "True_multigoal_False"), ("diverse", "True_multigoal_True")):
             goals = "False_multigoal_False" if (maze, kind) == ("umaze", "play") else goals
-            full = "antmaze-umaze-v2" if (maze, kind) == ("umaze", "play") else f"antmaze-{maze}-{kind}-v2"
+            full = (
+                "antmaze-umaze-v2"
+                if (maze, kind) == ("umaze", "play")
+                else f"antmaze-{maze}-{kind}-v2"
+            )
             table[f"d4rl/{full}"] = (Source(f"d4rl/{full}.hdf5", (_ANT.format(name, goals),)),)
-    names = [f"{kind}maze-{size}-navigate-v0" for kind in ("point", "ant") for size in ("medium", "large", "giant")]
-    names += [f"{task}-play-v0" for task in ("cube-single", "cube-double", "scene", "puzzle-3x3", "puzzle-4x4")]
+    names = [
+        f"{kind}maze-{size}-navigate-v0"
+        for kind in ("point", "ant")
+        for size in ("medium", "large", "giant")
+    ]
+    names += [
+        f"{task}-play-v0"
+        for task in ("cube-single", "cube-double", "scene", "puzzle-3x3", "puzzle-4x4")
+    ]
     for name in names:
         table[f"ogbench/{name}"] = tuple(
-            Source(f"ogbench/{file}", (f"{_OGBENCH}/{file}",)) for file in (f"{name}.npz", f"{name}-val.npz")
+            Source(f"ogbench/{file}", (f"{_OGBENCH}/{file}",))
+            for file in (f"{name}.npz", f"{name}-val.npz")
         )
     return table
 
@@ -104,8 +124,8 @@ def fetch(
     Args:
         source: which file.
         folder: data folder; the lock file is in it.
-        mirrors: URLs (http, https, file) or local folders that have the file under `source.path` or by its bare name;
-            tried before the published URLs.
+        mirrors: URLs (http, https, file) or local folders that have the file under `source.path` or
+            by its bare name; tried before the published URLs.
         offline: use local folders and file:// URLs only.
         say: receives one line per event.
         advance: called with bytes received and total (0 if unknown) as they come.
@@ -179,11 +199,15 @@ def _places(source: Source, mirrors: Sequence[str]) -> list[str]:
     result = []
     for mirror in mirrors:
         root = mirror if "://" in mirror else Path(mirror).resolve().as_uri()
-        result += [f"{root.rstrip('/')}/{name}" for name in (source.path, source.path.rsplit("/", 1)[1])]
+        result += [
+            f"{root.rstrip('/')}/{name}" for name in (source.path, source.path.rsplit("/", 1)[1])
+        ]
     return result
 
 
-def _receive(place: str, part: Path, say: Callable[[str], None], advance: Callable[[int, int], None]) -> None:
+def _receive(
+    place: str, part: Path, say: Callable[[str], None], advance: Callable[[int, int], None]
+) -> None:
     """Appends what is missing to `part`; starts again where the server cannot continue."""
     local = place.startswith("file:")
     have = part.stat().st_size if part.is_file() and not local else 0
@@ -191,7 +215,8 @@ def _receive(place: str, part: Path, say: Callable[[str], None], advance: Callab
     try:
         response: Any = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is missing, or the part is of something else: from the beginning
+        # nothing is missing, or the part is of something else: from the beginning
+        if error.code == 416 and have:
             part.unlink()
             return _receive(place, part, say, advance)
         raise OSError(f"HTTP {error.code} {error.reason}") from error
@@ -204,16 +229,20 @@ def _receive(place: str, part: Path, say: Callable[[str], None], advance: Callab
         length = int(response.headers.get("Content-Length") or 0)
         start = have if resumed else 0
         with part.open("ab" if resumed else "wb") as file:
-            _copy(response, file, lambda done: advance(start + done, start + length if length else 0))
+            _copy(
+                response, file, lambda done: advance(start + done, start + length if length else 0)
+            )
         received = part.stat().st_size - start
     if length and received < length:
         raise OSError(
-            f"the connection ended after {start + received:,} of {start + length:,} bytes; run it again to go on"
+            f"the connection ended after {start + received:,} of {start + length:,} bytes; run it "
+            "again to go on"
         )
 
 
 def _copy(source: Any, target: Any, advance: Callable[[int], None]) -> None:
-    """Copies a stream in blocks, saying after each how many bytes were copied; a dropped connection ends it."""
+    """Copies a stream in blocks, saying after each how many bytes were copied; a dropped connection
+    ends it."""
     done = 0
     while True:
         try:
@@ -234,12 +263,18 @@ def _read_lock(path: Path) -> dict[str, dict[str, Any]]:
     try:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}). Remove it; digests are then recorded anew.") from error
+        raise ValueError(
+            f"{path} is damaged ({error}). Remove it; digests are then recorded anew."
+        ) from error
 
 
 def _record(folder: Path, source: Source, sha256: str, place: str) -> None:
     lock = _read_lock(folder / LOCK)
-    lock[source.path] = {"sha256": sha256, "bytes": (folder / source.path).stat().st_size, "from": place}
+    lock[source.path] = {
+        "sha256": sha256,
+        "bytes": (folder / source.path).stat().st_size,
+        "from": place,
+    }
     new = folder / f".{LOCK}.new"
     new.write_text(json.dumps(lock, indent=1, sort_keys=True))
     os.replace(new, folder / LOCK)

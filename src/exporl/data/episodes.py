@@ -24,8 +24,8 @@ class Episode:
     terminated: bool
     """The last step was a true end (otherwise the recording stopped: a time limit)."""
     infos: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """Whatever else the file has per step, [t, ...] or [t + 1, ...] (simulator states, say): for tasks that compute
-    rewards from it. Never learnt from."""
+    """Whatever else the file has per step, [t, ...] or [t + 1, ...] (simulator states, say): for
+    tasks that compute rewards from it. Never learnt from."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -66,7 +66,8 @@ def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "da
 
 
 def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
-    """Everything wrong with one episode, one sentence each: lengths, finiteness, ranges; with a task's spec, shapes."""
+    """Everything wrong with one episode, one sentence each: lengths, finiteness, ranges; with a
+    task's spec, shapes."""
     steps = len(episode.actions)
     if steps == 0:
         yield "no steps. Remove the episode."
@@ -96,14 +97,17 @@ def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
         worst = float(np.nanmax(np.abs(episode.actions[row])))
         least, most = np.nanmin(episode.actions), np.nanmax(episode.actions)
         yield (
-            f"actions row {row} reaches {worst:g}, outside [-1, 1]; the episode's range from {least:g} to {most:g}. "
-            "Rescale or clip the recorded actions."
+            f"actions row {row} reaches {worst:g}, outside [-1, 1]; the episode's range from "
+            f"{least:g} to {most:g}. Rescale or clip the recorded actions."
         )
 
 
 def _shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> Iterator[str]:
     if array.shape != shape:
-        yield f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for the task?"
+        yield (
+            f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for "
+            "the task?"
+        )
 
 
 def _finite(what: str, array: np.ndarray) -> Iterator[str]:
@@ -126,7 +130,8 @@ def fingerprint(episodes: Iterable[Episode]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Normalizer:
-    """Shifts and scales float observations with stored statistics: clip((x - mean) / std, -clip, clip)."""
+    """Shifts and scales float observations with stored statistics: clip((x - mean) / std, -clip,
+    clip)."""
 
     mean: dict[str, np.ndarray]
     std: dict[str, np.ndarray]
@@ -135,16 +140,26 @@ class Normalizer:
     """In standard deviations."""
 
     @classmethod
-    def fit(cls, episodes: Sequence[Episode], min_std: float = 1e-2, clip: float = 5.0) -> "Normalizer":
-        """Statistics of all observations; entries that are not floating point (images) are left alone."""
+    def fit(
+        cls, episodes: Sequence[Episode], min_std: float = 1e-2, clip: float = 5.0
+    ) -> "Normalizer":
+        """Statistics of all observations; entries that are not floating point (images) are left
+        alone."""
         mean, std = {}, {}
         for name, first in episodes[0].observations.items():
             if np.issubdtype(first.dtype, np.floating):
-                parts = [episode.observations[name] for episode in episodes]  # summed one by one: no copy of it all
+                # summed one by one: no copy of it all
+                parts = [episode.observations[name] for episode in episodes]
                 rows = sum(map(len, parts))
-                center = np.sum([part.sum(axis=0, dtype=np.float64) for part in parts], axis=0) / rows
+                center = (
+                    np.sum([part.sum(axis=0, dtype=np.float64) for part in parts], axis=0) / rows
+                )
                 spread = (
-                    np.sum([((part.astype(np.float64) - center) ** 2).sum(axis=0) for part in parts], axis=0) / rows
+                    np.sum(
+                        [((part.astype(np.float64) - center) ** 2).sum(axis=0) for part in parts],
+                        axis=0,
+                    )
+                    / rows
                 )
                 mean[name] = center.astype(np.float32)
                 std[name] = np.maximum(np.sqrt(spread), min_std).astype(np.float32)

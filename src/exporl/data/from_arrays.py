@@ -23,9 +23,11 @@ def from_arrays(arrays: Mapping[str, Any]) -> list[Episode]:
     """Episodes from a dictionary of arrays over all N steps of all episodes, one after the other.
 
     Args:
-        arrays: "actions" [N, a], "rewards" [N], "terminals" [N] (true ends), "episode_ends" (number of steps up to each
-            episode's end) or "timeouts" [N] (ends that are not terminal); "observations", an array or a dictionary of
-            arrays: [N + episodes, ...] with the one after each last step, or [N, ...] beside "next_observations";
+        arrays: "actions" [N, a], "rewards" [N], "terminals" [N] (true ends), "episode_ends" (number
+            of steps up to each episode's end) or "timeouts" [N] (ends that are not terminal);
+            "observations", an array or a dictionary of
+            arrays: [N + episodes, ...] with the one after each last step, or [N, ...] beside
+                "next_observations";
             "successes" [N], by default positive rewards.
 
     Raises:
@@ -118,11 +120,14 @@ def _check_rows(
                 )
     if after is not None and after.keys() != first.keys():
         raise ValueError(
-            f"observations have {sorted(first)}, next_observations {sorted(after)}. They must agree."
+            f"observations have {sorted(first)}, next_observations {sorted(after)}. They must "
+            "agree."
         )
 
 
 def _entries(observations: Any) -> dict[str, np.ndarray]:
     entries = observations if isinstance(observations, Mapping) else {"state": observations}
     arrays = {name: np.asarray(values) for name, values in entries.items()}
-    return {name: v.astype(np.float32) if v.dtype == np.float64 else v for name, v in arrays.items()}
+    return {
+        name: v.astype(np.float32) if v.dtype == np.float64 else v for name, v in arrays.items()
+    }

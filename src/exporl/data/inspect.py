@@ -1,4 +1,5 @@
-"""What a file of episodes contains, in one pass that holds one episode at a time: statistics, faults, duplicates."""
+"""What a file of episodes contains, in one pass that holds one episode at a time: statistics,
+faults, duplicates."""
 
 import collections
 import dataclasses
@@ -18,10 +19,11 @@ SAMPLE_ROWS = 100_000
 
 
 class Moments:
-    """Count, minimum, maximum, mean and standard deviation per dimension, of finite values, block by block.
+    """Count, minimum, maximum, mean and standard deviation per dimension, of finite values, block
+    by block.
 
-    Blocks are merged with the formula of Chan, Golub and LeVeque (1979), so a large mean costs no precision. Entries
-    with more than one axis (images) are summarised as one dimension.
+    Blocks are merged with the formula of Chan, Golub and LeVeque (1979), so a large mean costs no
+    precision. Entries with more than one axis (images) are summarised as one dimension.
     """
 
     def __init__(self, first: np.ndarray):
@@ -44,8 +46,12 @@ class Moments:
         self._m2 += np.where(fine, values - mean, 0).__pow__(2).sum(axis=0)
         self._m2 += gap**2 * self.count * count / np.maximum(total, 1)
         self.mean += gap * count / np.maximum(total, 1)
-        self.minimum = np.minimum(self.minimum, np.where(fine, values, np.inf).min(axis=0, initial=np.inf))
-        self.maximum = np.maximum(self.maximum, np.where(fine, values, -np.inf).max(axis=0, initial=-np.inf))
+        self.minimum = np.minimum(
+            self.minimum, np.where(fine, values, np.inf).min(axis=0, initial=np.inf)
+        )
+        self.maximum = np.maximum(
+            self.maximum, np.where(fine, values, -np.inf).max(axis=0, initial=-np.inf)
+        )
         self.count = total
 
     @property
@@ -80,7 +86,8 @@ class Sample:
 
 @dataclasses.dataclass
 class Survey:
-    """Everything `survey` found; lists have one entry per episode in the statistics, in file order."""
+    """Everything `survey` found; lists have one entry per episode in the statistics, in file
+    order."""
 
     names: list[str] = dataclasses.field(default_factory=list)
     lengths: list[int] = dataclasses.field(default_factory=list)
@@ -90,7 +97,8 @@ class Survey:
     records: int = 0
     """Episodes seen, damaged ones included."""
     faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    """(episode, sentence), all of them; the episode is "file" where the file as a whole is damaged."""
+    """(episode, sentence), all of them; the episode is "file" where the file as a whole is
+    damaged."""
     duplicates: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     """(episode, the earlier one whose every number it repeats)."""
     actions: Moments | None = None
@@ -117,8 +125,13 @@ class Survey:
         self.terminated.append(episode.terminated)
         if self.actions is None:
             self.actions = Moments(episode.actions)
-            self.saturated, self.outside = np.zeros(self.actions.dims, int), np.zeros(self.actions.dims, int)
-            self.infos = {key: f"{value.dtype} {list(value.shape)}" for key, value in episode.infos.items()}
+            self.saturated, self.outside = (
+                np.zeros(self.actions.dims, int),
+                np.zeros(self.actions.dims, int),
+            )
+            self.infos = {
+                key: f"{value.dtype} {list(value.shape)}" for key, value in episode.infos.items()
+            }
         self.actions.add(episode.actions)
         size = np.abs(episode.actions)
         self.saturated += (size >= SATURATED).sum(axis=0)
@@ -146,8 +159,8 @@ def survey(
         spec: a task's shapes, to check against them.
         adapt: turns an episode as recorded into the task's units, see `Task.adapt`.
         limit: how many records at most.
-        skip_bad: leave episodes with faults out of the statistics; by default only those that cannot be read, or whose
-            shapes differ from the first one's, are.
+        skip_bad: leave episodes with faults out of the statistics; by default only those that
+            cannot be read, or whose shapes differ from the first one's, are.
         on_record: called after every record.
     """
     result, seen, shapes = Survey(), {}, None
@@ -164,9 +177,11 @@ def survey(
         now = _shapes(episode)
         shapes = shapes or now
         different = [
-            f"{what} is {now.get(what, 'missing')}, in the first episode it is {shapes.get(what, 'missing')}."
-            for what in {**shapes, **now} if now.get(what) != shapes.get(what)
-        ]  # fmt: skip
+            f"{what} is {now.get(what, 'missing')}, in the first episode it is "
+            f"{shapes.get(what, 'missing')}."
+            for what in {**shapes, **now}
+            if now.get(what) != shapes.get(what)
+        ]
         result.faults += [(record.name, sentence) for sentence in [*found, *different]]
         if _lengths_fit(episode) and not different and not (found and skip_bad):
             result.add(record.name, episode)
@@ -194,7 +209,10 @@ def _until_damage(records: Iterable[Record], limit: int | None, result: Survey) 
 def _shapes(episode: Episode) -> dict[str, str]:
     """Type and shape of a row per array."""
     arrays = {f"observation {name!r}": value for name, value in episode.observations.items()}
-    return {what: f"{v.dtype} {list(v.shape[1:])}" for what, v in {**arrays, "actions": episode.actions}.items()}
+    return {
+        what: f"{v.dtype} {list(v.shape[1:])}"
+        for what, v in {**arrays, "actions": episode.actions}.items()
+    }
 
 
 def _lengths_fit(episode: Episode) -> bool:
@@ -205,7 +223,8 @@ def _lengths_fit(episode: Episode) -> bool:
 
 
 def kinds(found: Iterable[tuple[str, str]]) -> list[tuple[str, int, str]]:
-    """Faults that differ only in their numbers counted together: (an example, how often, where first), most first."""
+    """Faults that differ only in their numbers counted together: (an example, how often, where
+    first), most first."""
     counts: collections.Counter[str] = collections.Counter()
     examples: dict[str, tuple[str, str]] = {}
     for name, sentence in found:

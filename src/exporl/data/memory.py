@@ -13,8 +13,11 @@ _FLAGS = 5
 
 
 def row_bytes(spec: Spec, num_proposals: int = 0) -> int:
-    """Bytes of one replay row: every observation entry, one action, the reward, the flags, samples kept for reuse."""
-    observation = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for _, shape, dtype in spec.observation)
+    """Bytes of one replay row: every observation entry, one action, the reward, the flags, samples
+    kept for reuse."""
+    observation = sum(
+        int(np.prod(shape)) * np.dtype(dtype).itemsize for _, shape, dtype in spec.observation
+    )
     kept = 8 + 4 * num_proposals * spec.chunk_length * spec.action_dim if num_proposals else 0
     return observation + 4 * spec.action_dim + 4 + _FLAGS + kept
 
@@ -37,8 +40,15 @@ class ReplayPlan:
     def __str__(self) -> str:
         """One line for the terminal."""
         online = self.online_rows * self.num_streams
-        parts, rows = [("prior", self.prior_rows), ("online, when full,", online)], self.prior_rows + online
-        shares = ", ".join(f"{name} {count:,} rows {size(count * self.row_bytes)}" for name, count in parts if count)
+        parts, rows = (
+            [("prior", self.prior_rows), ("online, when full,", online)],
+            self.prior_rows + online,
+        )
+        shares = ", ".join(
+            f"{name} {count:,} rows {size(count * self.row_bytes)}"
+            for name, count in parts
+            if count
+        )
         return f"replay: {rows:,} rows x {self.row_bytes:,} B = {size(self.total_bytes)} ({shares})"
 
     def check(self, available: int | None) -> None:
@@ -71,7 +81,8 @@ def size(count: int | float) -> str:
 
 
 def available_bytes() -> int | None:
-    """Memory that this process can still get without swapping, control groups included; None where nobody tells."""
+    """Memory that this process can still get without swapping, control groups included; None where
+    nobody tells."""
     found = [_meminfo(), *_groups()]
     if not any(value is not None for value in found):
         found = [_physical()]

@@ -18,34 +18,53 @@ def check_step(spec: Spec, step: Step) -> None:
     if action.shape != (spec.action_dim,):
         raise ValueError(f"action has shape {action.shape}, the task needs ({spec.action_dim},).")
     if not np.isfinite(action).all() or np.abs(action).max() > 1:
-        raise ValueError(f"action {action} is not finite or outside [-1, 1]. Clip it where it is made.")
+        raise ValueError(
+            f"action {action} is not finite or outside [-1, 1]. Clip it where it is made."
+        )
     if not abs(step.reward) <= _LARGEST:
         raise ValueError(f"reward is {step.reward}. Check the environment's reward.")
-    for which, observation in (("observation", step.observation), ("next_observation", step.next_observation)):
+    for which, observation in (
+        ("observation", step.observation),
+        ("next_observation", step.next_observation),
+    ):
         for name, shape, dtype in spec.observation:
             if name not in observation:
                 raise ValueError(f"{which} lacks {name!r}; it has {sorted(observation)}.")
             value = np.asarray(observation[name])
             if value.shape != shape:
-                raise ValueError(f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}.")
+                raise ValueError(
+                    f"{which}[{name!r}] has shape {value.shape}, the task needs {shape}."
+                )
             if dtype == "uint8" and value.dtype != np.uint8:
-                raise ValueError(f"{which}[{name!r}] is {value.dtype}, the task needs uint8. Scale images to 0-255.")
+                raise ValueError(
+                    f"{which}[{name!r}] is {value.dtype}, the task needs uint8. Scale images to "
+                    "0-255."
+                )
             if not _storable(value):
                 raise ValueError(
-                    f"{which}[{name!r}] holds NaN or infinity (as float32). Check the environment's sensors."
+                    f"{which}[{name!r}] holds NaN or infinity (as float32). Check the environment's"
+                    " sensors."
                 )
 
 
 def check_steps(
-    spec: Spec, observations: dict[str, np.ndarray], actions: np.ndarray, rewards: np.ndarray, successes: np.ndarray
+    spec: Spec,
+    observations: dict[str, np.ndarray],
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    successes: np.ndarray,
 ) -> None:
-    """`check_step` for every step of an episode: over whole arrays, and step by step only to name the culprit.
+    """`check_step` for every step of an episode: over whole arrays, and step by step only to name
+    the culprit.
 
     Raises:
-        ValueError: what `check_step` says, with the number of the step, or arrays of different lengths.
+        ValueError: what `check_step` says, with the number of the step, or arrays of different
+            lengths.
     """
     steps = len(actions)
-    lengths = {name: len(observations[name]) - 1 for name, _, _ in spec.observation if name in observations}
+    lengths = {
+        name: len(observations[name]) - 1 for name, _, _ in spec.observation if name in observations
+    }
     for name, length in {**lengths, "rewards": len(rewards), "successes": len(successes)}.items():
         if length != steps:
             raise ValueError(f"{name} covers {length} steps, the actions {steps}. They must agree.")
@@ -62,7 +81,9 @@ def check_steps(
             raise ValueError(f"step {t}: {error}") from error
 
 
-def _fine(spec: Spec, observations: dict[str, np.ndarray], actions: np.ndarray, rewards: np.ndarray) -> bool:
+def _fine(
+    spec: Spec, observations: dict[str, np.ndarray], actions: np.ndarray, rewards: np.ndarray
+) -> bool:
     if actions.shape != (len(rewards), spec.action_dim) or not (np.abs(actions) <= 1).all():
         return False
     if not (np.abs(rewards) <= _LARGEST).all():

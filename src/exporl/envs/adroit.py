@@ -1,12 +1,15 @@
-"""Adroit binary: a 24-joint hand turns a pen, opens a door, moves a ball, hammers a nail (gymnasium-robotics).
+"""Adroit binary: a 24-joint hand turns a pen, opens a door, moves a ball, hammers a nail
+(gymnasium-robotics).
 
-The environment pays 1 at every step at which the task is solved, else 0, and episodes always run to the horizon:
-staying solved is worth more than reaching it once. Two measures of success come from that: an episode succeeds when it
-is solved at any step, `info["success"]`; the paper reports the fraction of time-steps solved, `info["solved_fraction"]`,
-which after the last step is the mean reward of the episode.
+The environment pays 1 at every step at which the task is solved, else 0, and episodes always run to
+the horizon: staying solved is worth more than reaching it once. Two measures of success come from
+that: an episode succeeds when it is solved at any step, `info["success"]`; the paper reports the
+fraction of time-steps solved, `info["solved_fraction"]`, which after the last step is the mean
+reward of the episode.
 
-Whether a state is solved can be read off the observation, so recorded rewards do not matter (D4RL's and Minari's are
-dense): `adapt` recomputes success from the observation after each step, with the environment's own thresholds.
+Whether a state is solved can be read off the observation, so recorded rewards do not matter (D4RL's
+and Minari's are dense): `adapt` recomputes success from the observation after each step, with the
+environment's own thresholds.
 """
 
 import contextlib
@@ -29,10 +32,18 @@ HORIZONS = {"pen": 100, "door": 200, "relocate": 200, "hammer": 200}
 SIZES = {"pen": (45, 24), "door": (39, 28), "relocate": (39, 30), "hammer": (46, 26)}
 """Numbers in an observation and in an action."""
 NOTES = {
-    "pen": "24 joints, pen position, velocity (6) and direction, wanted direction, offsets to the goal (3 + 3)",
-    "door": "27 joints, latch, hinge (rad), palm and handle position, their offset, 1 if open else -1",
+    "pen": (
+        "24 joints, pen position, velocity (6) and direction, wanted direction, offsets to the goal"
+        " (3 + 3)"
+    ),
+    "door": (
+        "27 joints, latch, hinge (rad), palm and handle position, their offset, 1 if open else -1"
+    ),
     "relocate": "30 joints, offsets palm - ball, palm - goal, ball - goal",
-    "hammer": "26 joints and the nail's depth, hammer velocity (6), palm, hammer (6) and nail position, nail force",
+    "hammer": (
+        "26 joints and the nail's depth, hammer velocity (6), palm, hammer (6) and nail position, "
+        "nail force"
+    ),
 }
 EXPERTS = ("pen", "door", "relocate")
 
@@ -40,8 +51,9 @@ EXPERTS = ("pen", "door", "relocate")
 def solved(name: str, state: np.ndarray) -> np.ndarray:
     """Whether states [..., o] are solved, [...] bool, by the thresholds of the environments.
 
-    pen: within 0.075 m of the goal and cosine to the wanted direction above 0.95; door: hinge at 1.35 rad or more;
-    relocate: ball within 0.1 m of the goal; hammer: nail within 0.01 m of the depth of 0.091 m.
+    pen: within 0.075 m of the goal and cosine to the wanted direction above 0.95; door: hinge at
+    1.35 rad or more; relocate: ball within 0.1 m of the goal; hammer: nail within 0.01 m of the
+    depth of 0.091 m.
     """
     if name == "pen":
         cosine = np.sum(state[..., 33:36] * state[..., 36:39], axis=-1)
@@ -56,19 +68,26 @@ def solved(name: str, state: np.ndarray) -> np.ndarray:
 
 
 class AdroitEnv(gymnasium.Env[Any, np.ndarray]):
-    """One Adroit task: reward 1 at solved steps, else 0; never terminates, truncated at the horizon.
+    """One Adroit task: reward 1 at solved steps, else 0; never terminates, truncated at the
+    horizon.
 
-    Observation {"state": [o]}, see `NOTES` (metres, radians). Action: targets of all joints, [-1, 1] over their ranges.
+    Observation {"state": [o]}, see `NOTES` (metres, radians). Action: targets of all joints, [-1,
+    1] over their ranges.
     """
 
     def __init__(self, name: str):
-        with contextlib.redirect_stderr(io.StringIO()):  # the package prints a notice about versions
+        # the package prints a notice about versions
+        with contextlib.redirect_stderr(io.StringIO()):
             from gymnasium_robotics.envs.adroit_hand.adroit_door import AdroitHandDoorEnv
             from gymnasium_robotics.envs.adroit_hand.adroit_hammer import AdroitHandHammerEnv
             from gymnasium_robotics.envs.adroit_hand.adroit_pen import AdroitHandPenEnv
             from gymnasium_robotics.envs.adroit_hand.adroit_relocate import AdroitHandRelocateEnv
-        makers = {"pen": AdroitHandPenEnv, "door": AdroitHandDoorEnv, "relocate": AdroitHandRelocateEnv,
-                  "hammer": AdroitHandHammerEnv}  # fmt: skip
+        makers = {
+            "pen": AdroitHandPenEnv,
+            "door": AdroitHandDoorEnv,
+            "relocate": AdroitHandRelocateEnv,
+            "hammer": AdroitHandHammerEnv,
+        }
         size, actions = SIZES[name]
         self.name = name
         self.observation_space = gymnasium.spaces.Dict(
@@ -82,8 +101,12 @@ class AdroitEnv(gymnasium.Env[Any, np.ndarray]):
         """Starts an episode; the seed fixes goal and object positions."""
         super().reset(seed=seed)
         self._steps = self._solved_steps = 0
-        observation, _ = self._env.reset(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
-        return {"state": observation.astype(np.float32)}, self._info(bool(solved(self.name, observation)))
+        observation, _ = self._env.reset(
+            seed=int(self.np_random.integers(2**31)) if seed is None else seed
+        )
+        return {"state": observation.astype(np.float32)}, self._info(
+            bool(solved(self.name, observation))
+        )
 
     def step(self, action: np.ndarray):
         """One step of 0.01 s."""
@@ -92,7 +115,13 @@ class AdroitEnv(gymnasium.Env[Any, np.ndarray]):
         self._steps += 1
         self._solved_steps += success
         truncated = self._steps >= HORIZONS[self.name]
-        return {"state": observation.astype(np.float32)}, float(success), False, truncated, self._info(success)
+        return (
+            {"state": observation.astype(np.float32)},
+            float(success),
+            False,
+            truncated,
+            self._info(success),
+        )
 
     def _info(self, success: bool) -> dict[str, Any]:
         return {"success": success, "solved_fraction": self._solved_steps / HORIZONS[self.name]}
@@ -103,9 +132,11 @@ class AdroitEnv(gymnasium.Env[Any, np.ndarray]):
 
 
 def adapt(name: str, episode: Episode) -> Episode:
-    """An episode of any Adroit file in this task's terms: success and 0/1 reward recomputed from the observations.
+    """An episode of any Adroit file in this task's terms: success and 0/1 reward recomputed from
+    the observations.
 
-    Recorded ends are dropped (the task has none), actions are clipped to [-1, 1] as the environment clips them.
+    Recorded ends are dropped (the task has none), actions are clipped to [-1, 1] as the environment
+    clips them.
 
     Raises:
         ValueError: the observations are not this task's, so success cannot be known.
@@ -113,13 +144,18 @@ def adapt(name: str, episode: Episode) -> Episode:
     size, actions = SIZES[name]
     state = episode.observations.get("state")
     if state is None or state.shape[1:] != (size,):
-        found = sorted(episode.observations) if state is None else f"rows of shape {state.shape[1:]}"
+        found = (
+            sorted(episode.observations) if state is None else f"rows of shape {state.shape[1:]}"
+        )
         raise ValueError(
-            f"success in adroit/{name} is computed from observations['state'] with rows of {size} numbers; found {found}."
-            " Is this the right file for the task?"
+            f"success in adroit/{name} is computed from observations['state'] with rows of {size} "
+            f"numbers; found {found}. Is this the right file for the task?"
         )
     if episode.actions.shape[1:] != (actions,):
-        raise ValueError(f"actions have rows of shape {episode.actions.shape[1:]}, adroit/{name} needs ({actions},).")
+        raise ValueError(
+            f"actions have rows of shape {episode.actions.shape[1:]}, adroit/{name} needs "
+            f"({actions},)."
+        )
     successes = solved(name, state[1:])
     return dataclasses.replace(
         episode,
@@ -137,7 +173,8 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
     Args:
         name: "pen", "door" or "relocate".
         episodes: how many, failures included.
-        noise: standard deviation of Gaussian noise added to every action before clipping to [-1, 1].
+        noise: standard deviation of Gaussian noise added to every action before clipping to [-1,
+            1].
         seed: fixes starts, goals and noise.
     """
     policy = load_policy("adroit_experts", name)
@@ -176,5 +213,8 @@ FAMILY = Family(
     make=make,
     module="gymnasium_robotics",
     extra="adroit",
-    summary="state 39-46, action 24-30, 100-200 steps, solved steps count; experts for pen, door, relocate",
+    summary=(
+        "state 39-46, action 24-30, 100-200 steps, solved steps count; experts for pen, door, "
+        "relocate"
+    ),
 )

@@ -1,13 +1,17 @@
-"""AntMaze: an ant finds its way to a goal. Three kinds of task, all of reward 1 at the goal, where they end, else 0.
+"""AntMaze: an ant finds its way to a goal. Three kinds of task, all of reward 1 at the goal, where
+they end, else 0.
 
-antmaze/d4rl-{medium,large}: the paper's tasks, antmaze-{medium,large}-{play,diverse}-v2 of D4RL, rebuilt on OGBench's
-  ant and mazes, which have the same body, actuators, time step, walls and coordinates; the observation does not show the
-  goal. Play and diverse differ in their data only.
-antmaze/ogbench-{medium,large,giant}[-task1 to -task5]: OGBench's single-task environments; without a number its
+antmaze/d4rl-{medium,large}: the paper's tasks, antmaze-{medium,large}-{play,diverse}-v2 of D4RL,
+rebuilt on OGBench's
+  ant and mazes, which have the same body, actuators, time step, walls and coordinates; the
+  observation does not show the goal. Play and diverse differ in their data only.
+antmaze/ogbench-{medium,large,giant}[-task1 to -task5]: OGBench's single-task environments; without
+a number its
   default, task 1. The goal is a fixed cell and not in the observation.
-antmaze/{umaze,medium,large}, antmaze/{medium,large}-diverse-{g,gr}: AntMaze_*-v5 of gymnasium-robotics. Start and goal
-  vary from episode to episode over the whole maze (diverse-g: fixed start, some goals; diverse-gr: some cells), so the
-  goal is part of the observation. Another ant: stronger, 20 Hz.
+antmaze/{umaze,medium,large}, antmaze/{medium,large}-diverse-{g,gr}: AntMaze_*-v5 of
+gymnasium-robotics. Start and goal
+  vary from episode to episode over the whole maze (diverse-g: fixed start, some goals; diverse-gr:
+  some cells), so the goal is part of the observation. Another ant: stronger, 20 Hz.
 """
 
 import contextlib
@@ -24,7 +28,15 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.experts import ant_action, load_policy
-from exporl.envs.mazes import D4RL_GOALS, GOAL_RADIUS, HORIZON, MazeEnv, goal_of, next_cell, until_success
+from exporl.envs.mazes import (
+    D4RL_GOALS,
+    GOAL_RADIUS,
+    HORIZON,
+    MazeEnv,
+    goal_of,
+    next_cell,
+    until_success,
+)
 from exporl.envs.task import Family, Reward, Task, sparse_reward
 from exporl.spec import Spec
 
@@ -49,20 +61,24 @@ _STRENGTH = 0.2
 
 
 class GoalMazeEnv(gymnasium.Env[Any, np.ndarray]):
-    """One maze of gymnasium-robotics: reward 1 within 0.45 m of the goal, where the episode ends, else 0.
+    """One maze of gymnasium-robotics: reward 1 within 0.45 m of the goal, where the episode ends,
+    else 0.
 
-    Observation {"state": [31]}: x, y, then height, orientation (quaternion), 8 joints and 14 velocities, then the goal's
-    x and y. Action [8]: joint torques in [-1, 1].
+    Observation {"state": [31]}: x, y, then height, orientation (quaternion), 8 joints and 14
+    velocities, then the goal's x and y. Action [8]: joint torques in [-1, 1].
     """
 
     def __init__(self, name: str):
-        with contextlib.redirect_stderr(io.StringIO()):  # the package prints a notice about versions
+        # the package prints a notice about versions
+        with contextlib.redirect_stderr(io.StringIO()):
             from gymnasium_robotics.envs.maze import maps
             from gymnasium_robotics.envs.maze.ant_maze_v5 import AntMazeEnv
 
         self.name = name
         self.maze: Any = AntMazeEnv(
-            maze_map=getattr(maps, _MAPS[name]), continuing_task=False, include_cfrc_ext_in_observation=False
+            maze_map=getattr(maps, _MAPS[name]),
+            continuing_task=False,
+            include_cfrc_ext_in_observation=False,
         )
         Path(self.maze.tmp_xml_file_path).unlink(missing_ok=True)
         self.walls = np.array([[cell == 1 for cell in row] for row in self.maze.maze.maze_map])
@@ -76,7 +92,9 @@ class GoalMazeEnv(gymnasium.Env[Any, np.ndarray]):
         """Starts an episode; the seed fixes start and goal."""
         super().reset(seed=seed)
         self._steps = 0
-        seen, info = self.maze.reset(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
+        seen, info = self.maze.reset(
+            seed=int(self.np_random.integers(2**31)) if seed is None else seed
+        )
         return _state(seen), {"success": bool(info["success"])}
 
     def step(self, action: np.ndarray):
@@ -84,7 +102,13 @@ class GoalMazeEnv(gymnasium.Env[Any, np.ndarray]):
         seen, reward, terminated, _, info = self.maze.step(np.clip(action, -1.0, 1.0))
         self._steps += 1
         truncated = not terminated and self._steps >= HORIZONS[self.name]
-        return _state(seen), float(reward), bool(terminated), truncated, {"success": bool(info["success"])}
+        return (
+            _state(seen),
+            float(reward),
+            bool(terminated),
+            truncated,
+            {"success": bool(info["success"])},
+        )
 
     def close(self):
         """Frees the simulator."""
@@ -98,7 +122,8 @@ def _state(seen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def adapt_goal_maze(name: str, episode: Episode) -> Episode:
-    """An episode of a Minari antmaze file in this task's terms: its three entries joined, success from the distance.
+    """An episode of a Minari antmaze file in this task's terms: its three entries joined, success
+    from the distance.
 
     The episode is cut at its first success, where the task ends.
 
@@ -109,18 +134,22 @@ def adapt_goal_maze(name: str, episode: Episode) -> Episode:
     if "state" in seen and seen["state"].shape[1:] == (31,):
         state = seen["state"].astype(np.float32)
     else:
-        missing = [key for key in ("observation", "achieved_goal", "desired_goal") if key not in seen]
+        missing = [
+            key for key in ("observation", "achieved_goal", "desired_goal") if key not in seen
+        ]
         if missing:
             shapes = {key: value.shape[1:] for key, value in seen.items()}
             raise ValueError(
-                f"antmaze/{name} needs the observations observation, achieved_goal and desired_goal (Minari's antmaze "
-                f"files); {', '.join(missing)} missing among {shapes}. Rows of 29 are D4RL's or OGBench's ant: see the "
-                "tasks antmaze/d4rl-* and antmaze/ogbench-*."
+                f"antmaze/{name} needs the observations observation, achieved_goal and desired_goal"
+                f" (Minari's antmaze files); {', '.join(missing)} missing among {shapes}. Rows of "
+                "29 are D4RL's or OGBench's ant: see the tasks antmaze/d4rl-* and"
+                " antmaze/ogbench-*."
             )
         width = seen["observation"].shape[1]
         if width < 27:
             raise ValueError(
-                f"observations['observation'] has rows of {width} numbers; antmaze/{name} needs 27 or more."
+                f"observations['observation'] has rows of {width} numbers; antmaze/{name} needs 27 "
+                "or more."
             )
         state = _state(seen)["state"]
     distance = np.linalg.norm(state[1:, :2] - state[1:, -2:], axis=1)
@@ -129,10 +158,12 @@ def adapt_goal_maze(name: str, episode: Episode) -> Episode:
 
 
 def adapt_ogbench(name: str, episode: Episode) -> Episode:
-    """An episode of an OGBench antmaze file (or any other of the same ant and maze) with this task's reward.
+    """An episode of an OGBench antmaze file (or any other of the same ant and maze) with this
+    task's reward.
 
-    As in OGBench's own relabelling, a step succeeds when the state before it lies within 0.5 m of the goal. The episode
-    is cut at its first success, where the task ends; what the ant did afterwards is left out.
+    As in OGBench's own relabelling, a step succeeds when the state before it lies within 0.5 m of
+    the goal. The episode is cut at its first success, where the task ends; what the ant did
+    afterwards is left out.
 
     Raises:
         ValueError: the observations are not those of this ant.
@@ -159,8 +190,9 @@ def adapt_d4rl(name: str, episode: Episode) -> Episode:
     if strange.any():
         row = int(strange.argmax())
         raise ValueError(
-            f"rewards row {row} is {episode.rewards[row]:g}; success in antmaze/{name} is read off D4RL's rewards of 0 "
-            "and 1, and the goal is not in the observation. Take a D4RL antmaze-*-v2 file without reward shifts."
+            f"rewards row {row} is {episode.rewards[row]:g}; success in antmaze/{name} is read off "
+            "D4RL's rewards of 0 and 1, and the goal is not in the observation. Take a D4RL"
+            " antmaze-*-v2 file without reward shifts."
         )
     episode = dataclasses.replace(episode, observations={"state": state})
     return until_success(episode, episode.rewards > 0, episode.rewards)
@@ -171,8 +203,8 @@ def _ant_state(name: str, episode: Episode) -> np.ndarray:
     if state is None or state.shape[1:] != (29,):
         shapes = {key: value.shape[1:] for key, value in episode.observations.items()}
         raise ValueError(
-            f"antmaze/{name} needs observations['state'] with rows of 29 numbers (positions with x and y, velocities); "
-            f"found {shapes}. Is this the right file for the task?"
+            f"antmaze/{name} needs observations['state'] with rows of 29 numbers (positions with x "
+            f"and y, velocities); found {shapes}. Is this the right file for the task?"
         )
     return state.astype(np.float32)
 
@@ -191,16 +223,26 @@ def _ogbench_expert(env: Any) -> Expert:
 
 
 def _goal_maze_expert(env: Any) -> Expert:
-    """The directional ant, sent from cell to cell on a shortest way, with its torques scaled to this ant's."""
-    policy, walls, maze = load_policy("ant_directional"), env.unwrapped.walls, env.unwrapped.maze.maze
+    """The directional ant, sent from cell to cell on a shortest way, with its torques scaled to
+    this ant's."""
+    policy, walls, maze = (
+        load_policy("ant_directional"),
+        env.unwrapped.walls,
+        env.unwrapped.maze.maze,
+    )
 
     def act(observation: dict[str, np.ndarray], info: dict[str, Any]) -> np.ndarray:
         state = observation["state"].astype(np.float64)
         xy, goal = state[:2], state[-2:]
-        (row, column), (goal_row, goal_column) = maze.cell_xy_to_rowcol(xy), maze.cell_xy_to_rowcol(goal)
+        (row, column), (goal_row, goal_column) = (
+            maze.cell_xy_to_rowcol(xy),
+            maze.cell_xy_to_rowcol(goal),
+        )
         here, there = (int(row), int(column)), (int(goal_row), int(goal_column))
         ahead = goal if here == there else maze.cell_rowcol_to_xy(next_cell(walls, here, there))
-        return _STRENGTH * ant_action(policy, observation["state"][2:29], (ahead - xy).astype(np.float32))
+        return _STRENGTH * ant_action(
+            policy, observation["state"][2:29], (ahead - xy).astype(np.float32)
+        )
 
     return act
 
@@ -223,7 +265,8 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
     Args:
         name: a task of this family.
         episodes: how many, failures included.
-        noise: standard deviation of Gaussian noise added to every action before clipping to [-1, 1].
+        noise: standard deviation of Gaussian noise added to every action before clipping to [-1,
+            1].
         seed: fixes starts, goals and noise.
     """
     env = _make_env(name)
@@ -263,5 +306,8 @@ FAMILY = Family(
     make=make,
     module="ogbench",
     extra="antmaze",
-    summary="state 29 or 31, action 8, 700-1000 steps, ends at the goal; a walking ant records demonstrations",
+    summary=(
+        "state 29 or 31, action 8, 700-1000 steps, ends at the goal; a walking ant records "
+        "demonstrations"
+    ),
 )

@@ -41,8 +41,13 @@ class Case:
 
 
 def random_actions(task: Task, seed: int, steps: int, corners: bool = True) -> np.ndarray:
-    """Uniformly random actions [steps, a]; the first two lie in corners, where bounds would bite."""
-    actions = np.random.default_rng((seed, 1)).uniform(-1, 1, (steps, task.spec.action_dim)).astype(np.float32)
+    """Uniformly random actions [steps, a]; the first two lie in corners, where bounds would
+    bite."""
+    actions = (
+        np.random.default_rng((seed, 1))
+        .uniform(-1, 1, (steps, task.spec.action_dim))
+        .astype(np.float32)
+    )
     if corners:
         actions[:1], actions[1:2] = -1, 1
     return actions
@@ -55,7 +60,11 @@ def play_episode(env: gymnasium.Env, seed: int, actions: np.ndarray) -> Play:
     for action in actions:
         before, kept = observation, observations[-1]
         observation, reward, terminated, truncated, info = env.step(action.copy())
-        changed = [name for name in kept if not np.array_equal(before[name], kept[name], equal_nan=floats(kept[name]))]
+        changed = [
+            name
+            for name in kept
+            if not np.array_equal(before[name], kept[name], equal_nan=floats(kept[name]))
+        ]
         altered = altered or "".join(changed[:1])
         observations.append(_copy(observation))
         infos.append(dict(info))
@@ -68,7 +77,9 @@ def play_episode(env: gymnasium.Env, seed: int, actions: np.ndarray) -> Play:
 
 def _copy(observation: Any) -> dict[str, np.ndarray]:
     if not isinstance(observation, dict):
-        raise TypeError(f"observations must be dictionaries of arrays, got {type(observation).__name__}")
+        raise TypeError(
+            f"observations must be dictionaries of arrays, got {type(observation).__name__}"
+        )
     return {name: np.array(value) for name, value in observation.items()}
 
 

@@ -38,18 +38,21 @@ def custom_task(
 ) -> Task:
     """A task around any gymnasium environment with continuous actions.
 
-    Box observations become {"state": float32}, or {"image": uint8} for [H, W, C] images; entries of a flat Dict keep
-    their names. Actions are scaled to [-1, 1].
+    Box observations become {"state": float32}, or {"image": uint8} for [H, W, C] images; entries of
+    a flat Dict keep their names. Actions are scaled to [-1, 1].
 
     Args:
         make_env: returns a new environment.
         name: for messages and run directories.
-        reward: "-1/0" and "0/1" pay by success alone; "env" and a function take what the environment pays.
-        success: name of a boolean entry of every step's info, or a function of (reward, terminated, info) of a step.
-            Default: the info's "success" or "is_success".
+        reward: "-1/0" and "0/1" pay by success alone; "env" and a function take what the
+            environment pays.
+        success: name of a boolean entry of every step's info, or a function of (reward, terminated,
+            info) of a step. Default: the info's "success" or "is_success".
         max_episode_steps: time limit; by default that of the environment's own specification.
-        recorded_actions: whether data files hold actions in the environment's own bounds or in [-1, 1].
-        collect: (episodes, action noise, seed) -> demonstrations, recorded in an environment of this task.
+        recorded_actions: whether data files hold actions in the environment's own bounds or in [-1,
+            1].
+        collect: (episodes, action noise, seed) -> demonstrations, recorded in an environment of
+            this task.
         normalize: whether observations are normalised with statistics of the demonstrations.
         source: where the demonstrations come from.
         control_hz: actions per second.
@@ -68,7 +71,9 @@ def custom_task(
         collect=collect,
         normalize=normalize,
         source=source,
-        adapt=functools.partial(_adapt, observation, (low, high) if recorded_actions == "env" else None, own),
+        adapt=functools.partial(
+            _adapt, observation, (low, high) if recorded_actions == "env" else None, own
+        ),
         observation_note="as the environment has it",
         reward_note="the environment's own" if own else "0/1 success",
         control_hz=control_hz,
@@ -89,14 +94,15 @@ def _time_limit(env: gymnasium.Env, name: str, chosen: int | None) -> int:
     limit = chosen or getattr(env.spec, "max_episode_steps", None)
     if limit is None or limit < 1:
         raise ValueError(
-            f"{name}: no time limit (got {limit}). Give custom_task(..., max_episode_steps=N), or wrap "
-            "the environment in gymnasium.wrappers.TimeLimit through gymnasium.make."
+            f"{name}: no time limit (got {limit}). Give custom_task(..., max_episode_steps=N), or "
+            "wrap the environment in gymnasium.wrappers.TimeLimit through gymnasium.make."
         )
     return limit
 
 
 def import_task(name: str, reward: Reward) -> Task:
-    """The task `module:function`: the function returns a `Task` (whose own reward stands), or a new environment.
+    """The task `module:function`: the function returns a `Task` (whose own reward stands), or a new
+    environment.
 
     Modules are looked for in the current directory first.
 
@@ -109,35 +115,46 @@ def import_task(name: str, reward: Reward) -> Task:
         module = importlib.import_module(module_name)
     except Exception as error:  # the user's module may raise anything
         raise ValueError(
-            f"cannot import {module_name!r} of task {name!r}: {type(error).__name__}: {error}. Modules are looked for in "
-            f"the current directory, {Path.cwd()}, and among the installed packages."
+            f"cannot import {module_name!r} of task {name!r}: {type(error).__name__}: {error}. "
+            f"Modules are looked for in the current directory, {Path.cwd()}, and among the"
+            " installed packages."
         ) from error
     finally:
         sys.path.remove(str(Path.cwd()))
     function: Any = getattr(module, function_name, None)
     if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ValueError(f"{module_name} has no function {function_name!r}. {closest(function_name, known)}")
+        known = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_")
+        ]
+        raise ValueError(
+            f"{module_name} has no function {function_name!r}. {closest(function_name, known)}"
+        )
     try:
         made = function()
     except Exception as error:
         raise ValueError(
-            f"{name}() raised {type(error).__name__}: {error}. It must take no arguments and return a gymnasium.Env or a "
-            "Task."
+            f"{name}() raised {type(error).__name__}: {error}. It must take no arguments and return"
+            " a gymnasium.Env or a Task."
         ) from error
     if isinstance(made, Task):
         return dataclasses.replace(made, name=name)
     if isinstance(made, gymnasium.Env):
         made.close()
         return custom_task(cast(Callable[[], gymnasium.Env], function), name=name, reward=reward)
-    raise ValueError(f"{name}() returned {type(made).__name__}; it must return a gymnasium.Env or a Task.")
+    raise ValueError(
+        f"{name}() returned {type(made).__name__}; it must return a gymnasium.Env or a Task."
+    )
 
 
 def _entries(env: gymnasium.Env, name: str) -> tuple[tuple[str, tuple[int, ...], str], ...]:
     """What the observations become: (name, shape, dtype) per entry."""
     space = env.observation_space
     if isinstance(space, gymnasium.spaces.Dict):
-        return tuple((key, *_entry(value, f"{name}: observation {key!r}")) for key, value in space.items())
+        return tuple(
+            (key, *_entry(value, f"{name}: observation {key!r}")) for key, value in space.items()
+        )
     shape, dtype = _entry(space, f"{name}: the observation")
     return (("image" if dtype == "uint8" and len(shape) == 3 else "state", shape, dtype),)
 
@@ -145,8 +162,8 @@ def _entries(env: gymnasium.Env, name: str) -> tuple[tuple[str, tuple[int, ...],
 def _entry(space: gymnasium.Space, what: str) -> tuple[tuple[int, ...], str]:
     if not isinstance(space, gymnasium.spaces.Box):
         raise ValueError(
-            f"{what} is {space}; it must be a Box or a flat Dict of Boxes. Flatten it, for example with "
-            "gymnasium.wrappers.FlattenObservation."
+            f"{what} is {space}; it must be a Box or a flat Dict of Boxes. Flatten it, for example "
+            "with gymnasium.wrappers.FlattenObservation."
         )
     if space.dtype == np.uint8 and len(space.shape) == 3:
         return space.shape, "uint8"
@@ -156,18 +173,24 @@ def _entry(space: gymnasium.Space, what: str) -> tuple[tuple[int, ...], str]:
 def _bounds(env: gymnasium.Env, name: str) -> tuple[np.ndarray, np.ndarray]:
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise ValueError(f"{name}: the action space is {space}; actions must be continuous (a Box of floats).")
+        raise ValueError(
+            f"{name}: the action space is {space}; actions must be continuous (a Box of floats)."
+        )
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError(
-            f"{name}: action bounds are [{low.min():g}, {high.max():g}]; they must be finite, low below high. Give the "
-            "environment the bounds that its actuators have."
+            f"{name}: action bounds are [{low.min():g}, {high.max():g}]; they must be finite, low "
+            "below high. Give the environment the bounds that its actuators have."
         )
     return low, high
 
 
 def _make(
-    make_env: Callable[[], gymnasium.Env], name: str, success: Success | None, limit: int, own_reward: bool
+    make_env: Callable[[], gymnasium.Env],
+    name: str,
+    success: Success | None,
+    limit: int,
+    own_reward: bool,
 ) -> gymnasium.Env:
     return CanonicalEnv(make_env(), name, success, limit, own_reward)
 
@@ -175,9 +198,17 @@ def _make(
 class CanonicalEnv(gymnasium.Wrapper):
     """A user's environment with everything that a `Task` promises."""
 
-    def __init__(self, env: gymnasium.Env, name: str, success: Success | None, limit: int, own_reward: bool):
+    def __init__(
+        self, env: gymnasium.Env, name: str, success: Success | None, limit: int, own_reward: bool
+    ):
         super().__init__(env)
-        self._name, self._success, self._limit, self._own_reward, self._steps = name, success, limit, own_reward, 0
+        self._name, self._success, self._limit, self._own_reward, self._steps = (
+            name,
+            success,
+            limit,
+            own_reward,
+            0,
+        )
         self._entries, (self._low, self._high) = _entries(env, name), _bounds(env, name)
         self._flat = not isinstance(env.observation_space, gymnasium.spaces.Dict)
         boxes: dict[str, gymnasium.Space] = {
@@ -194,11 +225,13 @@ class CanonicalEnv(gymnasium.Wrapper):
             answer = self.env.reset(seed=seed, options=options)
         except TypeError as error:
             raise ValueError(
-                f"{self._name}: reset(seed=..., options=...) raised {error}. Give reset the signature of gymnasium: "
-                "reset(self, *, seed=None, options=None)."
+                f"{self._name}: reset(seed=..., options=...) raised {error}. Give reset the "
+                "signature of gymnasium: reset(self, *, seed=None, options=None)."
             ) from error
         if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise ValueError(f"{self._name}: reset() must return (observation, info), as gymnasium has it.")
+            raise ValueError(
+                f"{self._name}: reset() must return (observation, info), as gymnasium has it."
+            )
         self._steps = 0
         return self._observation(answer[0]), {**answer[1], "success": False}
 
@@ -211,7 +244,8 @@ class CanonicalEnv(gymnasium.Wrapper):
         answer: Any = self.env.step(wanted)
         if not (isinstance(answer, tuple) and len(answer) == 5):
             raise ValueError(
-                f"{self._name}: step() must return (observation, reward, terminated, truncated, info), as gymnasium has it."
+                f"{self._name}: step() must return (observation, reward, terminated, truncated, "
+                "info), as gymnasium has it."
             )
         observation, paid, terminated, truncated, info = answer
         self._steps += 1
@@ -219,17 +253,28 @@ class CanonicalEnv(gymnasium.Wrapper):
         success = self._solved(float(paid), terminated, info)
         truncated = not terminated and (bool(truncated) or self._steps >= self._limit)
         reward = float(paid) if self._own_reward else float(success)
-        return self._observation(observation), reward, terminated, truncated, {**info, "success": success}
+        return (
+            self._observation(observation),
+            reward,
+            terminated,
+            truncated,
+            {**info, "success": success},
+        )
 
     def _observation(self, observation: Any) -> dict[str, np.ndarray]:
         values = {self._entries[0][0]: observation} if self._flat else observation
         result = {}
         for key, shape, dtype in self._entries:
             if key not in values:
-                raise ValueError(f"{self._name}: the observation lacks {key!r}, which its space has.")
+                raise ValueError(
+                    f"{self._name}: the observation lacks {key!r}, which its space has."
+                )
             value = np.array(values[key], dtype)  # a copy: many environments write into one array
             if value.size != math.prod(shape):
-                raise ValueError(f"{self._name}: observation {key!r} has shape {value.shape}, its space says {shape}.")
+                raise ValueError(
+                    f"{self._name}: observation {key!r} has shape {value.shape}, its space says "
+                    f"{shape}."
+                )
             result[key] = value.reshape(shape)
         return result
 
@@ -241,9 +286,9 @@ class CanonicalEnv(gymnasium.Wrapper):
             if key in info:
                 return bool(info[key])
         raise ValueError(
-            f"{self._name}: the info of a step has no {' or '.join(map(repr, keys))} (it has {sorted(info)}). Set "
-            "info['success'], or return custom_task(make_env, success=...) with another entry's name or a function of "
-            "(reward, terminated, info)."
+            f"{self._name}: the info of a step has no {' or '.join(map(repr, keys))} (it has "
+            f"{sorted(info)}). Set info['success'], or return custom_task(make_env, success=...)"
+            " with another entry's name or a function of (reward, terminated, info)."
         )
 
 
@@ -257,22 +302,28 @@ def _adapt(
     observations = {}
     for key, shape, dtype in entries:
         if key not in episode.observations:
-            raise ValueError(f"observation {key!r} is missing; found {sorted(episode.observations)}.")
+            raise ValueError(
+                f"observation {key!r} is missing; found {sorted(episode.observations)}."
+            )
         value = episode.observations[key]
-        keep = dtype == "uint8" or value[0].size != math.prod(shape)  # what does not fit is named later
+        # what does not fit is named later
+        keep = dtype == "uint8" or value[0].size != math.prod(shape)
         observations[key] = value if keep else value.astype(np.float32).reshape(len(value), *shape)
     actions = episode.actions
     if bounds is not None:
         low, high = bounds[0].reshape(-1), bounds[1].reshape(-1)
         if actions.reshape(len(actions), -1).shape[1] != low.size:
-            raise ValueError(f"actions have shape {actions.shape}, the task needs ({len(actions)}, {low.size}).")
+            raise ValueError(
+                f"actions have shape {actions.shape}, the task needs ({len(actions)}, {low.size})."
+            )
         actions = actions.reshape(len(actions), -1).astype(np.float64)
         outside = (actions < low - 1e-4 * (high - low)) | (actions > high + 1e-4 * (high - low))
         if outside.any():
             row, entry = map(int, np.argwhere(outside)[0])
             raise ValueError(
-                f"actions row {row} has {actions[row, entry]:g} in entry {entry}, outside the environment's bounds "
-                f"[{low[entry]:g}, {high[entry]:g}]. Clip it, or say recorded_actions='unit' if the file holds [-1, 1]."
+                f"actions row {row} has {actions[row, entry]:g} in entry {entry}, outside the "
+                f"environment's bounds [{low[entry]:g}, {high[entry]:g}]. Clip it, or say"
+                " recorded_actions='unit' if the file holds [-1, 1]."
             )
         actions = np.clip((actions - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
     rewards = episode.rewards if own_reward else episode.successes.astype(np.float32)

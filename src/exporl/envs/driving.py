@@ -1,4 +1,5 @@
-"""Parking a car nose first on highway-env: a goal to reach with throttle and steering, to cover autonomous driving."""
+"""Parking a car nose first on highway-env: a goal to reach with throttle and steering, to cover
+autonomous driving."""
 
 import functools
 import math
@@ -38,15 +39,18 @@ _STRAY = 1.5
 
 
 class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
-    """An empty car park with walls: reward 1 when the car stands in its bay, where the episode ends, else 0.
+    """An empty car park with walls: reward 1 when the car stands in its bay, where the episode
+    ends, else 0.
 
-    Observation {"state": [11]}: x, y (100 m), velocity x, y (5 m/s), cosine and sine of the heading; the bay's x, y,
-    cosine and sine; 1 after a crash. Action [2] in [-1, 1]: throttle (5 m/s^2 at 1) and steering (45 degrees at 1).
-    A crashed car stands still until the time limit, so that crashing never ends the cost of not having parked.
+    Observation {"state": [11]}: x, y (100 m), velocity x, y (5 m/s), cosine and sine of the
+    heading; the bay's x, y, cosine and sine; 1 after a crash. Action [2] in [-1, 1]: throttle (5
+    m/s^2 at 1) and steering (45 degrees at 1). A crashed car stands still until the time limit, so
+    that crashing never ends the cost of not having parked.
     """
 
     def __init__(self):
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on standard output otherwise
+        # it greets on standard output otherwise
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from highway_env.envs.parking_env import ParkingEnv as Simulator
@@ -59,7 +63,8 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Starts an episode in the middle of the car park; the seed fixes the car's heading and its bay."""
+        """Starts an episode in the middle of the car park; the seed fixes the car's heading and its
+        bay."""
         super().reset(seed=seed)
         self._steps = 0
         self.simulator.reset(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
@@ -67,7 +72,8 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
 
     def step(self, action: np.ndarray):
         """One step of 0.2 s; ends when parked (terminated) or after 100 steps (truncated)."""
-        # The package's own step builds the same small observation eight times over as a table: 10 times slower.
+        # The package's own step builds the same small observation eight times over as a table: 10
+        # times slower.
         self.simulator._simulate(np.clip(np.asarray(action, np.float64), -1.0, 1.0))
         self._steps += 1
         state = self._state()
@@ -95,10 +101,12 @@ def _arc(pose: np.ndarray, curvature: float, length: float) -> np.ndarray:
 
 
 def plan(start: np.ndarray, goal: np.ndarray) -> list[tuple[float, float]]:
-    """The shortest turn-straight-turn path between two poses (x, y, heading) that stays clear of the walls.
+    """The shortest turn-straight-turn path between two poses (x, y, heading) that stays clear of
+    the walls.
 
     Returns:
-        (curvature in 1/m, length in m) of its three pieces; the shortest of all paths when none is clear.
+        (curvature in 1/m, length in m) of its three pieces; the shortest of all paths when none is
+        clear.
     """
     paths = [p for a in (1, -1) for b in (1, -1) if (p := _path(start, goal, a, b)) is not None]
     return min(paths, key=lambda p: (_leaves(start, p), sum(length for _, length in p)))
@@ -109,8 +117,11 @@ def _circle(pose: np.ndarray, side: int) -> np.ndarray:
     return pose[:2] + side * _RADIUS * np.array([-math.sin(pose[2]), math.cos(pose[2])])
 
 
-def _path(start: np.ndarray, goal: np.ndarray, first: int, last: int) -> list[tuple[float, float]] | None:
-    """Turning left (1) or right (-1) at the start and at the goal; None if the two circles are too close."""
+def _path(
+    start: np.ndarray, goal: np.ndarray, first: int, last: int
+) -> list[tuple[float, float]] | None:
+    """Turning left (1) or right (-1) at the start and at the goal; None if the two circles are too
+    close."""
     between = _circle(goal, last) - _circle(start, first)
     distance = float(np.hypot(*between))
     heading = math.atan2(between[1], between[0])
@@ -120,9 +131,16 @@ def _path(start: np.ndarray, goal: np.ndarray, first: int, last: int) -> list[tu
             return None
         straight = math.sqrt(distance**2 - (2 * _RADIUS) ** 2)
         heading += first * math.asin(2 * _RADIUS / distance)
-    turns = [(first * (heading - start[2])) % (2 * math.pi), (last * (goal[2] - heading)) % (2 * math.pi)]
+    turns = [
+        (first * (heading - start[2])) % (2 * math.pi),
+        (last * (goal[2] - heading)) % (2 * math.pi),
+    ]
     turns = [0.0 if turn > 2 * math.pi - 1e-3 else turn for turn in turns]  # a full circle is none
-    return [(first / _RADIUS, turns[0] * _RADIUS), (0.0, straight), (last / _RADIUS, turns[1] * _RADIUS)]
+    return [
+        (first / _RADIUS, turns[0] * _RADIUS),
+        (0.0, straight),
+        (last / _RADIUS, turns[1] * _RADIUS),
+    ]
 
 
 def _leaves(start: np.ndarray, path: list[tuple[float, float]]) -> bool:
@@ -137,7 +155,8 @@ def _leaves(start: np.ndarray, path: list[tuple[float, float]]) -> bool:
 
 
 def route(start: np.ndarray, bay: np.ndarray) -> np.ndarray:
-    """[n, 2] points 0.25 m apart from a pose to the middle of a bay, the last metres straight in."""
+    """[n, 2] points 0.25 m apart from a pose to the middle of a bay, the last metres straight
+    in."""
     entrance = bay - [_STRAIGHT * math.cos(bay[2]), _STRAIGHT * math.sin(bay[2]), 0.0]
     points, pose = [start[:2]], start
     for curvature, length in [*plan(start, entrance), (0.0, _STRAIGHT)]:
@@ -147,17 +166,23 @@ def route(start: np.ndarray, bay: np.ndarray) -> np.ndarray:
 
 
 def make_expert(env: gymnasium.Env) -> Expert:
-    """A driver who plans a route, steers for a point a little ahead on it, and plans anew when far off it."""
+    """A driver who plans a route, steers for a point a little ahead on it, and plans anew when far
+    off it."""
     path, done = np.zeros((0, 2)), 0
 
     def act(observation: dict[str, np.ndarray], info: dict[str, Any]) -> np.ndarray:
         nonlocal path, done
-        x, y, vx, vy, cos, sin, bay_x, bay_y, bay_cos, bay_sin, _ = observation["state"].astype(float)
+        x, y, vx, vy, cos, sin, bay_x, bay_y, bay_cos, bay_sin, _ = observation["state"].astype(
+            float
+        )
         car = np.array([100 * x, 100 * y, math.atan2(sin, cos)])
         speed = 5 * (vx * cos + vy * sin)
         near = np.linalg.norm(path[done : done + 20] - car[:2], axis=1)
         if len(near) == 0 or near.min() > _STRAY:
-            path, done = route(car, np.array([100 * bay_x, 100 * bay_y, math.atan2(bay_sin, bay_cos)])), 0
+            path, done = (
+                route(car, np.array([100 * bay_x, 100 * bay_y, math.atan2(bay_sin, bay_cos)])),
+                0,
+            )
         else:
             done += int(near.argmin())
         ahead = path[min(done + _AHEAD, len(path) - 1)] - car[:2]
@@ -165,7 +190,9 @@ def make_expert(env: gymnasium.Env) -> Expert:
         curvature = 2 * math.sin(bearing) / max(float(np.hypot(*ahead)), 1.0)
         slip = math.asin(np.clip(curvature * _HALF_LENGTH, -0.44, 0.44))
         wanted = _SPEED if done < len(path) - 1 else 0.0
-        return np.array([(wanted - speed) / 0.4 / _THROTTLE, math.atan(2 * math.tan(slip)) / _STEERING])
+        return np.array(
+            [(wanted - speed) / 0.4 / _THROTTLE, math.atan(2 * math.tan(slip)) / _STEERING]
+        )
 
     return act
 
@@ -176,7 +203,8 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
     Args:
         name: "parking".
         episodes: how many, failures included.
-        noise: standard deviation of Gaussian noise added to every action before clipping to [-1, 1].
+        noise: standard deviation of Gaussian noise added to every action before clipping to [-1,
+            1].
         seed: fixes headings, bays and noise.
     """
     return collect_episodes(ParkingEnv(), make_expert, episodes, noise, seed)
@@ -193,7 +221,10 @@ def make(name: str, reward: Reward) -> Task:
         collect=functools.partial(collect, name),
         normalize=True,
         source="planner with action noise",
-        observation_note="position, velocity and heading of the car, position and heading of the bay, whether crashed",
+        observation_note=(
+            "position, velocity and heading of the car, position and heading of the bay, whether "
+            "crashed"
+        ),
         control_hz=5.0,
     )
 

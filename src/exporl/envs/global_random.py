@@ -11,9 +11,11 @@ _LOCK = threading.Lock()
 
 @contextlib.contextmanager
 def seeded_global_random(seed: int) -> Iterator[None]:
-    """Inside the block NumPy's global generator is seeded; afterwards it is exactly as it was before.
+    """Inside the block NumPy's global generator is seeded; afterwards it is exactly as it was
+    before.
 
-    For simulators that offer no seed of their own. One block at a time: threads wait for each other.
+    For simulators that offer no seed of their own. One block at a time: threads wait for each
+    other.
     """
     with _LOCK:
         before = np.random.get_state()  # noqa: NPY002

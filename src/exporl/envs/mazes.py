@@ -1,4 +1,5 @@
-"""OGBench's mazes with a point or an ant (arXiv 2410.20092), and the way through a maze, for several families."""
+"""OGBench's mazes with a point or an ant (arXiv 2410.20092), and the way through a maze, for
+several families."""
 
 import dataclasses
 import warnings
@@ -15,24 +16,30 @@ HORIZON = 1000
 GOAL_RADIUS = {"point": 1.0, "ant": 0.5}
 """Metres from the goal within which OGBench's tasks are solved."""
 D4RL_GOALS = {"medium": (6, 6), "large": (7, 9)}
-"""Row and column of the goal in D4RL's antmaze-{medium,large}-{play,diverse}-v2; the start is (1, 1)."""
+"""Row and column of the goal in D4RL's antmaze-{medium,large}-{play,diverse}-v2; the start is (1,
+1)."""
 
 
 class MazeEnv(gymnasium.Env[Any, np.ndarray]):
-    """One maze with one start and one goal: reward 1 at the goal, where the episode ends, else 0 (plus an offset).
+    """One maze with one start and one goal: reward 1 at the goal, where the episode ends, else 0
+    (plus an offset).
 
-    task 0 to 5: OGBench's single-task rules (0 is its default task, task 1): the start varies within a cell, the goal is
-    the centre of a cell, and success is looked up before a step is taken, so the step after arrival is the rewarded one.
-    task "d4rl": D4RL's rules for antmaze-*-v2: the start hardly varies, the goal lies up to 1.5 m beyond the centre of
-    its cell in both directions, and the step that arrives is rewarded.
+    task 0 to 5: OGBench's single-task rules (0 is its default task, task 1): the start varies
+    within a cell, the goal is the centre of a cell, and success is looked up before a step is
+    taken, so the step after arrival is the rewarded one. task "d4rl": D4RL's rules for
+    antmaze-*-v2: the start hardly varies, the goal lies up to 1.5 m beyond the centre of its cell
+    in both directions, and the step that arrives is rewarded.
 
-    Observation {"state": [o]}: the ant's positions with x and y first and velocities (15 + 14), or the point's x and y.
-    Action: joint torques [8] or displacement [2], in [-1, 1].
+    Observation {"state": [o]}: the ant's positions with x and y first and velocities (15 + 14), or
+    the point's x and y. Action: joint torques [8] or displacement [2], in [-1, 1].
     """
 
-    def __init__(self, body: Literal["ant", "point"], maze: str, task: int | str, reward_offset: float = 0.0):
+    def __init__(
+        self, body: Literal["ant", "point"], maze: str, task: int | str, reward_offset: float = 0.0
+    ):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # without a display, the package's renderer complains as it is imported
+            # without a display, the package's renderer complains as it is imported
+            warnings.simplefilter("ignore")
             from ogbench.locomaze.maze import make_maze_env
 
         self._d4rl = task == "d4rl"
@@ -41,7 +48,8 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
             body, "maze", maze_type=maze, reward_task_id=number, add_noise_to_goal=False,
             success_timing="post" if self._d4rl else "pre",
         )  # fmt: skip
-        Path(self._env.fullpath).unlink(missing_ok=True)  # the model is loaded; nobody removes its file otherwise
+        # the model is loaded; nobody removes its file otherwise
+        Path(self._env.fullpath).unlink(missing_ok=True)
         if self._d4rl:
             goal = D4RL_GOALS[maze]
             self._env.task_infos[0] |= {
@@ -49,7 +57,8 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
                 "goal_ij": goal, "goal_xy": self._env.ij_to_xy(goal),
             }  # fmt: skip
         self.maze = self._env
-        """OGBench's environment, with `get_oracle_subgoal(xy, goal_xy)`, `get_xy()` and `cur_goal_xy`."""
+        """OGBench's environment, with `get_oracle_subgoal(xy, goal_xy)`, `get_xy()` and
+        `cur_goal_xy`."""
         size, actions = self._env.observation_space.shape[0], self._env.action_space.shape[0]
         self.observation_space = gymnasium.spaces.Dict(
             {"state": gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)}
@@ -62,7 +71,8 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
         super().reset(seed=seed)
         self._steps = 0
         rng = np.random.default_rng(self.np_random.integers(2**31) if seed is None else seed)
-        # OGBench draws the start from NumPy's global generator and a few warm-up actions from its action space.
+        # OGBench draws the start from NumPy's global generator and a few warm-up actions from its
+        # action space.
         spread = 0.0 if self._d4rl else 1.0
 
         def add_noise(place: Any) -> np.ndarray:
@@ -83,7 +93,13 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
         success = bool(info["success"])
         truncated = not terminated and self._steps >= HORIZON
         reward = success + self._offset
-        return {"state": state.astype(np.float32)}, reward, bool(terminated), truncated, {"success": success}
+        return (
+            {"state": state.astype(np.float32)},
+            reward,
+            bool(terminated),
+            truncated,
+            {"success": success},
+        )
 
     def close(self):
         """Frees the simulator."""
@@ -99,7 +115,8 @@ def goal_of(body: Literal["ant", "point"], maze: str, task: int) -> np.ndarray:
 
 
 def until_success(episode: Episode, successes: np.ndarray, rewards: np.ndarray) -> Episode:
-    """The episode with these successes [t] and rewards [t], ended at the first success where there is one."""
+    """The episode with these successes [t] and rewards [t], ended at the first success where there
+    is one."""
     steps = int(successes.argmax()) + 1 if successes.any() else len(successes)
 
     def cut(values: np.ndarray) -> np.ndarray:
@@ -117,7 +134,8 @@ def until_success(episode: Episode, successes: np.ndarray, rewards: np.ndarray) 
 
 
 def next_cell(walls: np.ndarray, start: tuple[int, int], goal: tuple[int, int]) -> tuple[int, int]:
-    """The cell after `start` on a shortest way to `goal` through a map [rows, columns] of walls; `start` if none."""
+    """The cell after `start` on a shortest way to `goal` through a map [rows, columns] of walls;
+    `start` if none."""
     ahead, seen = [goal], {goal}
     for row, column in ahead:
         for cell in ((row - 1, column), (row, column - 1), (row + 1, column), (row, column + 1)):

@@ -1,4 +1,5 @@
-"""Meta-World v3 (arXiv 1910.10897): 50 manipulation tasks with a sparse reward, and their scripted experts."""
+"""Meta-World v3 (arXiv 1910.10897): 50 manipulation tasks with a sparse reward, and their scripted
+experts."""
 
 import functools
 import warnings
@@ -73,10 +74,11 @@ SPEC = Spec((("state", (39,), "float32"),), action_dim=4)
 
 
 class MetaWorldEnv(gymnasium.Env[Any, np.ndarray]):
-    """One Meta-World task with its goal visible: reward 1 at success, where the episode ends, else 0.
+    """One Meta-World task with its goal visible: reward 1 at success, where the episode ends, else
+    0.
 
-    Observation {"state": [39]}: hand, gripper and objects now and one step ago, goal (metres, quaternions).
-    Action [4]: hand displacement and gripper force, in [-1, 1].
+    Observation {"state": [39]}: hand, gripper and objects now and one step ago, goal (metres,
+    quaternions). Action [4]: hand displacement and gripper force, in [-1, 1].
     """
 
     def __init__(self, name: str):
@@ -87,7 +89,8 @@ class MetaWorldEnv(gymnasium.Env[Any, np.ndarray]):
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
         self._env: Any = ALL_V3_ENVIRONMENTS[name]()
-        # The package's own benchmarks set these flags through a serialised task; a seed per episode replaces it.
+        # The package's own benchmarks set these flags through a serialised task; a seed per episode
+        # replaces it.
         self._env._partially_observable = False
         self._env._freeze_rand_vec = False
         self._env.seeded_rand_vec = True
@@ -119,7 +122,8 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
     Args:
         name: a Meta-World task, such as "peg-insert-side-v3".
         episodes: how many, failures included.
-        noise: standard deviation of Gaussian noise added to every action before clipping to [-1, 1].
+        noise: standard deviation of Gaussian noise added to every action before clipping to [-1,
+            1].
         seed: fixes tasks and noise.
     """
     from metaworld.policies import ENV_POLICY_MAP
@@ -129,7 +133,8 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
 
         def act(observation: dict[str, np.ndarray], info: dict[str, Any]) -> np.ndarray:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the experts warn that they ask for more than [-1, 1]
+                # the experts warn that they ask for more than [-1, 1]
+                warnings.simplefilter("ignore")
                 return expert.get_action(info["state"])
 
         return act

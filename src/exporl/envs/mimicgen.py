@@ -1,7 +1,8 @@
 """MimicGen (arXiv 2310.17596): its published tasks and files, on robosuite 1.4.1.
 
-stack_d0, stack_d1 and square_d0 are scenes of robosuite itself. The others need the package `mimicgen`, which is not on
-the package index in a usable form; without it their files can be read and inspected, but not trained on.
+stack_d0, stack_d1 and square_d0 are scenes of robosuite itself. The others need the package
+`mimicgen`, which is not on the package index in a usable form; without it their files can be read
+and inspected, but not trained on.
 """
 
 import dataclasses
@@ -49,9 +50,11 @@ SCENES = {
 
 
 def adapt(scene: Scene, episode: Episode) -> Episode:
-    """As `robosuite_scenes.adapt`; where the file has no rewards, the last step counts as the success.
+    """As `robosuite_scenes.adapt`; where the file has no rewards, the last step counts as the
+    success.
 
-    MimicGen keeps only demonstrations that succeed and stops recording there. Raises as `robosuite_scenes.adapt` does.
+    MimicGen keeps only demonstrations that succeed and stops recording there. Raises as
+    `robosuite_scenes.adapt` does.
     """
     if "state" not in episode.observations and not episode.success and not episode.rewards.any():
         successes = np.zeros(len(episode), bool)
@@ -72,7 +75,11 @@ def make(name: str, reward: Reward) -> Task:
         max_episode_steps=scene.horizon,
         collect=functools.partial(collect, scene) if scripted else None,
         normalize=True,
-        source="scripted, not MimicGen's; its files with --data" if scripted else "MimicGen's files (no script)",
+        source=(
+            "scripted, not MimicGen's; its files with --data"
+            if scripted
+            else "MimicGen's files (no script)"
+        ),
         adapt=functools.partial(adapt, scene),
         observation_note="object, then position, quaternion and fingers of the gripper",
         control_hz=CONTROL_HZ,
@@ -84,5 +91,8 @@ FAMILY = Family(
     make=make,
     module="robosuite",
     extra="robomimic",
-    summary="state 26-66, action 7, 200-1000 steps, ends at success; stack, square_d0 here, others need mimicgen",
+    summary=(
+        "state 26-66, action 7, 200-1000 steps, ends at success; stack, square_d0 here, others need"
+        " mimicgen"
+    ),
 )

@@ -1,11 +1,14 @@
-"""OGBench's single-task environments (arXiv 2410.20092): pointmaze, cube, scene, puzzle, with states as observations.
+"""OGBench's single-task environments (arXiv 2410.20092): pointmaze, cube, scene, puzzle, with
+states as observations.
 
-ogbench/<environment>-task<1 to 5> are the five tasks of an environment; without a number it is OGBench's default task
-(2 for cube and scene, 1 for pointmaze, its own for each puzzle). Goals are fixed and not part of the observation.
-A state meets a number of conditions (every cube, button, drawer and window in its place; the point at the goal). The
-environment pays minus the number of unmet ones, and 0 when all are met, where the episode ends. Reward "-1/0" pays -1
-until then, "0/1" 1 then and 0 before; "env" is OGBench's own. As OGBench does for single tasks, reward and success of
-a step are those of the state before it, so the step after the last condition is met is the rewarded one.
+ogbench/<environment>-task<1 to 5> are the five tasks of an environment; without a number it is
+OGBench's default task (2 for cube and scene, 1 for pointmaze, its own for each puzzle). Goals are
+fixed and not part of the observation. A state meets a number of conditions (every cube, button,
+drawer and window in its place; the point at the goal). The environment pays minus the number of
+unmet ones, and 0 when all are met, where the episode ends. Reward "-1/0" pays -1 until then, "0/1"
+1 then and 0 before; "env" is OGBench's own. As OGBench does for single tasks, reward and success of
+a step are those of the state before it, so the step after the last condition is met is the rewarded
+one.
 """
 
 import dataclasses
@@ -85,18 +88,25 @@ def conditions(environment: str, goal: Goal, state: np.ndarray) -> np.ndarray:
     scenery, at = SCENERIES[environment], 19
     cubes = state[:, at : at + 9 * scenery.cubes].reshape(len(state), scenery.cubes, 9)[..., :3]
     at += 9 * scenery.cubes
-    buttons = state[:, at : at + 4 * scenery.buttons].reshape(len(state), scenery.buttons, 4)[..., 1]
+    buttons = state[:, at : at + 4 * scenery.buttons].reshape(len(state), scenery.buttons, 4)[
+        ..., 1
+    ]
     at += 4 * scenery.buttons
-    sliders = state[:, at::2][:, : scenery.sliders] / [_DRAWER_SCALE, _WINDOW_SCALE][: scenery.sliders]
+    sliders = (
+        state[:, at::2][:, : scenery.sliders] / [_DRAWER_SCALE, _WINDOW_SCALE][: scenery.sliders]
+    )
     placed = np.linalg.norm(cubes / _SCALE + _CENTRE - goal.cubes, axis=-1) <= _CLOSE
-    return np.concatenate([placed, buttons == goal.buttons, np.abs(sliders - goal.sliders) <= _CLOSE], axis=1)
+    return np.concatenate(
+        [placed, buttons == goal.buttons, np.abs(sliders - goal.sliders) <= _CLOSE], axis=1
+    )
 
 
 class ManipulationEnv(gymnasium.Env[Any, np.ndarray]):
-    """A UR5e arm at a table with cubes, buttons, a drawer and a window; pays minus the number of unmet conditions.
+    """A UR5e arm at a table with cubes, buttons, a drawer and a window; pays minus the number of
+    unmet conditions.
 
-    Observation {"state": [o]}, see `make`. Action [5]: displacement of the gripper (0.05 m), its yaw (0.3 rad) and its
-    opening, relative to where it is, in [-1, 1].
+    Observation {"state": [o]}, see `make`. Action [5]: displacement of the gripper (0.05 m), its
+    yaw (0.3 rad) and its opening, relative to where it is, in [-1, 1].
     """
 
     def __init__(self, environment: str, task: int):
@@ -115,7 +125,8 @@ class ManipulationEnv(gymnasium.Env[Any, np.ndarray]):
         super().reset(seed=seed)
         self._steps = 0
         seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        self.table.action_space.seed(seed)  # OGBench takes a few random steps to see what its goal looks like
+        # OGBench takes a few random steps to see what its goal looks like
+        self.table.action_space.seed(seed)
         state, _ = self.table.reset(seed=seed)
         return {"state": state.astype(np.float32)}, {"success": False}
 
@@ -125,7 +136,13 @@ class ManipulationEnv(gymnasium.Env[Any, np.ndarray]):
         self._steps += 1
         truncated = not terminated and self._steps >= SCENERIES[self.environment].horizon
         success = {"success": bool(info["success"])}
-        return {"state": state.astype(np.float32)}, float(reward), bool(terminated), truncated, success
+        return (
+            {"state": state.astype(np.float32)},
+            float(reward),
+            bool(terminated),
+            truncated,
+            success,
+        )
 
     def close(self):
         """Frees the simulator."""
@@ -134,21 +151,28 @@ class ManipulationEnv(gymnasium.Env[Any, np.ndarray]):
 
 def _table_class(kind: str) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # without a display, the package's renderer complains as it is imported
+        # without a display, the package's renderer complains as it is imported
+        warnings.simplefilter("ignore")
         from ogbench.manipspace.envs.cube_env import CubeEnv
         from ogbench.manipspace.envs.puzzle_env import PuzzleEnv
         from ogbench.manipspace.envs.scene_env import SceneEnv
 
     base = {"cube": CubeEnv, "scene": SceneEnv, "puzzle": PuzzleEnv}[kind]
     # OGBench makes a new, unseeded action space at every look, and samples from it during a reset.
-    return type(base.__name__, (base,), {"action_space": gymnasium.spaces.Box(-1.0, 1.0, (5,), np.float32)})
+    return type(
+        base.__name__, (base,), {"action_space": gymnasium.spaces.Box(-1.0, 1.0, (5,), np.float32)}
+    )
 
 
 def _table(environment: str, task: int) -> Any:
     kind, _, variant = environment.partition("-")
     more = {} if kind == "puzzle" else {"permute_blocks": False}
     return _table_class(kind)(
-        env_type=variant or kind, success_timing="pre", reward_task_id=task, visualize_info=False, **more
+        env_type=variant or kind,
+        success_timing="pre",
+        reward_task_id=task,
+        visualize_info=False,
+        **more,
     )
 
 
@@ -165,8 +189,16 @@ def goal_state(environment: str, task: int) -> Goal:
     info = table.task_infos[table._reward_task_id - 1]
     if environment == "scene":
         goal = info["goal"]
-        return Goal(goal["block_xyzs"], goal["button_states"], np.array([goal["drawer_pos"], goal["window_pos"]]))
-    return Goal(info.get("goal_xyzs", np.zeros((0, 3))), info.get("goal_button_states", np.zeros(0)), np.zeros(0))
+        return Goal(
+            goal["block_xyzs"],
+            goal["button_states"],
+            np.array([goal["drawer_pos"], goal["window_pos"]]),
+        )
+    return Goal(
+        info.get("goal_xyzs", np.zeros((0, 3))),
+        info.get("goal_button_states", np.zeros(0)),
+        np.zeros(0),
+    )
 
 
 def _need(name: str, episode: Episode, size: int) -> np.ndarray:
@@ -174,8 +206,8 @@ def _need(name: str, episode: Episode, size: int) -> np.ndarray:
     if state is None or state.shape[1:] != (size,):
         shapes = {key: value.shape[1:] for key, value in episode.observations.items()}
         raise ValueError(
-            f"rewards of ogbench/{name} are computed from observations['state'] with rows of {size} numbers; found "
-            f"{shapes}. Is this the right file for the task?"
+            f"rewards of ogbench/{name} are computed from observations['state'] with rows of {size}"
+            f" numbers; found {shapes}. Is this the right file for the task?"
         )
     return state.astype(np.float32)
 
@@ -183,8 +215,8 @@ def _need(name: str, episode: Episode, size: int) -> np.ndarray:
 def adapt(name: str, episode: Episode) -> Episode:
     """An episode of an OGBench file, which has no rewards, with this task's rewards and successes.
 
-    They are computed from the observations before each step, by OGBench's own rules. The episode is cut at its first
-    success, where the task ends; what happened afterwards is left out.
+    They are computed from the observations before each step, by OGBench's own rules. The episode is
+    cut at its first success, where the task ends; what happened afterwards is left out.
 
     Raises:
         ValueError: the observations are not those of this environment.
@@ -236,7 +268,8 @@ def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
     Args:
         name: a task of this family.
         episodes: how many, failures included.
-        noise: standard deviation of Gaussian noise added to every action before clipping to [-1, 1].
+        noise: standard deviation of Gaussian noise added to every action before clipping to [-1,
+            1].
         seed: fixes starts and noise.
     """
     env = _make_env(name)
@@ -254,7 +287,10 @@ def make(name: str, reward: Reward) -> Task:
     """The task `ogbench/<name>`."""
     environment, _ = split_name(name)
     scenery = SCENERIES.get(environment)
-    note = "arm: 6 joints, 6 velocities, gripper position, cosine and sine of its yaw, opening, contact"
+    note = (
+        "arm: 6 joints, 6 velocities, gripper position, cosine and sine of its yaw, opening, "
+        "contact"
+    )
     if scenery is None:
         note = "x, y"
     elif scenery.cubes:
@@ -266,7 +302,10 @@ def make(name: str, reward: Reward) -> Task:
     return Task(
         name=f"ogbench/{name}",
         make_env=functools.partial(_make_env, name),
-        spec=Spec((("state", (scenery.size if scenery else 2,), "float32"),), action_dim=5 if scenery else 2),
+        spec=Spec(
+            (("state", (scenery.size if scenery else 2,), "float32"),),
+            action_dim=5 if scenery else 2,
+        ),
         reward=_reward(reward),
         max_episode_steps=scenery.horizon if scenery else HORIZON,
         collect=functools.partial(collect, name),
@@ -284,5 +323,7 @@ FAMILY = Family(
     make=make,
     module="ogbench",
     extra="ogbench",
-    summary="state 2-115, action 2 or 5, 200-1000 steps, minus the unmet conditions; scripted oracles",
+    summary=(
+        "state 2-115, action 2 or 5, 200-1000 steps, minus the unmet conditions; scripted oracles"
+    ),
 )

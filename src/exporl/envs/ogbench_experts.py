@@ -1,4 +1,5 @@
-"""Plans for OGBench's manipulation tasks: which object to move next; OGBench's closed-loop oracles do the moving."""
+"""Plans for OGBench's manipulation tasks: which object to move next; OGBench's closed-loop oracles
+do the moving."""
 
 import itertools
 from typing import Any, NamedTuple
@@ -8,7 +9,8 @@ import numpy as np
 from exporl.envs.collect import Expert
 
 _DONE_HEIGHT = {"cube": 0.17, "button": 0.17, "drawer": 0.19, "window": 0.29}
-"""A finished subtask ends when the gripper is this high above the table (metres), clear of what it held."""
+"""A finished subtask ends when the gripper is this high above the table (metres), clear of what it
+held."""
 _OPEN = -0.16
 """Position of the open drawer."""
 
@@ -24,10 +26,11 @@ class Subtask(NamedTuple):
 
 
 def presses(difference: np.ndarray) -> np.ndarray:
-    """The fewest buttons [rows, columns] to press so that exactly the states [rows, columns] marked 1 flip.
+    """The fewest buttons [rows, columns] to press so that exactly the states [rows, columns] marked
+    1 flip.
 
-    A button flips itself and its four neighbours. The first row of presses decides all others, so all first rows are
-    tried. Zeros where it cannot be done.
+    A button flips itself and its four neighbours. The first row of presses decides all others, so
+    all first rows are tried. Zeros where it cannot be done.
     """
     rows, columns = difference.shape
     best = np.zeros_like(difference)
@@ -37,7 +40,13 @@ def presses(difference: np.ndarray) -> np.ndarray:
         for row in range(rows):
             press[row] = first if row == 0 else left[row - 1]
             for column in np.flatnonzero(press[row]):
-                for i, j in ((row, column), (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+                for i, j in (
+                    (row, column),
+                    (row - 1, column),
+                    (row + 1, column),
+                    (row, column - 1),
+                    (row, column + 1),
+                ):
                     if 0 <= i < rows and 0 <= j < columns:
                         left[i, j] ^= 1
         if not left.any() and (not found or press.sum() < best.sum()):
@@ -48,24 +57,35 @@ def presses(difference: np.ndarray) -> np.ndarray:
 def next_cube(now: np.ndarray, goal: np.ndarray) -> tuple[int, np.ndarray] | None:
     """Which cube to move where, [cubes, 3] positions given; None when all are in place.
 
-    Cubes go to the lowest goals first; a cube whose goal is taken or not yet supported waits, and where all wait one is
-    put aside.
+    Cubes go to the lowest goals first; a cube whose goal is taken or not yet supported waits, and
+    where all wait one is put aside.
     """
 
     def on_top(i: int) -> bool:
         apart = np.linalg.norm(now[:, :2] - now[i, :2], axis=1)
         return bool(((apart < 0.03) & (now[:, 2] > now[i, 2] + 0.02)).any())
 
-    wrong = [int(i) for i in np.argsort(goal[:, 2], kind="stable") if np.linalg.norm(now[i] - goal[i]) > 0.03]
+    wrong = [
+        int(i)
+        for i in np.argsort(goal[:, 2], kind="stable")
+        if np.linalg.norm(now[i] - goal[i]) > 0.03
+    ]
     for i in wrong:
         others = np.delete(now, i, axis=0)
         near = np.linalg.norm(others[:, :2] - goal[i, :2], axis=1)
         taken = ((near < 0.06) & (others[:, 2] > goal[i, 2] - 0.02)).any()
-        stands = goal[i, 2] < 0.03 or ((near < 0.03) & (np.abs(others[:, 2] - goal[i, 2] + 0.04) < 0.015)).any()
+        stands = (
+            goal[i, 2] < 0.03
+            or ((near < 0.03) & (np.abs(others[:, 2] - goal[i, 2] + 0.04) < 0.015)).any()
+        )
         if stands and not taken and not on_top(i):
             return i, goal[i]
-    free = [np.array([x, y, 0.02]) for x in (0.35, 0.45, 0.52) for y in (-0.22, -0.11, 0.0, 0.11, 0.22)]
-    room = [np.linalg.norm(np.concatenate([now, goal])[:, :2] - spot[:2], axis=1).min() for spot in free]
+    free = [
+        np.array([x, y, 0.02]) for x in (0.35, 0.45, 0.52) for y in (-0.22, -0.11, 0.0, 0.11, 0.22)
+    ]
+    room = [
+        np.linalg.norm(np.concatenate([now, goal])[:, :2] - spot[:2], axis=1).min() for spot in free
+    ]
     for i in wrong + [i for i in range(len(now)) if i not in wrong]:
         if wrong and not on_top(i):
             return i, free[int(np.argmax(room))]
@@ -73,7 +93,8 @@ def next_cube(now: np.ndarray, goal: np.ndarray) -> tuple[int, np.ndarray] | Non
 
 
 def next_subtask(table: Any, info: dict[str, Any]) -> Subtask | None:
-    """What to do next in OGBench's environment `table` with observation facts `info`; None when all is done."""
+    """What to do next in OGBench's environment `table` with observation facts `info`; None when all
+    is done."""
     if hasattr(table, "_num_rows"):
         shape = (table._num_rows, table._num_cols)
         wrong = (table._cur_button_states != table._target_button_states).astype(int).reshape(shape)
@@ -97,11 +118,17 @@ def _press(table: Any, index: int) -> Subtask:
 
 
 def _next_in_scene(table: Any, cube: np.ndarray, goal: np.ndarray) -> Subtask | None:
-    """A drawer and a window that buttons 0 and 1 lock (state 0), and a cube that may belong in the drawer."""
-    drawer, window = (float(table._data.joint(f"{name}_slide").qpos[0]) for name in ("drawer", "window"))
+    """A drawer and a window that buttons 0 and 1 lock (state 0), and a cube that may belong in the
+    drawer."""
+    drawer, window = (
+        float(table._data.joint(f"{name}_slide").qpos[0]) for name in ("drawer", "window")
+    )
     stored = goal[1] < -0.3
     away = not table._is_in_drawer(cube) if stored else np.linalg.norm(cube - goal) > 0.03
-    wanted = {"drawer": _OPEN if stored and away else table._target_drawer_pos, "window": table._target_window_pos}
+    wanted = {
+        "drawer": _OPEN if stored and away else table._target_drawer_pos,
+        "window": table._target_window_pos,
+    }
     for lock, (name, position) in enumerate((("drawer", drawer), ("window", window))):
         if abs(position - wanted[name]) > 0.03:
             if table._cur_button_states[lock] == 0:
@@ -119,33 +146,48 @@ def _facts(table: Any, info: dict[str, Any], subtask: Subtask) -> dict[str, Any]
     """`info` with what the oracles want to know about their target."""
     facts = dict(info)
     if subtask.kind == "cube":
-        facts |= {"privileged/target_block": subtask.index, "privileged/target_block_pos": subtask.target,
-                  "privileged/target_block_yaw": np.zeros(1)}  # fmt: skip
+        facts |= {
+            "privileged/target_block": subtask.index,
+            "privileged/target_block_pos": subtask.target,
+            "privileged/target_block_yaw": np.zeros(1),
+        }
     elif subtask.kind == "button":
         top = table._data.site_xpos[table._button_site_ids[subtask.index]].copy()
-        facts |= {"privileged/target_button": subtask.index, "privileged/target_button_top_pos": top,
-                  "privileged/target_button_state": int(subtask.target[0])}  # fmt: skip
+        facts |= {
+            "privileged/target_button": subtask.index,
+            "privileged/target_button_top_pos": top,
+            "privileged/target_button_state": int(subtask.target[0]),
+        }
     else:
         joint = table._data.joint(f"{subtask.kind}_slide")
         way = joint.xaxis * (subtask.target[0] - joint.qpos[0])
-        facts[f"privileged/target_{subtask.kind}_handle_pos"] = info[f"privileged/{subtask.kind}_handle_pos"] + way
+        facts[f"privileged/target_{subtask.kind}_handle_pos"] = (
+            info[f"privileged/{subtask.kind}_handle_pos"] + way
+        )
     return facts
 
 
 def _met(table: Any, info: dict[str, Any], subtask: Subtask) -> bool:
     if subtask.kind == "cube":
-        return bool(np.linalg.norm(info[f"privileged/block_{subtask.index}_pos"] - subtask.target) <= 0.03)
+        return bool(
+            np.linalg.norm(info[f"privileged/block_{subtask.index}_pos"] - subtask.target) <= 0.03
+        )
     if subtask.kind == "button":
         return bool(table._cur_button_states[subtask.index] == subtask.target[0])
-    return bool(abs(table._data.joint(f"{subtask.kind}_slide").qpos[0] - subtask.target[0]) <= 0.015)
+    return bool(
+        abs(table._data.joint(f"{subtask.kind}_slide").qpos[0] - subtask.target[0]) <= 0.015
+    )
 
 
 def _over(table: Any, info: dict[str, Any], subtask: Subtask) -> bool:
-    return bool(info["proprio/effector_pos"][2] > _DONE_HEIGHT[subtask.kind]) and _met(table, info, subtask)
+    return bool(info["proprio/effector_pos"][2] > _DONE_HEIGHT[subtask.kind]) and _met(
+        table, info, subtask
+    )
 
 
 def manipulation_expert(env: Any) -> Expert:
-    """An expert for one episode of a `ManipulationEnv`: plans a subtask, follows OGBench's oracle for it, plans again."""
+    """An expert for one episode of a `ManipulationEnv`: plans a subtask, follows OGBench's oracle
+    for it, plans again."""
     from ogbench.manipspace.oracles.markov.button_markov import ButtonMarkovOracle
     from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
     from ogbench.manipspace.oracles.markov.drawer_markov import DrawerMarkovOracle
@@ -166,7 +208,8 @@ def manipulation_expert(env: Any) -> Expert:
         if subtask is not None:
             oracle = oracles[subtask.kind]
             oracle.reset(None, info)
-            oracle._final_pos, oracle._final_yaw = np.array([0.425, 0.0, 0.33]), 0.0  # otherwise of global randomness
+            # otherwise of global randomness
+            oracle._final_pos, oracle._final_yaw = np.array([0.425, 0.0, 0.33]), 0.0
 
     def act(observation: dict[str, np.ndarray], info: dict[str, Any]) -> np.ndarray:
         facts = table.compute_ob_info()

@@ -1,10 +1,11 @@
 """Tiny tasks whose right answer is known, to test algorithms in seconds.
 
-bandit: one step, reward -|a - 0.8|, demonstrations at +-0.5. Imitation earns about -0.8 on average; 0 is the optimum.
-delay: two steps; the first action, seen in the second observation, decides the reward of the second step, -|a - 0.5|.
-terminal: one step, reward 1, then a true end: every value is 1.
-timeout: one step, reward 1, then a time limit: with time-outs bootstrapped every value is 1 / (1 - discount).
-image: as delay, with a camera frame beside the state whose brightness is the first action.
+bandit: one step, reward -|a - 0.8|, demonstrations at +-0.5. Imitation earns about -0.8 on average;
+0 is the optimum. delay: two steps; the first action, seen in the second observation, decides the
+reward of the second step, -|a - 0.5|. terminal: one step, reward 1, then a true end: every value is
+1. timeout: one step, reward 1, then a time limit: with time-outs bootstrapped every value is 1 / (1
+- discount). image: as delay, with a camera frame beside the state whose brightness is the first
+  action.
 """
 
 import functools
@@ -25,14 +26,17 @@ TWO_STEPS = ("delay", "image")
 
 
 class Probe(gymnasium.Env[Any, np.ndarray]):
-    """One of the probes. Observation {"state": [2]}: (step, first action) where there are two steps, else zeros.
+    """One of the probes. Observation {"state": [2]}: (step, first action) where there are two
+    steps, else zeros.
 
     Action [1]. `image` adds {"image": [8, 8, 3]}, 0 to 255 for a first action of -1 to 1.
     """
 
     def __init__(self, name: str):
         self.name = name
-        spaces: dict[str, gymnasium.Space] = {"state": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)}
+        spaces: dict[str, gymnasium.Space] = {
+            "state": gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        }
         if name == "image":
             spaces["image"] = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(spaces)
@@ -66,13 +70,23 @@ class Probe(gymnasium.Env[Any, np.ndarray]):
 
 
 def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
-    """Demonstrations with two modes: every action is -0.5 or +0.5, plus Gaussian noise of that standard deviation."""
+    """Demonstrations with two modes: every action is -0.5 or +0.5, plus Gaussian noise of that
+    standard deviation."""
     env, rng, result = Probe(name), np.random.default_rng(seed), []
     for _ in range(episodes):
         observation, _ = env.reset()
-        seen, actions, rewards, successes, terminated, truncated = [observation], [], [], [], False, False
+        seen, actions, rewards, successes, terminated, truncated = (
+            [observation],
+            [],
+            [],
+            [],
+            False,
+            False,
+        )
         while not (terminated or truncated):
-            action = np.clip(rng.choice([-0.5, 0.5]) + noise * rng.standard_normal(1), -1, 1).astype(np.float32)
+            action = np.clip(
+                rng.choice([-0.5, 0.5]) + noise * rng.standard_normal(1), -1, 1
+            ).astype(np.float32)
             observation, reward, terminated, truncated, info = env.step(action)
             seen.append(observation)
             actions.append(action)
@@ -92,7 +106,8 @@ def make(name: str, reward: Reward) -> Task:
         make_env=functools.partial(Probe, name),
         spec=IMAGE_SPEC if name == "image" else SPEC,
         reward=float,
-        max_episode_steps=1 if name == "timeout" else 3,  # the others end by themselves before any limit
+        # the others end by themselves before any limit
+        max_episode_steps=1 if name == "timeout" else 3,
         collect=functools.partial(collect, name),
         source="two-mode script",
         observation_note="step, first action" if name in TWO_STEPS else "zeros",

@@ -1,7 +1,8 @@
-"""PushT (arXiv 2303.04137) on gym-pusht: push a T-shaped block onto its outline with a round finger, from states.
+"""PushT (arXiv 2303.04137) on gym-pusht: push a T-shaped block onto its outline with a round
+finger, from states.
 
-The official measure of success, more than 95% of the outline covered, is met by 3% of the human demonstrations;
-`state-90` asks for 90%, which 47% of them reach.
+The official measure of success, more than 95% of the outline covered, is met by 3% of the human
+demonstrations; `state-90` asks for 90%, which 47% of them reach.
 """
 
 import dataclasses
@@ -24,15 +25,19 @@ SPEC = Spec((("state", (6,), "float32"),), action_dim=2)
 _SUBSTEPS = 10
 """Of the simulation per action."""
 _GOAL = np.array([256.0, 256.0, np.pi / 4])
-_CORNERS = np.array([[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]], float)
-"""The block's outline in its own frame, pixels; its position is the middle of the bar's outer edge."""
+_CORNERS = np.array(
+    [[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]], float
+)
+"""The block's outline in its own frame, pixels; its position is the middle of the bar's outer
+edge."""
 
 
 class PushTEnv(gymnasium.Env[Any, np.ndarray]):
     """PushT from states; the episode ends at success.
 
-    Observation {"state": [6]}: finger x, y, block x, y (pixels, 0-512), cosine and sine of the block's angle.
-    Action [2] in [-1, 1]: where the finger should go, across the 512 pixels. 10 steps per second.
+    Observation {"state": [6]}: finger x, y, block x, y (pixels, 0-512), cosine and sine of the
+    block's angle. Action [2] in [-1, 1]: where the finger should go, across the 512 pixels. 10
+    steps per second.
 
     Args:
         threshold: success is more than this share of the outline covered.
@@ -40,7 +45,8 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
     """
 
     def __init__(self, threshold: float, dense: bool = False):
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it greets on standard output otherwise
+        # it greets on standard output otherwise
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from gym_pusht.envs.pusht import PushTEnv as Simulator
@@ -58,7 +64,9 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         """Starts an episode; the seed fixes where finger and block are."""
         super().reset(seed=seed)
         self._steps = 0
-        pose, _ = self.simulator.reset(seed=int(self.np_random.integers(2**31)) if seed is None else seed)
+        pose, _ = self.simulator.reset(
+            seed=int(self.np_random.integers(2**31)) if seed is None else seed
+        )
         return {"state": state(pose)}, {"success": False}
 
     def step(self, action: np.ndarray):
@@ -69,17 +77,25 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         success = bool(info["is_success"])
         truncated = not success and self._steps >= HORIZON
         paid = float(reward) if self._dense else float(success)
-        return {"state": state(pose)}, paid, success, truncated, {"success": success, "coverage": info["coverage"]}
+        return (
+            {"state": state(pose)},
+            paid,
+            success,
+            truncated,
+            {"success": success, "coverage": info["coverage"]},
+        )
 
 
 def state(pose: np.ndarray) -> np.ndarray:
-    """[..., 6] observation of [..., 5] finger x, y, block x, y, block angle in radians: an angle has a jump, this not."""
+    """[..., 6] observation of [..., 5] finger x, y, block x, y, block angle in radians: an angle
+    has a jump, this not."""
     angle = pose[..., 4:]
     return np.concatenate([pose[..., :4], np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
 
 
 def coverage(pose: np.ndarray) -> np.ndarray:
-    """[n] share of the outline that the block covers, for [n, 3] block x, y (pixels) and angle (radians)."""
+    """[n] share of the outline that the block covers, for [n, 3] block x, y (pixels) and angle
+    (radians)."""
     import shapely
 
     goal = shapely.polygons(_outline(_GOAL[None]))
@@ -96,9 +112,10 @@ def _outline(pose: np.ndarray) -> np.ndarray:
 def adapt(threshold: float, dense: bool, episode: Episode) -> Episode:
     """A human demonstration with states, and rewards and successes from the block's positions.
 
-    The files end with an action and no observation after it, and success mostly comes with that very action: its
-    outcome is simulated (infos["action"] [t + 1, 2] has it; such replays agree with the recorded positions). The
-    episode ends where the threshold is passed for the first time, as in the environment. Episodes with "state" stay.
+    The files end with an action and no observation after it, and success mostly comes with that
+    very action: its outcome is simulated (infos["action"] [t + 1, 2] has it; such replays agree
+    with the recorded positions). The episode ends where the threshold is passed for the first time,
+    as in the environment. Episodes with "state" stay.
 
     Raises:
         ValueError: neither "state" nor "pose" is there.
@@ -133,15 +150,19 @@ def _with_last_step(pose: np.ndarray, actions: np.ndarray) -> np.ndarray:
     env = PushTEnv(1.0)
     env.reset(seed=0)
     simulator = env.simulator
-    # The finger's velocity is not recorded; replaying the last second restores it. The block has none: it slides with
-    # infinite damping. Its angle is set before its position because it turns about its centre of mass.
+    # The finger's velocity is not recorded; replaying the last second restores it. The block has
+    # none: it slides with infinite damping. Its angle is set before its position because it turns
+    # about its centre of mass.
     for row in range(max(0, len(pose) - 10), len(pose)):
         simulator.agent.position = pose[row, :2].tolist()
         simulator.block.angle = float(pose[row, 4])
         simulator.block.position = pose[row, 2:4].tolist()
         target = (actions[row].astype(np.float64) + 1.0) * 256.0
         for _ in range(_SUBSTEPS):  # as the simulator's own step, which also computes the coverage
-            position, velocity = np.array(simulator.agent.position), np.array(simulator.agent.velocity)
+            position, velocity = (
+                np.array(simulator.agent.position),
+                np.array(simulator.agent.velocity),
+            )
             pull = simulator.k_p * (target - position) - simulator.k_v * velocity
             simulator.agent.velocity = (velocity + pull * simulator.dt).tolist()
             simulator.space.step(simulator.dt)

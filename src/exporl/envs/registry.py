@@ -2,7 +2,17 @@
 
 import importlib.util
 
-from exporl.envs import adroit, antmaze, driving, metaworld, mimicgen, ogbench, probes, pusht, robomimic
+from exporl.envs import (
+    adroit,
+    antmaze,
+    driving,
+    metaworld,
+    mimicgen,
+    ogbench,
+    probes,
+    pusht,
+    robomimic,
+)
 from exporl.envs.custom import import_task
 from exporl.envs.task import Family, Reward, Task
 from exporl.suggest import closest
@@ -23,28 +33,37 @@ FAMILIES: dict[str, Family] = {
 
 def list_tasks() -> list[tuple[str, Family]]:
     """All task names, `family/name`, with their family."""
-    return [(f"{family}/{name}", record) for family, record in FAMILIES.items() for name in record.names]
+    return [
+        (f"{family}/{name}", record) for family, record in FAMILIES.items() for name in record.names
+    ]
 
 
 def make_task(name: str, reward: Reward = "-1/0") -> Task:
     """A task by name.
 
     Args:
-        name: `family/name`, see `exporl tasks`, or `module:function` of your own, see `exporl.envs.custom`.
+        name: `family/name`, see `exporl tasks`, or `module:function` of your own, see
+            `exporl.envs.custom`.
         reward: the learning reward.
 
     Raises:
-        ValueError: unknown task (names the closest), unknown reward convention, or a module that is of no use.
-        ModuleNotFoundError: the task's package is not installed; names the command that installs it.
+        ValueError: unknown task (names the closest), unknown reward convention, or a module that is
+            of no use.
+        ModuleNotFoundError: the task's package is not installed; names the command that installs
+            it.
     """
     if ":" in name:
         return import_task(name, reward)
     known = dict(list_tasks())
     if name not in known:
-        raise ValueError(f"unknown task {name!r}. {closest(name, known, f'`exporl tasks` lists all {len(known)}.')}")
+        raise ValueError(
+            f"unknown task {name!r}. "
+            f"{closest(name, known, f'`exporl tasks` lists all {len(known)}.')}"
+        )
     family = known[name]
     if family.module is not None and importlib.util.find_spec(family.module) is None:
         raise ModuleNotFoundError(
-            f"task {name!r} needs the package {family.module!r}. Install it with: pip install 'exporl[{family.extra}]'"
+            f"task {name!r} needs the package {family.module!r}. Install it with: pip install "
+            f"'exporl[{family.extra}]'"
         )
     return family.make(name.split("/", 1)[1], reward)

@@ -1,7 +1,8 @@
-"""robomimic (arXiv 2108.03298): five manipulation tasks on robosuite 1.4.1, the version of its `low_dim_v141` files.
+"""robomimic (arXiv 2108.03298): five manipulation tasks on robosuite 1.4.1, the version of its
+`low_dim_v141` files.
 
-Later robosuite versions (1.5) order the observations and load controllers differently; 1.4.1 installs beside the other
-simulators with mujoco 3.3.0, newer MuJoCo versions break it.
+Later robosuite versions (1.5) order the observations and load controllers differently; 1.4.1
+installs beside the other simulators with mujoco 3.3.0, newer MuJoCo versions break it.
 """
 
 import functools
@@ -19,7 +20,13 @@ from exporl.envs.robosuite_scenes import (
 )
 from exporl.envs.task import Family, Reward, Task, sparse_reward
 
-SCENES = {"lift": LIFT, "can": CAN, "square": SQUARE, "tool_hang": TOOL_HANG, "transport": TRANSPORT}
+SCENES = {
+    "lift": LIFT,
+    "can": CAN,
+    "square": SQUARE,
+    "tool_hang": TOOL_HANG,
+    "transport": TRANSPORT,
+}
 
 
 def make(name: str, reward: Reward) -> Task:
@@ -34,9 +41,11 @@ def make(name: str, reward: Reward) -> Task:
         max_episode_steps=scene.horizon,
         collect=functools.partial(collect, scene) if scripted else None,
         normalize=True,
-        source="scripted, not human; robomimic's human files with --data"
-        if scripted
-        else "robomimic's files (no script)",
+        source=(
+            "scripted, not human; robomimic's human files with --data"
+            if scripted
+            else "robomimic's files (no script)"
+        ),
         adapt=functools.partial(adapt, scene),
         observation_note="object, then position, quaternion and fingers of each gripper",
         control_hz=CONTROL_HZ,
@@ -48,5 +57,8 @@ FAMILY = Family(
     make=make,
     module="robosuite",
     extra="robomimic",
-    summary="state 19-59, action 7 (14 for transport), 400 or 700 steps, ends at success; robomimic files or scripts",
+    summary=(
+        "state 19-59, action 7 (14 for transport), 400 or 700 steps, ends at success; robomimic "
+        "files or scripts"
+    ),
 )

@@ -1,7 +1,8 @@
-"""Scripted experts for robosuite scenes: phases in order, each a few lines, back to the start when an object slips.
+"""Scripted experts for robosuite scenes: phases in order, each a few lines, back to the start when
+an object slips.
 
-They read the simulator's state, so they know more than the observation shows. They are scripts, not humans: wherever
-their demonstrations are used, say so.
+They read the simulator's state, so they know more than the observation shows. They are scripts, not
+humans: wherever their demonstrations are used, say so.
 """
 
 import functools
@@ -22,7 +23,8 @@ STEP = 0.05
 
 
 class Hand:
-    """The first arm of a robosuite environment, with how fast and how precisely this episode's expert moves it."""
+    """The first arm of a robosuite environment, with how fast and how precisely this episode's
+    expert moves it."""
 
     def __init__(self, simulator: Any, rng: np.random.Generator):
         self.simulator = simulator
@@ -38,7 +40,11 @@ class Hand:
     @property
     def rotation(self) -> np.ndarray:
         """[3, 3]; the third column is where the fingers point."""
-        return self.simulator.sim.data.site_xmat[self.simulator.robots[0].eef_site_id].reshape(3, 3).copy()
+        return (
+            self.simulator.sim.data.site_xmat[self.simulator.robots[0].eef_site_id]
+            .reshape(3, 3)
+            .copy()
+        )
 
     def body(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Position [3] and rotation [3, 3] of a body."""
@@ -46,7 +52,8 @@ class Hand:
         return data.body_xpos[index].copy(), data.body_xmat[index].reshape(3, 3).copy()
 
     def toward(self, target: np.ndarray, turn: float, grip: float, slow: float = 1.0) -> np.ndarray:
-        """The action [7] that moves towards a point, turns about the vertical and keeps the fingers pointing down."""
+        """The action [7] that moves towards a point, turns about the vertical and keeps the fingers
+        pointing down."""
         move = (target - self.position) / STEP
         move *= min(1.0, self.speed * slow / max(np.abs(move).max(), 1e-9))
         tilt = np.cross(self.rotation[:, 2], [0.0, 0.0, -1.0])
@@ -63,7 +70,12 @@ class Hand:
             yield self.toward(self.position + _up(0.06 * (step > 3)), 0.0, OPEN)
 
     def grasp(
-        self, target: Callable[[], np.ndarray], turn: Callable[[], float], near: float, angle: float, steps: int
+        self,
+        target: Callable[[], np.ndarray],
+        turn: Callable[[], float],
+        near: float,
+        angle: float,
+        steps: int,
     ) -> Phase:
         """Goes above a point, down to it within `near` metres, and closes the fingers."""
         distance, left = math.inf, math.inf
@@ -119,7 +131,10 @@ def can(hand: Hand, rng: np.random.Generator) -> Phase:
         while held and distance >= 0.025:
             shift = (body()[0] - hand.position)[:2]
             target = np.array([*(spot - shift), floor + 0.2])
-            held, distance = body()[0][2] >= hand.position[2] - 0.1, np.linalg.norm((target - hand.position)[:2])
+            held, distance = (
+                body()[0][2] >= hand.position[2] - 0.1,
+                np.linalg.norm((target - hand.position)[:2]),
+            )
             yield hand.toward(target, 0.0, CLOSED)
         while held and abs(goal[2] + 0.1 - hand.position[2]) >= 0.02:
             yield hand.toward(np.array([*hand.position[:2], goal[2] + 0.1]), 0.0, CLOSED, 0.8)
@@ -140,7 +155,9 @@ def stack(hand: Hand, rng: np.random.Generator) -> Phase:
         yield from _grasp_body(hand, small, -0.005, math.pi / 2)
         x, y, _ = hand.position
         while not _slipped(hand, small()[0], floor) and hand.position[2] <= floor + 0.08:
-            yield hand.toward(np.array([x, y, floor + 0.1 + 0.3 * (hand.hover - 0.05)]), 0.0, CLOSED)
+            yield hand.toward(
+                np.array([x, y, floor + 0.1 + 0.3 * (hand.hover - 0.05)]), 0.0, CLOSED
+            )
         held, distance, left = True, math.inf, math.inf
         while held and (distance >= 0.008 or left >= 0.2):
             shift, goal = small()[0] - hand.position, large()[0]
@@ -155,7 +172,8 @@ def stack(hand: Hand, rng: np.random.Generator) -> Phase:
 
 
 def square(hand: Hand, rng: np.random.Generator) -> Phase:
-    """Grasps the nut at its handle, turns it straight, centres it over the peg and pushes it down."""
+    """Grasps the nut at its handle, turns it straight, centres it over the peg and pushes it
+    down."""
     simulator = hand.simulator
     nut = functools.partial(hand.body, simulator.obj_body_id["SquareNut"])
 
@@ -187,7 +205,9 @@ def square(hand: Hand, rng: np.random.Generator) -> Phase:
         while held:
             drift = np.zeros(2)  # the integral of the error: the controller alone leaves some
             held = yield from _centre(hand, nut, peg, straight, floor, drift)
-            if held and (yield from _push(hand, nut, peg, straight, simulator.table_offset[2] + 0.08, drift)):
+            if held and (
+                yield from _push(hand, nut, peg, straight, simulator.table_offset[2] + 0.08, drift)
+            ):
                 yield from hand.release(30)
                 held = False
 
@@ -195,39 +215,48 @@ def square(hand: Hand, rng: np.random.Generator) -> Phase:
 def _turns(lying: float, start: float) -> tuple[float, float]:
     """The nut's final angle and the fingers' angle to it that turn the wrist least on the way.
 
-    The handle may not point away from the robot at the end, where the hand would have to reach over the peg.
+    The handle may not point away from the robot at the end, where the hand would have to reach over
+    the peg.
     """
     best, choice = math.inf, (math.pi, 0.0)
     for final in (math.pi, math.pi / 2, -math.pi / 2):
         for fingers in (math.pi / 2, -math.pi / 2):
             first = wrap(lying + fingers - start, 2 * math.pi)
-            cost = max(abs(first), abs(first + wrap(final - lying, 2 * math.pi))) + 0.3 * (final != math.pi)
+            cost = max(abs(first), abs(first + wrap(final - lying, 2 * math.pi))) + 0.3 * (
+                final != math.pi
+            )
             if cost < best:
                 best, choice = cost, (final, fingers)
     return choice
 
 
 def _centre(hand, nut, peg, straight, floor, drift) -> Generator[np.ndarray, None, bool]:
-    """Holds the nut over the peg until it is centred and straight; whether it is still held then."""
+    """Holds the nut over the peg until it is centred and straight; whether it is still held
+    then."""
     error, left = np.array([math.inf, math.inf]), math.inf
     while np.linalg.norm(error) >= 0.003 or left >= 0.04:
         error, left = (peg() - nut()[0])[:2], abs(straight())
         if np.linalg.norm(error) < 0.02:
             drift[:] = np.clip(drift + 0.15 * error, -0.02, 0.02)
         rise = floor + 0.15 - hand.position[2]
-        yield hand.toward(hand.position + np.array([*(error + drift), rise]), straight(), CLOSED, 0.9)
+        yield hand.toward(
+            hand.position + np.array([*(error + drift), rise]), straight(), CLOSED, 0.9
+        )
         if nut()[0][2] < max(hand.position[2] - 0.09, floor + 0.03):
             return False
     return True
 
 
 def _push(hand, nut, peg, straight, low, drift) -> Generator[np.ndarray, None, bool]:
-    """Pushes the nut down over the peg; whether it got there, False when it is stuck for 20 steps."""
+    """Pushes the nut down over the peg; whether it got there, False when it is stuck for 20
+    steps."""
     best, stuck = nut()[0][2], 0
     while stuck <= 20:
         error = (peg() - nut()[0])[:2]
         drift[:] = np.clip(drift + 0.15 * error, -0.02, 0.02)
-        yield hand.toward(hand.position + np.array([*(error + drift), -0.03]), straight(), CLOSED, 0.6)
+        yield hand.toward(
+            hand.position + np.array([*(error + drift), -0.03]), straight(), CLOSED, 0.6
+        )
         height = nut()[0][2]
         if height < low:
             return True
@@ -235,8 +264,11 @@ def _push(hand, nut, peg, straight, low, drift) -> Generator[np.ndarray, None, b
     return False
 
 
-def _grasp_body(hand: Hand, body: Callable[[], tuple[np.ndarray, np.ndarray]], height: float, period: float) -> Phase:
-    """Grasps a body; `period` is the angle after which it looks the same, infinity where any will do."""
+def _grasp_body(
+    hand: Hand, body: Callable[[], tuple[np.ndarray, np.ndarray]], height: float, period: float
+) -> Phase:
+    """Grasps a body; `period` is the angle after which it looks the same, infinity where any will
+    do."""
 
     def turn() -> float:
         return 0.0 if math.isinf(period) else wrap(yaw(body()[1]) - yaw(hand.rotation), period)
@@ -258,7 +290,8 @@ SCRIPTS: dict[str, Callable[[Hand, np.random.Generator], Phase]] = {
 
 
 def make_expert(env: Any) -> Expert:
-    """The script of a `RobosuiteEnv` for the episode that has just been reset; speed and aim vary with its seed."""
+    """The script of a `RobosuiteEnv` for the episode that has just been reset; speed and aim vary
+    with its seed."""
     rng = env.unwrapped.np_random
     phases = SCRIPTS[env.unwrapped.scene.env](Hand(env.unwrapped.simulator, rng), rng)
     return lambda observation, info: next(phases)
@@ -270,7 +303,8 @@ def collect(scene: Scene, episodes: int, noise: float, seed: int) -> list[Episod
     Args:
         scene: one that has a script.
         episodes: how many, failures included.
-        noise: standard deviation of Gaussian noise added to every action before clipping to [-1, 1].
+        noise: standard deviation of Gaussian noise added to every action before clipping to [-1,
+            1].
         seed: fixes starts, noise and the script's speed and aim.
     """
     env = RobosuiteEnv(scene)

@@ -17,9 +17,9 @@ Reward = Literal["-1/0", "0/1", "env"]
 class Task:
     """An environment, its reward convention and where its data comes from.
 
-    Environments have dictionary observations and actions in [-1, 1]; `reset(seed=s)` fixes everything that happens
-    in the episode up to the agent's actions, so that an interrupted run can be resumed inside an episode; the info of
-    every step has a boolean "success".
+    Environments have dictionary observations and actions in [-1, 1]; `reset(seed=s)` fixes
+    everything that happens in the episode up to the agent's actions, so that an interrupted run can
+    be resumed inside an episode; the info of every step has a boolean "success".
     """
 
     name: str
@@ -38,9 +38,9 @@ class Task:
     source: str = ""
     """Where the demonstrations come from, in a few words."""
     adapt: Callable[[Episode], Episode] | None = None
-    """Turns an episode as the domain's files have it into this task's observations, actions and rewards (which
-    entries make up "state", action ranges, rewards computed from simulator states). Leaves one that already fits as
-    it is. Raises ValueError naming what the episode lacks."""
+    """Turns an episode as the domain's files have it into this task's observations, actions and
+    rewards (which entries make up "state", action ranges, rewards computed from simulator states).
+    Leaves one that already fits as it is. Raises ValueError naming what the episode lacks."""
     observation_note: str = ""
     """What the observation consists of, in a few words."""
     reward_note: str = "0/1 success"
@@ -69,7 +69,11 @@ def sparse_reward(kind: Reward, default: Reward = "-1/0") -> Callable[[float], f
     Raises:
         ValueError: unknown convention.
     """
-    transforms: dict[str, Callable[[float], float]] = {"-1/0": _minus_one, "0/1": _as_it_is, "env": _as_it_is}
+    transforms: dict[str, Callable[[float], float]] = {
+        "-1/0": _minus_one,
+        "0/1": _as_it_is,
+        "env": _as_it_is,
+    }
     if kind not in transforms:
         raise ValueError(f"reward must be one of {', '.join(transforms)}; got {kind!r}.")
     return transforms[kind]
@@ -89,11 +93,14 @@ def state_spec(spec: Spec) -> Spec:
     Raises:
         ValueError: there are none.
     """
-    low = tuple(entry for entry in spec.observation if len(entry[1]) == 1 and entry[2].startswith("float"))
+    low = tuple(
+        entry for entry in spec.observation if len(entry[1]) == 1 and entry[2].startswith("float")
+    )
     if not low:
         found = ", ".join(f"{name} {dtype}{list(shape)}" for name, shape, dtype in spec.observation)
         raise ValueError(
-            f"the observation holds only {found}, and the networks read vectors of floats: images alone cannot be learnt "
-            "from yet. Add a low-dimensional entry, such as {'state': float32 [o]}, to the task."
+            f"the observation holds only {found}, and the networks read vectors of floats: images "
+            "alone cannot be learnt from yet. Add a low-dimensional entry, such as {'state':"
+            " float32 [o]}, to the task."
         )
     return dataclasses.replace(spec, observation=low)

@@ -29,7 +29,8 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete JSON lines of a file (none if it does not exist); a last line cut off by a crash is left out."""
+    """All complete JSON lines of a file (none if it does not exist); a last line cut off by a crash
+    is left out."""
     if not path.is_file():
         return []
     lines = path.read_text().split("\n")

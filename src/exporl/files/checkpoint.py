@@ -25,12 +25,17 @@ class CorruptCheckpointError(ValueError):
 
 
 def save(
-    folder: Path, step: int, parts: Mapping[str, Mapping[str, np.ndarray]], record: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    parts: Mapping[str, Mapping[str, np.ndarray]],
+    record: dict[str, Any],
+    keep: int,
 ) -> Path:
     """Writes `folder/checkpoint-<step>` and removes all but the newest `keep`.
 
-    Every part becomes one safetensors file. All files are written and synced under a temporary name, then the
-    directory is renamed: a kill at any moment leaves the previous checkpoint as it was.
+    Every part becomes one safetensors file. All files are written and synced under a temporary
+    name, then the directory is renamed: a kill at any moment leaves the previous checkpoint as it
+    was.
 
     Args:
         folder: where the run keeps its checkpoints.
@@ -45,10 +50,13 @@ def save(
     try:
         digests = {}
         for name, arrays in parts.items():
-            content = save_tensors({key: np.asarray(value, order="C") for key, value in arrays.items()})
+            content = save_tensors(
+                {key: np.asarray(value, order="C") for key, value in arrays.items()}
+            )
             digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
             write_bytes(temporary / f"{name}.safetensors", content)
-        manifest = json.loads(json.dumps({"step": step, "sha256": digests, "record": record}))  # as `load` will see it
+        # as `load` will see it
+        manifest = json.loads(json.dumps({"step": step, "sha256": digests, "record": record}))
         body = json.dumps(manifest, sort_keys=True)
         write_bytes(temporary / MANIFEST, json.dumps({**manifest, "self": _digest(body)}).encode())
         target = folder / f"{PREFIX}{step:09d}"
@@ -58,8 +66,13 @@ def save(
         _sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    others = sorted(path for path in folder.glob(f"{PREFIX}*") if path != target)  # later ones may be damaged
-    for old in [*others[: max(len(others) + 1 - keep, 0)], *folder.glob(".old-*"), *folder.glob(".tmp-*")]:
+    # later ones may be damaged
+    others = sorted(path for path in folder.glob(f"{PREFIX}*") if path != target)
+    for old in [
+        *others[: max(len(others) + 1 - keep, 0)],
+        *folder.glob(".old-*"),
+        *folder.glob(".tmp-*"),
+    ]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -74,7 +87,9 @@ def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
         manifest = json.loads((path / MANIFEST).read_text())
         claimed = manifest.pop("self")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptCheckpointError(f"{path.name}: the manifest cannot be read ({error}).") from error
+        raise CorruptCheckpointError(
+            f"{path.name}: the manifest cannot be read ({error})."
+        ) from error
     if _digest(json.dumps(manifest, sort_keys=True)) != claimed:
         raise CorruptCheckpointError(f"{path.name}: {MANIFEST} was altered (its SHA-256 differs).")
     parts = {}
@@ -82,24 +97,34 @@ def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
         try:
             content = (path / name).read_bytes()
         except OSError as error:
-            raise CorruptCheckpointError(f"{path.name}: {name} cannot be read ({error}).") from error
+            raise CorruptCheckpointError(
+                f"{path.name}: {name} cannot be read ({error})."
+            ) from error
         if hashlib.sha256(content).hexdigest() != digest:
-            raise CorruptCheckpointError(f"{path.name}: {name} was altered or truncated (its SHA-256 differs).")
+            raise CorruptCheckpointError(
+                f"{path.name}: {name} was altered or truncated (its SHA-256 differs)."
+            )
         try:
             parts[name.removesuffix(".safetensors")] = load_tensors(content)
         except SafetensorError as error:
-            raise CorruptCheckpointError(f"{path.name}: {name} is not a safetensors file ({error}).") from error
+            raise CorruptCheckpointError(
+                f"{path.name}: {name} is not a safetensors file ({error})."
+            ) from error
     return parts, manifest["record"]
 
 
-def load_newest(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], list[str]] | None:
-    """The newest intact checkpoint and what was wrong with newer ones, or None if there never was one.
+def load_newest(
+    folder: Path,
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], list[str]] | None:
+    """The newest intact checkpoint and what was wrong with newer ones, or None if there never was
+    one.
 
     Raises:
         CorruptCheckpointError: there are checkpoints, and none is intact.
     """
     problems = []
-    replaced = folder.glob(".old-*")  # left by a kill while a checkpoint of the same step was being replaced
+    # left by a kill while a checkpoint of the same step was being replaced
+    replaced = folder.glob(".old-*")
     for path in [*sorted(folder.glob(f"{PREFIX}*"), reverse=True), *replaced]:
         try:
             parts, record = load(path)

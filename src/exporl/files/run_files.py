@@ -29,7 +29,8 @@ OUTPUT = "output.txt"
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """The configuration of a run as plain values; `run.directory.load_config` makes a checked `RunConfig` of it.
+    """The configuration of a run as plain values; `run.directory.load_config` makes a checked
+    `RunConfig` of it.
 
     Raises:
         ValueError: not a run directory, or its config.json is not a JSON object.

@@ -1,1 +1,2 @@
-"""Doing things at the same time: learning beside acting, many seeds in processes or in one program."""
+"""Doing things at the same time: learning beside acting, many seeds in processes or in one
+program."""

@@ -1,6 +1,7 @@
 """Learning in a thread of its own while the caller acts, held to the update-to-data ratio.
 
-What was learnt then depends on timing, so a run is not repeatable to the bit; the number of updates is the same.
+What was learnt then depends on timing, so a run is not repeatable to the bit; the number of updates
+is the same.
 """
 
 import threading
@@ -20,7 +21,8 @@ AHEAD = 2
 
 
 class Limiter:
-    """Keeps `samples_per_insert * inserts - samples`, the error, between two bounds by making two threads wait.
+    """Keeps `samples_per_insert * inserts - samples`, the error, between two bounds by making two
+    threads wait.
 
     One thread inserts, one samples. An insert raises the error, a sample lowers it by 1.
     """
@@ -38,22 +40,32 @@ class Limiter:
         """A limiter that has already seen some inserts and samples.
 
         Raises:
-            ValueError: between the bounds there is no room for one sample and one insert: both threads could wait for
-                each other for ever; or the error begins above its bound.
+            ValueError: between the bounds there is no room for one sample and one insert: both
+                threads could wait for each other for ever; or the error begins above its bound.
         """
         if max_error - min_error < 1 + samples_per_insert:
             raise ValueError(
-                f"max_error - min_error must be at least 1 + samples_per_insert = {float(1 + samples_per_insert):g}, "
-                f"got {max_error} - {min_error}: acting and learning would wait for each other for ever."
+                "max_error - min_error must be at least 1 + samples_per_insert = "
+                f"{float(1 + samples_per_insert):g}, got {max_error} - {min_error}: acting and"
+                " learning would wait for each other for ever."
             )
-        self.samples_per_insert, self.min_error, self.max_error = samples_per_insert, min_error, max_error
+        self.samples_per_insert, self.min_error, self.max_error = (
+            samples_per_insert,
+            min_error,
+            max_error,
+        )
         self.inserts, self.samples, self.deadline_s = inserts, samples, deadline_s
         if self.error > max_error:
             raise ValueError(
-                f"max_error must be at least {float(self.error):g}, the error that {inserts} inserts and {samples} "
-                f"samples begin with, got {max_error}."
+                f"max_error must be at least {float(self.error):g}, the error that {inserts} "
+                f"inserts and {samples} samples begin with, got {max_error}."
             )
-        self._changed, self._closed, self._paused, self._changes = threading.Condition(), False, False, 0
+        self._changed, self._closed, self._paused, self._changes = (
+            threading.Condition(),
+            False,
+            False,
+            0,
+        )
 
     @property
     def error(self) -> Fraction:
@@ -76,7 +88,8 @@ class Limiter:
         """Waits until a sample may be made; False once closed.
 
         Raises:
-            TimeoutError: nothing was inserted for `deadline_s` seconds, not counting time after `settle`.
+            TimeoutError: nothing was inserted for `deadline_s` seconds, not counting time after
+                `settle`.
         """
         return self._wait(self._owes_a_sample, "learning waits for acting")
 
@@ -85,7 +98,8 @@ class Limiter:
         self._count(samples=num)
 
     def settle(self) -> bool:
-        """Waits until no sample is owed, so that the sampling thread rests until the next insert; False once closed.
+        """Waits until no sample is owed, so that the sampling thread rests until the next insert;
+        False once closed.
 
         Raises:
             TimeoutError: no sample was made for `deadline_s` seconds.
@@ -125,9 +139,9 @@ class Limiter:
                 left = end - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(
-                        f"{what}: nothing happened for {self.deadline_s:g} s, with {self.samples} of "
-                        f"{self.inserts * self.samples_per_insert} update calls made. The other side hangs; the last "
-                        "checkpoint is intact."
+                        f"{what}: nothing happened for {self.deadline_s:g} s, with {self.samples} "
+                        f"of {self.inserts * self.samples_per_insert} update calls made. The other"
+                        " side hangs; the last checkpoint is intact."
                     )
                 self._changed.wait(min(left, 1.0))
             return not self._closed
@@ -139,17 +153,24 @@ def _copy(params: Params) -> Params:
 
 
 class BackgroundLearning:
-    """Updates in a second thread, as a context. The caller acts with the newest published parameters.
+    """Updates in a second thread, as a context. The caller acts with the newest published
+    parameters.
 
     `lock` must be held by whoever changes what the update reads, such as the replay.
     """
 
-    def __init__(self, update: Callable[[], object], acting: Callable[[], Params], deadline_s: float = DEADLINE_S):
+    def __init__(
+        self,
+        update: Callable[[], object],
+        acting: Callable[[], Params],
+        deadline_s: float = DEADLINE_S,
+    ):
         """Not learning yet: that begins when the context is entered.
 
         Args:
             update: makes one update call and returns something of it that can be waited for.
-            acting: the learner's acting parameters. They are copied: the next update overwrites them.
+            acting: the learner's acting parameters. They are copied: the next update overwrites
+                them.
             deadline_s: longest wait without any progress.
         """
         self.lock, self._update, self._acting = threading.Lock(), update, acting
@@ -169,13 +190,15 @@ class BackgroundLearning:
         self._thread.join(self._limiter.deadline_s)
 
     def acting(self) -> Params:
-        """The newest acting parameters; notes how many update calls they are behind those of a run in step."""
+        """The newest acting parameters; notes how many update calls they are behind those of a run
+        in step."""
         params, version = self._published
         self._lags.append(self._limiter.inserts - version)
         return params
 
     def staleness(self) -> float:
-        """Mean lag, in update calls, of the parameters asked for since the last call; 0 if there were none."""
+        """Mean lag, in update calls, of the parameters asked for since the last call; 0 if there
+        were none."""
         lags, self._lags = self._lags, []
         return sum(lags) / max(len(lags), 1)
 

@@ -1,4 +1,5 @@
-"""One process per core: each trains one run, and tells its parent how it goes, one JSON line at a time."""
+"""One process per core: each trains one run, and tells its parent how it goes, one JSON line at a
+time."""
 
 import contextlib
 import io
@@ -39,10 +40,13 @@ class Job(NamedTuple):
 
 
 Ended = tuple[dict[str, Any] | None, str | None]
-"""(summary, None) of a finished run, (None, error) of a failed one, (None, None) of a stopped one."""
+"""(summary, None) of a finished run, (None, error) of a failed one, (None, None) of a stopped
+one."""
 
 
-def run_processes(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event) -> list[Ended]:
+def run_processes(
+    jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event
+) -> list[Ended]:
     """Trains every job in a process of its own, as many at a time as there are cores.
 
     Args:
@@ -76,7 +80,10 @@ def run_processes(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading
                     free.append(own)
                     if _end(process) != 0 and ended[i] == (None, None):
                         log = jobs[i].run_dir / OUTPUT
-                        ended[i] = None, f"its process ended with status {process.returncode}; see {log}"
+                        ended[i] = (
+                            None,
+                            f"its process ended with status {process.returncode}; see {log}",
+                        )
                     if ended[i][1] is not None:
                         rows[i].say(f"seed {jobs[i].config.seed} failed: {ended[i][1]}")
     finally:
@@ -87,18 +94,28 @@ def run_processes(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading
 
 
 def _start(job: Job, cores: list[int]) -> subprocess.Popen[str]:
-    """A child on these cores, in a session of its own: the terminal's Ctrl-C reaches it through us only."""
+    """A child on these cores, in a session of its own: the terminal's Ctrl-C reaches it through us
+    only."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
     env = (
         os.environ
         | {name: str(len(cores)) for name in _THREADS}
-        | {name.upper(): str(value) for name in _KEPT if (value := jax.config.values[name]) is not None}
+        | {
+            name.upper(): str(value)
+            for name in _KEPT
+            if (value := jax.config.values[name]) is not None
+        }
     )
     with (job.run_dir / OUTPUT).open("a") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True,
-            env=env, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-c", _CHILD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            env=env,
+            start_new_session=True,
+        )
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # not allowed here: the scheduler places it
             os.sched_setaffinity(process.pid, cores)
@@ -144,7 +161,8 @@ class _Pipe:
         self._file, self._steps, self._sent, self._lock = file, 0, 0.0, threading.Lock()
 
     def write(self, **message: Any) -> None:
-        with self._lock, contextlib.suppress(BrokenPipeError):  # the parent has gone: `child` stops the run
+        # the parent has gone: `child` stops the run
+        with self._lock, contextlib.suppress(BrokenPipeError):
             self._file.write(json.dumps(message) + "\n")
             self._file.flush()
 
@@ -163,14 +181,17 @@ class _Pipe:
 
 
 def child() -> None:
-    """What a child process does: reads its job from standard input, trains, and reports on standard output.
+    """What a child process does: reads its job from standard input, trains, and reports on standard
+    output.
 
-    When standard input ends, because the parent closed it or died, the run stops after a checkpoint.
+    When standard input ends, because the parent closed it or died, the run stops after a
+    checkpoint.
     """
     pipe = _Pipe(os.fdopen(os.dup(1), "w"))
     os.dup2(2, 1)  # what simulators print goes to the file of the errors
     order, stop = json.loads(sys.stdin.readline()), threading.Event()
-    # Nothing follows the order, so this waits for the end; a thread inside `sys.stdin` could not be left at exit.
+    # Nothing follows the order, so this waits for the end; a thread inside `sys.stdin` could not be
+    # left at exit.
     threading.Thread(target=lambda: (os.read(0, 1), stop.set()), daemon=True).start()
     try:
         config, run_dir = from_json(order["config"]), Path(order["run_dir"])

@@ -1,4 +1,5 @@
-"""Several runs in one program: what their threads ask for at the same time is computed in one batched call."""
+"""Several runs in one program: what their threads ask for at the same time is computed in one
+batched call."""
 
 import dataclasses
 import functools
@@ -48,23 +49,27 @@ def _act_of_all(act: Callable[..., Any], params: Any, observation: Any, keys: Se
 
 
 class SeedBatch:
-    """Runs of one configuration that differ in their seed, each in a thread of its own, computed in one batch.
+    """Runs of one configuration that differ in their seed, each in a thread of its own, computed in
+    one batch.
 
-    Every run keeps its own state. A call waits until every run that still goes on has asked for something; then all
-    that asked for the same thing are answered by one `vmap` over the seeds.
+    Every run keeps its own state. A call waits until every run that still goes on has asked for
+    something; then all that asked for the same thing are answered by one `vmap` over the seeds.
     """
 
     def __init__(self, num_runs: int, stop: threading.Event):
-        """For `num_runs` runs. All of them have to join or to leave. Once `stop` is set, they stop at one step."""
+        """For `num_runs` runs. All of them have to join or to leave. Once `stop` is set, they stop
+        at one step."""
         self.stop = threading.Event()
-        """What the runs have to watch: set between two calls, so that no run is left alone in a step."""
+        """What the runs have to watch: set between two calls, so that no run is left alone in a
+        step."""
         self._asked_to_stop, self._num_runs, self._going_on = stop, num_runs, num_runs
         self._waiting: list[_Request] = []
         self._changed, self._algorithm = threading.Condition(), None
         self._stacked: dict[str, tuple[list[Any], Any]] = {}
 
     def join(self, run: int, algorithm: Algorithm) -> Algorithm:
-        """The same algorithm for the run of this index, with functions that wait for the other runs."""
+        """The same algorithm for the run of this index, with functions that wait for the other
+        runs."""
         with self._changed:
             if self._algorithm is None:
                 self._algorithm = algorithm
@@ -76,12 +81,16 @@ class SeedBatch:
 
         def act(name: str):
             def asked(params, observation, key):
-                shapes = tuple(sorted((entry, np.shape(value)) for entry, value in observation.items()))
+                shapes = tuple(
+                    sorted((entry, np.shape(value)) for entry, value in observation.items())
+                )
                 return self._ask(run, (name, shapes), (params, observation, key))
 
             return None if getattr(shared, name) is None else asked
 
-        return shared._replace(update=update, act=act("act"), act_eval=act("act_eval"), act_base=act("act_base"))
+        return shared._replace(
+            update=update, act=act("act"), act_eval=act("act_eval"), act_base=act("act_base")
+        )
 
     def leave(self) -> None:
         """A run has ended: the others no longer wait for it."""
@@ -95,7 +104,9 @@ class SeedBatch:
             result = jax.vmap(one)(_stack(states), _stack(batches), jnp.stack(keys))
             return [_take(result, i) for i in range(len(states))]
 
-        vmapped: dict[str, Any] = {"update": jax.jit(update, static_argnames="phase", donate_argnames="states")}
+        vmapped: dict[str, Any] = {
+            "update": jax.jit(update, static_argnames="phase", donate_argnames="states")
+        }
         for name in ("act", "act_eval", "act_base"):
             if (function := getattr(algorithm, name)) is not None:
                 vmapped[name] = jax.jit(functools.partial(_act_of_all, function))
@@ -116,7 +127,9 @@ class SeedBatch:
         if not self._waiting or len(self._waiting) < self._going_on:
             return
         first = min((request.kind for request in self._waiting), key=_turn)
-        group = sorted((r for r in self._waiting if r.kind == first), key=lambda request: request.run)
+        group = sorted(
+            (r for r in self._waiting if r.kind == first), key=lambda request: request.run
+        )
         if self._asked_to_stop.is_set() and len(group) == self._going_on:
             self.stop.set()
         self._waiting = [request for request in self._waiting if request.kind != first]
@@ -132,14 +145,20 @@ class SeedBatch:
         self._changed.notify_all()
 
     def _update(self, phase: str, group: list[_Request]) -> list[Any]:
-        states, batches, keys = (list(column) for column in zip(*(r.args for r in group), strict=True))
+        states, batches, keys = (
+            list(column) for column in zip(*(r.args for r in group), strict=True)
+        )
         return self._vmapped["update"](states, batches, keys, phase=phase)
 
     def _act(self, name: str, group: list[_Request]) -> list[Any]:
         """One compiled shape, whoever asks: the first request fills up the batch."""
         padded = group + group[:1] * (self._num_runs - len(group))
-        params, observations, keys = (list(column) for column in zip(*(r.args for r in padded), strict=True))
-        observation = {entry: np.stack([each[entry] for each in observations]) for entry in observations[0]}
+        params, observations, keys = (
+            list(column) for column in zip(*(r.args for r in padded), strict=True)
+        )
+        observation = {
+            entry: np.stack([each[entry] for each in observations]) for entry in observations[0]
+        }
         actions = jax.device_get(self._vmapped[name](self._joined(name, params), observation, keys))
         return list(actions[: len(group)])
 

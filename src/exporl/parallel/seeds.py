@@ -1,7 +1,7 @@
 """Many seeds of one configuration: one process per core, or all in one program.
 
-Every seed is a run of its own in `<folder>/s<seed>`, the same as if it had been trained alone: it can be evaluated,
-reported and resumed singly.
+Every seed is a run of its own in `<folder>/s<seed>`, the same as if it had been trained alone: it
+can be evaluated, reported and resumed singly.
 """
 
 import dataclasses
@@ -52,16 +52,19 @@ def train_seeds(
 ) -> list[SeedResult]:
     """Trains the seeds `config.seed`, `config.seed + 1`, ... of one configuration.
 
-    A seed that fails does not disturb the others. The first SIGINT or SIGTERM stops all of them after a checkpoint.
+    A seed that fails does not disturb the others. The first SIGINT or SIGTERM stops all of them
+    after a checkpoint.
 
     Args:
         config: what to do; `config.seed` is the first seed.
         folder: gets one run directory per seed, `s<seed>`, and report.html about all of them.
         num_seeds: how many.
-        mode: "processes": one process per core, seeds wait for a free one; "vmap": all in one program, one batched call
-            per step and update, for accelerators; "auto": "processes" on a CPU, otherwise "vmap".
+        mode: "processes": one process per core, seeds wait for a free one; "vmap": all in one
+            program, one batched call per step and update, for accelerators; "auto": "processes" on
+            a CPU, otherwise "vmap".
         progress: name of a seed -> what to report its progress to; nothing by default.
-        resume: go on with seeds that were begun, and begin those that were not. Finished ones are not repeated.
+        resume: go on with seeds that were begun, and begin those that were not. Finished ones are
+            not repeated.
 
     Returns:
         One result per seed.
@@ -77,7 +80,8 @@ def train_seeds(
     _check_begun(folder, begun, configs, resume)
     jobs = [Job(one, folder / f"s{one.seed}", one.seed in begun) for one in configs]
     results = {
-        job.config.seed: SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config)) for job in jobs
+        job.config.seed: SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config))
+        for job in jobs
     }
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
@@ -106,7 +110,9 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
     if mode == "auto":
         mode = "processes" if jax.default_backend() == "cpu" else "vmap"
     if mode == "vmap" and config.train.asynchronous:
-        raise ValueError("train.asynchronous needs a program of its own per seed: choose the mode processes.")
+        raise ValueError(
+            "train.asynchronous needs a program of its own per seed: choose the mode processes."
+        )
     check(config)
     make_task(config.task, config.reward)
     return mode
@@ -118,16 +124,19 @@ def _check_begun(
     """Whether runs that are there already may go on as asked."""
     if begun and not resume:
         raise FileExistsError(
-            f"{folder} already holds runs. Continue them with `exporl train --resume {folder}`, or choose another "
-            "--run-dir."
+            f"{folder} already holds runs. Continue them with `exporl train --resume {folder}`, or "
+            "choose another --run-dir."
         )
     for one in configs:
         if one.seed in begun:
             check_same(load_config(begun[one.seed]), one)
 
 
-def run_together(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event) -> list[Ended]:
-    """Trains every job in a thread of this process; all their updates are one batched call, and so is all acting.
+def run_together(
+    jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event
+) -> list[Ended]:
+    """Trains every job in a thread of this process; all their updates are one batched call, and so
+    is all acting.
 
     Args:
         jobs: what to train: configurations that differ in their seed only.
@@ -141,7 +150,14 @@ def run_together(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.
         job = jobs[index]
         try:
             share = functools.partial(batch.join, index)
-            summary = train(job.config, job.run_dir, rows[index], resume=job.resume, stop=batch.stop, share=share)
+            summary = train(
+                job.config,
+                job.run_dir,
+                rows[index],
+                resume=job.resume,
+                stop=batch.stop,
+                share=share,
+            )
             ended[index] = summary, None
         except Interrupted:
             pass
@@ -151,7 +167,9 @@ def run_together(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.
         finally:
             batch.leave()
 
-    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(jobs))]
+    threads = [
+        threading.Thread(target=work, args=(index,), daemon=True) for index in range(len(jobs))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -160,7 +178,9 @@ def run_together(jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.
     return ended
 
 
-def _share_demonstrations(config: RunConfig[Any], run_dirs: Sequence[Path], say: Callable[[str], None]) -> None:
+def _share_demonstrations(
+    config: RunConfig[Any], run_dirs: Sequence[Path], say: Callable[[str], None]
+) -> None:
     """Collects the demonstrations once: they do not depend on the training seed."""
     if config.data.path is not None or config.data.demos == 0 or len(run_dirs) == 1:
         return

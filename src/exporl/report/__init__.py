@@ -1,1 +1,2 @@
-"""HTML pages about runs and data files, and the statistics in them. Runs are read from their files."""
+"""HTML pages about runs and data files, and the statistics in them. Runs are read from their
+files."""

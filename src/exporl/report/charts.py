@@ -59,26 +59,36 @@ def line_chart(
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img">']
     for i in range(5):
         value = low + (high - low) * i / 4
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{py(value):.1f}" y2="{py(value):.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{py(value) + 4:.1f}" text-anchor="end">{show(value)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{width - right}" y1="{py(value):.1f}" '
+            f'y2="{py(value):.1f}"/>'
+        )
+        parts.append(
+            f'<text x="{left - 6}" y="{py(value) + 4:.1f}" text-anchor="end">{show(value)}</text>'
+        )
         if i % 2 == 0:
             anchor = ("start", "", "middle", "", "end")[i]
             parts.append(
-                f'<text x="{px(end * i / 4):.1f}" y="{height - 8}" text-anchor="{anchor}">{_short(end * i / 4)}</text>'
+                f'<text x="{px(end * i / 4):.1f}" y="{height - 8}" '
+                f'text-anchor="{anchor}">{_short(end * i / 4)}</text>'
             )
     for s in series:
         points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.y, strict=True))
         if s.low is not None and s.high is not None:
             upper = [f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.high, strict=True)]
             lower = [f"{px(x):.1f},{py(y):.1f}" for x, y in zip(s.x, s.low, strict=True)]
-            parts.append(f'<polygon points="{" ".join(upper + lower[::-1])}" fill="{s.color}" opacity=".13"/>')
+            parts.append(
+                f'<polygon points="{" ".join(upper + lower[::-1])}" fill="{s.color}" '
+                'opacity=".13"/>'
+            )
         style = 'stroke-width="1" opacity=".45"' if s.thin else 'stroke-width="2.2"'
         parts.append(f'<polyline points="{points}" fill="none" stroke="{s.color}" {style}/>')
         if not s.thin:
             for x, y in zip(s.x, s.y, strict=True):
                 label = f"{html.escape(s.name)}: {show(y)} at {_short(x)}"
                 circle = (
-                    f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if len(s.x) < 40 else 1.2}" fill="{s.color}">'
+                    f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if len(s.x) < 40 else 1.2}" '
+                    f'fill="{s.color}">'
                 )
                 parts.append(f"{circle}<title>{label}</title></circle>")
     return "".join(parts) + "</svg>"
@@ -108,7 +118,8 @@ def histogram(
     bins: int = 30,
     limits: tuple[float | int, float | int] | None = None,
 ) -> str:
-    """An SVG histogram with a labelled range, counts as tooltips; `limits` default to the smallest and largest value."""
+    """An SVG histogram with a labelled range, counts as tooltips; `limits` default to the smallest
+    and largest value."""
     low, high = limits or (min(values, default=0.0), max(values, default=1.0))
     step = (high - low) / bins if high > low else 1.0
     counts = [0] * bins
@@ -119,10 +130,13 @@ def histogram(
     for i, count in enumerate(counts):
         tall = (base - 4) * count / top
         parts.append(
-            f'<rect x="{i * wide:.1f}" y="{base - tall:.1f}" width="{max(wide - 1, 0.5):.1f}" height="{tall:.1f}" '
-            f'fill="#2563eb"><title>{_short(low + i * step)} to {_short(low + (i + 1) * step)}: {count}</title></rect>'
+            f'<rect x="{i * wide:.1f}" y="{base - tall:.1f}" width="{max(wide - 1, 0.5):.1f}" '
+            f'height="{tall:.1f}" fill="#2563eb"><title>{_short(low + i * step)} to'
+            f" {_short(low + (i + 1) * step)}: {count}</title></rect>"
         )
     parts.append(f'<line class="grid" x1="0" x2="{width}" y1="{base}" y2="{base}"/>')
     for x, anchor, value in ((0, "start", low), (width, "end", high)):
-        parts.append(f'<text x="{x}" y="{height - 4}" text-anchor="{anchor}">{_short(value)}</text>')
+        parts.append(
+            f'<text x="{x}" y="{height - 4}" text-anchor="{anchor}">{_short(value)}</text>'
+        )
     return "".join(parts) + "</svg>"

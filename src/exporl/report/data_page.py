@@ -24,10 +24,13 @@ def write_page(found: Survey, title: str, path: Path) -> Path:
     limits = min(-1.0, float(actions.minimum.min())), max(1.0, float(actions.maximum.max()))
     for i in range(min(actions.dims, ROWS)):
         values = [float(v) for v in sample[:, i] if abs(v) < float("inf")]
-        charts.append(_figure(f"Action {i}", histogram(values, width=340, height=150, limits=limits)))
+        charts.append(
+            _figure(f"Action {i}", histogram(values, width=340, height=150, limits=limits))
+        )
     name = html.escape(title)
     page = (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
+        "content='width=device-width'>"
         f"<title>{name}</title><style>{STYLE}</style><body><h1>{name}</h1>"
         f'<div class="grid-of-charts">{"".join(charts)}</div>'
         f"<h2>In numbers</h2><pre>{html.escape(describe(found, title))}</pre></body></html>"

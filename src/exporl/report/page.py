@@ -1,4 +1,5 @@
-"""Runs -> one self-contained HTML page: learning curve over the base policy, table, diagnostics, configuration."""
+"""Runs -> one self-contained HTML page: learning curve over the base policy, table, diagnostics,
+configuration."""
 
 import dataclasses
 import html
@@ -24,7 +25,10 @@ DIAGNOSTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Edit magnitude", ("edit/magnitude",)),
     ("Share of saturated edit dimensions", ("edit/saturated",)),
     ("Temperature", ("edit/temperature", "policy/temperature")),
-    ("Entropy (nats)", ("edit/entropy", "edit/target_entropy", "edit/max_entropy", "policy/entropy")),
+    (
+        "Entropy (nats)",
+        ("edit/entropy", "edit/target_entropy", "edit/max_entropy", "policy/entropy"),
+    ),
     ("Imitation loss of the base", ("base/loss",)),
     ("Success of the last 20 training episodes", ("rollout/success_rate",)),
     ("Environment steps per second", ("time/env_steps_per_s",)),
@@ -60,7 +64,9 @@ def read_run(run_dir: Path) -> RunData:
     config = read_config(run_dir)
     for name in ("algorithm", "task", "seed"):
         if name not in config:
-            raise ValueError(f"{run_dir / CONFIG} lacks {name!r}: it is not the configuration of a run.")
+            raise ValueError(
+                f"{run_dir / CONFIG} lacks {name!r}: it is not the configuration of a run."
+            )
     return RunData(
         run_dir.name, config["algorithm"], config["task"], config["seed"], config,
         read_lines(run_dir / EVAL), read_lines(run_dir / METRICS),
@@ -71,8 +77,9 @@ def dip(run: RunData) -> tuple[int, float, float, float] | None:
     """Where the policy fell furthest below the base policy as it was before training.
 
     Returns:
-        (env steps, difference policy - base, low, high) at the worst evaluation after step 0, paired on the same
-        starts with a 95% interval; None without a base policy or without later evaluations.
+        (env steps, difference policy - base, low, high) at the worst evaluation after step 0,
+        paired on the same starts with a 95% interval; None without a base policy or without later
+        evaluations.
     """
     if len(run.evals) < 2 or "base" not in run.evals[0]:
         return None
@@ -82,13 +89,15 @@ def dip(run: RunData) -> tuple[int, float, float, float] | None:
 
 
 def _common(a: Sequence[bool], b: Sequence[bool]) -> tuple[Sequence[bool], Sequence[bool]]:
-    """The episodes that both have: a resumption may change `eval.episodes`, and the first starts stay the same."""
+    """The episodes that both have: a resumption may change `eval.episodes`, and the first starts
+    stay the same."""
     num = min(len(a), len(b))
     return a[:num], b[:num]
 
 
 def _curves(runs: Sequence[RunData]) -> list[Series]:
-    """Per algorithm the pooled success over seeds with a 95% interval, thin lines per seed, and the base alone."""
+    """Per algorithm the pooled success over seeds with a 95% interval, thin lines per seed, and the
+    base alone."""
     series = []
     for algorithm in dict.fromkeys(run.algorithm for run in runs):
         group = [run for run in runs if run.algorithm == algorithm and run.evals]
@@ -96,10 +105,16 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
             members = [run for run in group if who in run.evals[0]]
             if not members or (who == "base" and algorithm == "bc"):
                 continue
-            steps = sorted(set.intersection(*({line["env_steps"] for line in run.evals} for run in members)))
+            steps = sorted(
+                set.intersection(*({line["env_steps"] for line in run.evals} for run in members))
+            )
             pooled = {
                 s: [
-                    ok for run in members for line in run.evals if line["env_steps"] == s for ok in line[who]["success"]
+                    ok
+                    for run in members
+                    for line in run.evals
+                    if line["env_steps"] == s
+                    for ok in line[who]["success"]
                 ]
                 for s in steps
             }
@@ -107,25 +122,43 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
             name = label.upper() if who == "policy" else f"base alone ({algorithm} run)"
             color = COLORS.get(label, "#7c3aed")
             series.append(
-                Series(name, [float(s) for s in steps], [sum(pooled[s]) / len(pooled[s]) for s in steps], color,
-                       [b[0] for b in bands], [b[1] for b in bands])
-            )  # fmt: skip
+                Series(
+                    name,
+                    [float(s) for s in steps],
+                    [sum(pooled[s]) / len(pooled[s]) for s in steps],
+                    color,
+                    [b[0] for b in bands],
+                    [b[1] for b in bands],
+                )
+            )
             if len(members) > 1:
                 series += [
-                    Series(f"{name} seed {run.seed}", [float(line["env_steps"]) for line in run.evals],
-                           [line[who]["success_rate"] for line in run.evals], color, thin=True)
+                    Series(
+                        f"{name} seed {run.seed}",
+                        [float(line["env_steps"]) for line in run.evals],
+                        [line[who]["success_rate"] for line in run.evals],
+                        color,
+                        thin=True,
+                    )
                     for run in members
-                ]  # fmt: skip
+                ]
     return series
 
 
 def _legend(series: Sequence[Series]) -> str:
-    items = [f'<span><i style="background:{s.color}"></i>{html.escape(s.name)}</span>' for s in series if not s.thin]
+    items = [
+        f'<span><i style="background:{s.color}"></i>{html.escape(s.name)}</span>'
+        for s in series
+        if not s.thin
+    ]
     return f'<p class="legend">{"".join(items)}</p>'
 
 
 def _table(runs: Sequence[RunData]) -> str:
-    head = "<tr><th>run<th>algorithm<th>seed<th>steps<th>base before<th>base after<th>policy after<th>training</tr>"
+    head = (
+        "<tr><th>run<th>algorithm<th>seed<th>steps<th>base before<th>base after<th>policy "
+        "after<th>training</tr>"
+    )
     rows = []
     for run in runs:
         if not run.evals:
@@ -147,19 +180,24 @@ def _findings(runs: Sequence[RunData]) -> str:
         after, before = _common(last["policy"]["success"], start)
         gain, low, high = paired_difference(after, before)
         sentences.append(
-            f"<b>{run.algorithm.upper()}, seed {run.seed}</b>: {100 * gain:+.0f} points [{100 * low:+.0f}, "
-            f"{100 * high:+.0f}] over its base policy after {last['env_steps']:,} environment steps "
-            f"(same {len(before)} starts)."
+            f"<b>{run.algorithm.upper()}, seed {run.seed}</b>: {100 * gain:+.0f} points "
+            f"[{100 * low:+.0f}, {100 * high:+.0f}] over its base policy after"
+            f" {last['env_steps']:,} environment steps (same {len(before)} starts)."
         )
         found = dip(run)
         if found is not None:
             step, drop, drop_low, drop_high = found
             verdict = (
-                f"The lowest evaluation, at step {step:,}, was {100 * drop:+.0f} points [{100 * drop_low:+.0f}, "
-                f"{100 * drop_high:+.0f}] against the base before training"
+                f"The lowest evaluation, at step {step:,}, was {100 * drop:+.0f} points "
+                f"[{100 * drop_low:+.0f}, {100 * drop_high:+.0f}] against the base before training"
             )
             sentences.append(
-                verdict + (": no evaluation was below the base." if drop >= 0 else ": a dip below the base.")
+                verdict
+                + (
+                    ": no evaluation was below the base."
+                    if drop >= 0
+                    else ": a dip below the base."
+                )
             )
     return "".join(f"<p>{sentence}</p>" for sentence in sentences)
 
@@ -174,7 +212,9 @@ def _diagnostics(run: RunData) -> str:
         ]  # fmt: skip
         if series:
             chart = line_chart(series, width=340, height=190)
-            charts.append(f"<figure><figcaption>{title}</figcaption>{chart}{_legend(series)}</figure>")
+            charts.append(
+                f"<figure><figcaption>{title}</figcaption>{chart}{_legend(series)}</figure>"
+            )
     return f'<div class="grid-of-charts">{"".join(charts)}</div>'
 
 
@@ -190,9 +230,12 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     curves = _curves(runs)
     tasks = ", ".join(dict.fromkeys(run.task for run in runs))
     body = [
-        f"<h1>{html.escape(tasks)}</h1><p class='muted'>exporl {runs[0].config.get('versions', {}).get('exporl', '')}. Success "
-        "over environment steps; brackets and bands are 95% Wilson intervals over evaluation episodes, differences are "
-        "paired on the same starts with a 95% bootstrap interval.</p>",
+        (
+            f"<h1>{html.escape(tasks)}</h1><p class='muted'>exporl "
+            f"{runs[0].config.get('versions', {}).get('exporl', '')}. Success over environment"
+            " steps; brackets and bands are 95% Wilson intervals over evaluation episodes, "
+            "differences are paired on the same starts with a 95% bootstrap interval.</p>"
+        ),
         _findings(runs),
         "<h2>Success over environment steps</h2>",
         line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
@@ -204,9 +247,13 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
         body.append(f"<h2>Diagnostics: {html.escape(run.name)}</h2>{_diagnostics(run)}")
     for run in runs:
         text = html.escape(json.dumps(run.config, indent=1))
-        body.append(f"<details><summary>Configuration of {html.escape(run.name)}</summary><pre>{text}</pre></details>")
+        body.append(
+            "<details><summary>Configuration of "
+            f"{html.escape(run.name)}</summary><pre>{text}</pre></details>"
+        )
     page = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
+        "content='width=device-width'>"
         f"<title>{html.escape(tasks)}</title><style>{STYLE}</style>"
         f"<body>{''.join(body)}</body></html>"
     )

@@ -16,7 +16,9 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
         ValueError: no trials, or more successes than trials.
     """
     if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(f"need 0 <= successes <= trials and at least one trial, got {successes} of {trials}.")
+        raise ValueError(
+            f"need 0 <= successes <= trials and at least one trial, got {successes} of {trials}."
+        )
     p, z2 = successes / trials, Z95**2
     centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
     half = Z95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
@@ -24,7 +26,9 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def paired_difference(
-    a: Sequence[float] | Sequence[bool], b: Sequence[float] | Sequence[bool], resamples: int = 10_000
+    a: Sequence[float] | Sequence[bool],
+    b: Sequence[float] | Sequence[bool],
+    resamples: int = 10_000,
 ) -> tuple[float, float, float]:
     """Mean of a - b over paired episodes, with its 95% percentile bootstrap interval (fixed seed).
 
@@ -35,6 +39,8 @@ def paired_difference(
         raise ValueError(f"paired results need the same episodes, got {len(a)} and {len(b)}.")
     difference = np.asarray(a, float) - np.asarray(b, float)
     rng = np.random.default_rng(0)
-    means = difference[rng.integers(len(difference), size=(resamples, len(difference)))].mean(axis=1)
+    means = difference[rng.integers(len(difference), size=(resamples, len(difference)))].mean(
+        axis=1
+    )
     low, high = np.quantile(means, [0.025, 0.975])
     return float(difference.mean()), float(low), float(high)

@@ -20,12 +20,13 @@ class DataConfig:
     """Prior data and replay."""
 
     path: str | None = None
-    """File or folder of episodes in any known format; without it demonstrations are collected from the task's scripted
-    expert."""
+    """File or folder of episodes in any known format; without it demonstrations are collected from
+    the task's scripted expert."""
     skip_bad: bool = False
     """Leave out damaged episodes of the file, and say which, instead of stopping."""
     demos: int = 20
-    """Episodes to collect, or to take from the file in order (0: the whole file, or no prior data without one)."""
+    """Episodes to collect, or to take from the file in order (0: the whole file, or no prior data
+    without one)."""
     demo_noise: float = 0.3
     """Standard deviation of the noise on the scripted expert's actions."""
     demo_seed: int = 0
@@ -49,9 +50,11 @@ class TrainConfig:
     online_steps: int = 100_000
     """Environment steps, over all environments."""
     random_steps: int = 0
-    """Uniformly random actions for so many environment steps at the start (online from scratch: 5000)."""
+    """Uniformly random actions for so many environment steps at the start (online from scratch:
+    5000)."""
     critic_warmup_steps: int = 0
-    """After them, the base policy acts alone for so many steps while the critic learns (the release: 0)."""
+    """After them, the base policy acts alone for so many steps while the critic learns (the
+    release: 0)."""
     update_after: int = 0
     """Environment steps before the first update."""
     update_every: int = 1
@@ -61,13 +64,13 @@ class TrainConfig:
     batch_size: int = 256
     """Rows per minibatch."""
     asynchronous: bool = False
-    """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async). Not repeatable to
-    the bit."""
+    """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async).
+    Not repeatable to the bit."""
     discount: float = 0.99
     """Per environment step (gamma)."""
     prefetch: bool = True
-    """Draw the next update's rows while the device is busy with this one: they cannot include the step in between.
-    False draws them afterwards, as the release does."""
+    """Draw the next update's rows while the device is busy with this one: they cannot include the
+    step in between. False draws them afterwards, as the release does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,8 @@ class EvalConfig:
     """Evaluation, on environments and seeds of its own; it never changes training."""
 
     every: int = 5_000
-    """Environment steps between evaluations; there is one before the first step and one after the last."""
+    """Environment steps between evaluations; there is one before the first step and one after the
+    last."""
     episodes: int = 50
     """Episodes per evaluation, the same starts every time."""
     num_envs: int = 10
@@ -103,8 +107,8 @@ class RunConfig(Generic[AlgoT]):
     """Everything that defines a run; written to config.json with its effective values."""
 
     task: str
-    """Task name, `family/name`; `exporl tasks` lists them. Or `module:function` of your own: it returns an environment or a
-    Task."""
+    """Task name, `family/name`; `exporl tasks` lists them. Or `module:function` of your own: it
+    returns an environment or a Task."""
     algo: AlgoT
     """Options of the algorithm."""
     preset: str = "small"
@@ -120,8 +124,8 @@ class RunConfig(Generic[AlgoT]):
     execute_length: int | None = None
     """Actions played of each chunk; all of them by default."""
     precision: Precision = "float32"
-    """Of the matrix products that sample the base policy and rank candidates: bfloat16 is faster and rounds them.
-    Parameters, optimisers, TD targets and all training stay float32."""
+    """Of the matrix products that sample the base policy and rank candidates: bfloat16 is faster
+    and rounds them. Parameters, optimisers, TD targets and all training stay float32."""
     base: BaseConfig = dataclasses.field(default_factory=BaseConfig)
     """The base policy."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -136,7 +140,11 @@ class RunConfig(Generic[AlgoT]):
     @property
     def algorithm(self) -> str:
         """Name of the algorithm that the options belong to."""
-        return next(name for name, (config_class, _) in ALGORITHMS.items() if type(self.algo) is config_class)
+        return next(
+            name
+            for name, (config_class, _) in ALGORITHMS.items()
+            if type(self.algo) is config_class
+        )
 
     @property
     def actions_played(self) -> int:
@@ -148,12 +156,30 @@ RESUMABLE = ("train.online_steps", "eval.", "log.")
 """What may differ between a run and its resumption: none of it changes what was learnt so far."""
 
 _AT_LEAST = {
-    "seed": 0, "num_envs": 1, "chunk_length": 1, "data.demos": 0, "data.demo_noise": 0, "data.demo_seed": 0,
-    "data.capacity": 1, "train.offline_steps": 0, "train.critic_pretrain_steps": 0, "train.online_steps": 0,
-    "train.random_steps": 0, "train.critic_warmup_steps": 0, "train.update_after": 0, "train.update_every": 1,
-    "train.utd_ratio": 1, "train.batch_size": 1, "eval.every": 1, "eval.episodes": 1, "eval.num_envs": 1,
-    "eval.seed": 0, "log.every": 1, "log.save_every": 1, "log.keep": 1,
-}  # fmt: skip
+    "seed": 0,
+    "num_envs": 1,
+    "chunk_length": 1,
+    "data.demos": 0,
+    "data.demo_noise": 0,
+    "data.demo_seed": 0,
+    "data.capacity": 1,
+    "train.offline_steps": 0,
+    "train.critic_pretrain_steps": 0,
+    "train.online_steps": 0,
+    "train.random_steps": 0,
+    "train.critic_warmup_steps": 0,
+    "train.update_after": 0,
+    "train.update_every": 1,
+    "train.utd_ratio": 1,
+    "train.batch_size": 1,
+    "eval.every": 1,
+    "eval.episodes": 1,
+    "eval.num_envs": 1,
+    "eval.seed": 0,
+    "log.every": 1,
+    "log.save_every": 1,
+    "log.keep": 1,
+}
 
 
 def check(config: RunConfig[Any]) -> None:
@@ -172,7 +198,8 @@ def check(config: RunConfig[Any]) -> None:
             raise ValueError(f"{name} must be between 0 and 1, got {values[name]}.")
     if not 1 <= config.actions_played <= config.chunk_length:
         raise ValueError(
-            f"execute_length must be between 1 and chunk_length={config.chunk_length}, got {config.execute_length}."
+            f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
+            f"{config.execute_length}."
         )
 
 
@@ -233,7 +260,9 @@ def from_json(data: dict[str, Any]) -> RunConfig[Any]:
     data = dict(data)
     name = data.pop("algorithm", None)
     if name not in ALGORITHMS:
-        raise ValueError(f"config has the unknown algorithm {name!r}. {closest(str(name), ALGORITHMS)}")
+        raise ValueError(
+            f"config has the unknown algorithm {name!r}. {closest(str(name), ALGORITHMS)}"
+        )
     return _parse(RunConfig, data, "", {AlgoT: ALGORITHMS[name][0]})
 
 
@@ -270,5 +299,9 @@ def _parse_options(kind: type, value: Any, where: str, generics: dict[Any, type]
             raise ValueError(f"unknown config option {prefix + name!r}. {closest(name, hints)}")
     missing = sorted(field.name for field in dataclasses.fields(kind) if field.name not in value)
     if missing:
-        raise ValueError(f"config lacks {prefix + missing[0]!r}: it was written by another version.")
-    return kind(**{name: _parse(hints[name], v, prefix + name, generics) for name, v in value.items()})
+        raise ValueError(
+            f"config lacks {prefix + missing[0]!r}: it was written by another version."
+        )
+    return kind(
+        **{name: _parse(hints[name], v, prefix + name, generics) for name, v in value.items()}
+    )

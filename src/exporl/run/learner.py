@@ -11,7 +11,10 @@ from exporl.algos.common import Algorithm
 from exporl.randomness import INIT, PROPOSE, UPDATE, run_key
 from exporl.types import Batch, Metrics, Observation, Params, Phase
 
-_COMPILE_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+_COMPILE_QUICKLY: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 @jax.jit
@@ -29,14 +32,16 @@ class Learner:
         self.state = jax.jit(algorithm.init, compiler_options=_COMPILE_QUICKLY)(run_key(seed, INIT))
 
     def update(self, batches: Batch, phase: Phase) -> Metrics:
-        """One update call on minibatches [u, b, ...]; returns metrics that are still on the device."""
+        """One update call on minibatches [u, b, ...]; returns metrics that are still on the
+        device."""
         key = run_key(self.seed, UPDATE, self.updates)
         self.state, metrics = self.algorithm.update(self.state, batches, key, phase=phase)
         self.updates += 1
         return metrics
 
     def propose(self, observation: Observation, index: int) -> np.ndarray:
-        """Base samples [b, n, h, a] for the replay to keep; call `index` of this update has a key of its own."""
+        """Base samples [b, n, h, a] for the replay to keep; call `index` of this update has a key
+        of its own."""
         key = run_key(self.seed, PROPOSE, self.updates, index)
         return np.asarray(self.algorithm.propose(self.state, observation, key))
 
@@ -60,11 +65,18 @@ class Learner:
         different = sorted(set(names) ^ set(arrays))
         if different:
             raise ValueError(
-                f"saved state and configuration disagree about {different[0]} (and {len(different) - 1} more)."
+                f"saved state and configuration disagree about {different[0]} (and "
+                f"{len(different) - 1} more)."
             )
         for name, (_, leaf) in zip(names, leaves, strict=True):
             if arrays[name].shape != leaf.shape:
-                raise ValueError(f"saved {name} has shape {arrays[name].shape}, the configuration needs {leaf.shape}.")
-        restored = [jnp.array(arrays[name], leaf.dtype) for name, (_, leaf) in zip(names, leaves, strict=True)]
+                raise ValueError(
+                    f"saved {name} has shape {arrays[name].shape}, the configuration needs "
+                    f"{leaf.shape}."
+                )
+        restored = [
+            jnp.array(arrays[name], leaf.dtype)
+            for name, (_, leaf) in zip(names, leaves, strict=True)
+        ]
         self.state = jax.tree_util.tree_unflatten(structure, restored)
         self.updates = updates

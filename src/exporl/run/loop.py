@@ -1,4 +1,5 @@
-"""The training loop: imitation, then reinforcement learning online. It names no algorithm and no task."""
+"""The training loop: imitation, then reinforcement learning online. It names no algorithm and no
+task."""
 
 import contextlib
 import json
@@ -28,7 +29,14 @@ from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import open_run, summarize
 from exporl.run.learner import to_device
 from exporl.run.metrics import MetricsWriter, recent_episodes
-from exporl.run.phases import PRETRAIN_SCAN, acting_mode, check_phases, crossed, programs, update_calls_due
+from exporl.run.phases import (
+    PRETRAIN_SCAN,
+    acting_mode,
+    check_phases,
+    crossed,
+    programs,
+    update_calls_due,
+)
 from exporl.run.progress import Progress, Silent
 from exporl.run.session import Session, Share
 from exporl.run.stopping import Interrupted, stop_on_signals
@@ -58,10 +66,15 @@ class Trainer(Session):
         self.mixture = Mixture(sources)
         self.mixture.counts(config.train.batch_size)  # refuses impossible shares at once
         self.rollout = Rollout(
-            [self.make_env() for _ in range(config.num_envs)], self.algorithm.act, act_base=self.algorithm.act_base,
-            reward=self.task.reward, chunk_length=config.chunk_length, action_dim=self.spec.action_dim,
-            execute_length=config.actions_played, seed=config.seed,
-        )  # fmt: skip
+            [self.make_env() for _ in range(config.num_envs)],
+            self.algorithm.act,
+            act_base=self.algorithm.act_base,
+            reward=self.task.reward,
+            chunk_length=config.chunk_length,
+            action_dim=self.spec.action_dim,
+            execute_length=config.actions_played,
+            seed=config.seed,
+        )
         self.offline_steps = self.critic_steps = 0
         self.last_eval = -1
         self.train_s = 0.0
@@ -101,7 +114,9 @@ class Trainer(Session):
             self.metrics.add(metrics)
             before, self.offline_steps = self.offline_steps, self.offline_steps + steps
             if crossed(before, self.offline_steps, log.every) or self.offline_steps == total:
-                line = self.metrics.flush(phase="pretrain", offline_steps=self.offline_steps, env_steps=0)
+                line = self.metrics.flush(
+                    phase="pretrain", offline_steps=self.offline_steps, env_steps=0
+                )
                 self.progress.advance(0, f"loss {line.get('base/loss', float('nan')):.3f}")
             self.progress.advance(steps, "")
             self._boundary(before, self.offline_steps, self.offline_steps == total)
@@ -119,12 +134,15 @@ class Trainer(Session):
             before, self.critic_steps = self.critic_steps, self.critic_steps + u
             done = self.critic_steps >= train.critic_pretrain_steps
             if crossed(before, self.critic_steps, self.config.log.every) or done:
-                self.metrics.flush(phase="critic_pretrain", critic_steps=self.critic_steps, env_steps=0)
+                self.metrics.flush(
+                    phase="critic_pretrain", critic_steps=self.critic_steps, env_steps=0
+                )
             self.progress.advance(u, "")
             self._boundary(before, self.critic_steps, done)
 
     def online(self) -> None:
-        """Acting and learning: one environment step, its updates, then log, evaluate, save where due."""
+        """Acting and learning: one environment step, its updates, then log, evaluate, save where
+        due."""
         rollout, total = self.rollout, self.config.train.online_steps
         self.progress.phase(self.config.algorithm, total, rollout.env_steps)
         self.metrics.speed(rollout.env_steps)
@@ -149,7 +167,8 @@ class Trainer(Session):
                 self.online_replay.add(step, stream)
 
     def _learn(self, before: int) -> None:
-        """The update calls due since `before` environment steps; they are left out while there is nothing to sample."""
+        """The update calls due since `before` environment steps; they are left out while there is
+        nothing to sample."""
         due = 0
         if self.mixture.ready:
             due = update_calls_due(self.config.train, before, self.rollout.env_steps)
@@ -161,16 +180,20 @@ class Trainer(Session):
 
     def _update_online(self) -> Any:
         train = self.config.train
-        self.metrics.add(metrics := self._update(self.mixture, train.utd_ratio * train.update_every, "online"))
+        self.metrics.add(
+            metrics := self._update(self.mixture, train.utd_ratio * train.update_every, "online")
+        )
         return metrics
 
     def _settle(self) -> None:
-        """Before anything reads the learner: learning beside acting makes the update calls due, then rests."""
+        """Before anything reads the learner: learning beside acting makes the update calls due,
+        then rests."""
         if self._background is not None:
             self._background.settle()
 
     def _keep_books(self, before: int) -> None:
-        """Progress, metrics, evaluation and checkpoint, where due since `before` environment steps."""
+        """Progress, metrics, evaluation and checkpoint, where due since `before` environment
+        steps."""
         steps = self.rollout.env_steps
         self.progress.advance(steps - before, "")
         final = steps >= self.config.train.online_steps
@@ -182,12 +205,15 @@ class Trainer(Session):
     def _update(self, source: Mixture, num_minibatches: int, phase: Phase) -> Any:
         if self.algorithm.num_proposals and phase != "pretrain":
             renew_proposals(
-                [replay for replay, _ in source.sources], self.learner.propose, self.config.algo.cache_refresh,
+                [replay for replay, _ in source.sources],
+                self.learner.propose,
+                self.config.algo.cache_refresh,
                 self.learner.updates,
-            )  # fmt: skip
+            )
         batches, self._prefetched = self._prefetched or self._sample(source, num_minibatches), None
         metrics = self.learner.update(batches, phase)
-        if phase == "online" and self.config.train.prefetch:  # while the device is busy with the update
+        # while the device is busy with the update
+        if phase == "online" and self.config.train.prefetch:
             self._prefetched = self._sample(source, num_minibatches)
         if self.first_update_s is None:
             jax.block_until_ready(metrics)
@@ -197,7 +223,9 @@ class Trainer(Session):
     def _sample(self, source: Mixture, num_minibatches: int) -> Batch:
         """The minibatches of the next update call, on their way to the device."""
         train, rng = self.config.train, run_rng(self.config.seed, SAMPLE, self.learner.updates)
-        return to_device(source.sample(rng, num_minibatches, train.batch_size, discount=train.discount))
+        return to_device(
+            source.sample(rng, num_minibatches, train.batch_size, discount=train.discount)
+        )
 
     def _log_online(self) -> None:
         self._settle()
@@ -252,19 +280,32 @@ class Trainer(Session):
         if final or stopping or crossed(before, after, self.config.log.save_every):
             self.save()
         if self._stop.is_set():
-            raise Interrupted(f"stopped after {self.rollout.env_steps} environment steps; everything is saved")
+            raise Interrupted(
+                f"stopped after {self.rollout.env_steps} environment steps; everything is saved"
+            )
 
     def save(self) -> None:
         """Writes a checkpoint of everything: learner, replay, environments, counters."""
         self._settle()
         arrays, rollout = self.rollout.state()
         record = {
-            "config": to_json(self.config), "updates": self.learner.updates, "offline_steps": self.offline_steps,
-            "critic_steps": self.critic_steps, "last_eval": self.last_eval, "train_s": self._seconds(),
-            "first_update_s": self.first_update_s, "rollout": rollout, "data": self.data, "metrics": self.metrics.pending(),
+            "config": to_json(self.config),
+            "updates": self.learner.updates,
+            "offline_steps": self.offline_steps,
+            "critic_steps": self.critic_steps,
+            "last_eval": self.last_eval,
+            "train_s": self._seconds(),
+            "first_update_s": self.first_update_s,
+            "rollout": rollout,
+            "data": self.data,
+            "metrics": self.metrics.pending(),
             "files": {name: size_of(self.run_dir / name) for name in (METRICS, EVAL)},
-        }  # fmt: skip
-        parts = {"learner": self.learner.arrays(), "replay": self.online_replay.state(), "rollout": arrays}
+        }
+        parts = {
+            "learner": self.learner.arrays(),
+            "replay": self.online_replay.state(),
+            "rollout": arrays,
+        }
         if self._prefetched is not None:  # drawn before the newest rows: it cannot be drawn again
             parts["prefetched"] = pack(self._prefetched)
         if self.prior is not None and self.algorithm.num_proposals:
@@ -284,13 +325,17 @@ class Trainer(Session):
             self.progress.say(f"skipped a damaged checkpoint: {problem}")
         if record["data"] != self.data:
             raise ValueError(
-                "the prior data is not what this run was started with. Restore the file, or start a new run."
+                "the prior data is not what this run was started with. Restore the file, or start a"
+                " new run."
             )
         self.learner.load(parts["learner"], record["updates"])
         self.online_replay.load(parts["replay"])
         for env in self.rollout.load(parts["rollout"], record["rollout"]):
             self.online_replay.cut(env)
-            self.progress.say(f"environment {env} is not deterministic: its open episode was ended, a new one started")
+            self.progress.say(
+                f"environment {env} is not deterministic: its open episode was ended, a new one "
+                "started"
+            )
         self.offline_steps, self.critic_steps = record["offline_steps"], record["critic_steps"]
         self.last_eval, self.train_s = record["last_eval"], record["train_s"]
         self.first_update_s = record["first_update_s"]
@@ -305,25 +350,35 @@ class Trainer(Session):
 
 
 def train(
-    config: RunConfig[Any], run_dir: Path, progress: Progress | None = None, *, resume: bool = False,
-    stop: threading.Event | None = None, share: Share = None, task: Task | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    config: RunConfig[Any],
+    run_dir: Path,
+    progress: Progress | None = None,
+    *,
+    resume: bool = False,
+    stop: threading.Event | None = None,
+    share: Share = None,
+    task: Task | None = None,
+) -> dict[str, Any]:
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
     Args:
         config: what to do.
-        run_dir: where everything goes: config.json, metrics.jsonl, eval.jsonl, checkpoints, summary.json, report.html.
+        run_dir: where everything goes: config.json, metrics.jsonl, eval.jsonl, checkpoints,
+            summary.json, report.html.
         progress: what to report to; nothing by default.
         resume: go on from the newest checkpoint in `run_dir`.
         stop: stops the run as a signal does, once set.
-        share: gives the run another algorithm record that computes the same; `seeds` joins runs this way.
-        task: used instead of the one that `config.task` names; a name `module:function` lets other processes find it.
+        share: gives the run another algorithm record that computes the same; `seeds` joins runs
+            this way.
+        task: used instead of the one that `config.task` names; a name `module:function` lets other
+            processes find it.
 
     Returns:
         The summary that is also written to summary.json.
 
     Raises:
-        ValueError: contradictory options, unusable data, or a resumption with another configuration.
+        ValueError: contradictory options, unusable data, or a resumption with another
+            configuration.
         FileExistsError: the directory already holds a run and `resume` is off.
         Interrupted: stopped by a signal, after saving.
     """

@@ -1,4 +1,5 @@
-"""The phases of a run: the updates that they need, when they are due, and whether a run can have them."""
+"""The phases of a run: the updates that they need, when they are due, and whether a run can have
+them."""
 
 from typing import Any
 
@@ -49,9 +50,15 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
         ValueError: naming the option and its value.
     """
     train, name = config.train, config.algorithm
-    for option, phase in (("offline_steps", "pretrain"), ("critic_pretrain_steps", "critic_pretrain")):
+    for option, phase in (
+        ("offline_steps", "pretrain"),
+        ("critic_pretrain_steps", "critic_pretrain"),
+    ):
         if getattr(train, option) and phase not in algorithm.phases:
-            raise ValueError(f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it to 0.")
+            raise ValueError(
+                f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it "
+                "to 0."
+            )
     if train.critic_warmup_steps and algorithm.act_base is None:
         raise ValueError(
             f"{name} has no base policy that could act during train.critic_warmup_steps="
@@ -59,9 +66,13 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
         )
     if algorithm.act_base is None and (ignored := differences(BaseConfig(), config.base)):
         option, (_, value) = next(iter(ignored.items()))
-        raise ValueError(f"{name} has no base policy: base.{option}={value} would have no effect; leave it out.")
-    if (train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0) and not has_data:
         raise ValueError(
-            "no prior data: give data.path or data.demos, or set data.prior_ratio, train.offline_steps and "
-            "train.critic_pretrain_steps to 0."
+            f"{name} has no base policy: base.{option}={value} would have no effect; leave it out."
+        )
+    if (
+        train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0
+    ) and not has_data:
+        raise ValueError(
+            "no prior data: give data.path or data.demos, or set data.prior_ratio, "
+            "train.offline_steps and train.critic_pretrain_steps to 0."
         )

@@ -53,8 +53,14 @@ _ROBOMIMIC: Preset = {
     "eval.every": (10_000, TABLE1),
     "eval.episodes": (50, TABLE1),
 }
-_DOMAINS: dict[str, Preset] = {"adroit": _ADROIT, "antmaze": _ANTMAZE, "robomimic": _ROBOMIMIC, "mimicgen": _ROBOMIMIC}
-_EDITS: dict[str, tuple[float, float, int]] = {  # edit_scale online, offline-to-online, imitation steps
+_DOMAINS: dict[str, Preset] = {
+    "adroit": _ADROIT,
+    "antmaze": _ANTMAZE,
+    "robomimic": _ROBOMIMIC,
+    "mimicgen": _ROBOMIMIC,
+}
+# edit_scale online, offline-to-online, imitation steps
+_EDITS: dict[str, tuple[float, float, int]] = {
     "adroit": (0.7, 0.7, 20_000),
     "antmaze": (0.05, 0.05, 500_000),
     "robomimic": (0.05, 0.1, 200_000),
@@ -124,9 +130,14 @@ def _build() -> dict[tuple[str, str], Preset]:
         source = SCRIPT if domain == "antmaze" else TABLE1
         extra: Preset = {"algo.edit_dropout": (0.1, TABLE1)} if domain == "adroit" else {}
         start: Preset = {} if domain == "adroit" else _ONLINE
-        presets["expo", domain] = _EXPO | options | extra | start | {"algo.edit_scale": (online, TABLE1)}
+        presets["expo", domain] = (
+            _EXPO | options | extra | start | {"algo.edit_scale": (online, TABLE1)}
+        )
         presets["expo", f"{domain}-pretrained"] = (
-            _EXPO | options | extra | {"algo.edit_scale": (tuned, source), "train.offline_steps": (steps, TABLE1)}
+            _EXPO
+            | options
+            | extra
+            | {"algo.edit_scale": (tuned, source), "train.offline_steps": (steps, TABLE1)}
         )
         presets["rlpd", domain] = _COMMON | options | start
     sizes = {
@@ -137,7 +148,9 @@ def _build() -> dict[tuple[str, str], Preset]:
     for size, (run, base, extra) in sizes.items():
         presets["expo", size] = run | base | _SMALL_EXPO | extra
         presets["rlpd", size] = run | _RLPD_START | extra
-        presets["bc", size] = _without(run, _BC_OUT) | base | extra | {"train.online_steps": (0, "imitation only")}
+        presets["bc", size] = (
+            _without(run, _BC_OUT) | base | extra | {"train.online_steps": (0, "imitation only")}
+        )
     return presets
 
 

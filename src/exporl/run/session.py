@@ -1,4 +1,5 @@
-"""All the pieces of a run, built from its configuration: what training and later evaluation have in common."""
+"""All the pieces of a run, built from its configuration: what training and later evaluation have in
+common."""
 
 import dataclasses
 import json
@@ -34,7 +35,12 @@ class Session:
     """Task, data, statistics, algorithm and learner of one run."""
 
     def __init__(
-        self, config: RunConfig[Any], run_dir: Path, progress: Progress, share: Share = None, task: Task | None = None
+        self,
+        config: RunConfig[Any],
+        run_dir: Path,
+        progress: Progress,
+        share: Share = None,
+        task: Task | None = None,
     ):
         check(config)
         self.config, self.run_dir, self.progress = config, run_dir, progress
@@ -44,7 +50,9 @@ class Session:
         self.spec = Spec(self.task.spec.observation, self.task.spec.action_dim, config.chunk_length)
         self.network_spec = state_spec(self.spec)
         base = make_base(config.base, self.network_spec, config.precision)
-        algorithm = make_algorithm(config.algorithm, self._algo_options(), self.network_spec, base, config.precision)
+        algorithm = make_algorithm(
+            config.algorithm, self._algo_options(), self.network_spec, base, config.precision
+        )
         algorithm = algorithm if share is None else share(algorithm)
         self.algorithm: Algorithm = _reading(algorithm, self.spec, self.network_spec)
         self.learner = Learner(self.algorithm, config.seed)
@@ -59,7 +67,11 @@ class Session:
         if stored.is_file():
             return dataclasses.replace(algo, **json.loads(stored.read_text()))
         rows, u = train.batch_size * algo.num_base_samples, train.utd_ratio * train.update_every
-        decided = {"hoist_sampling": algo.backup == "fresh" and hoisting_pays(rows, u, self.config.base.width)}
+        decided = {
+            "hoist_sampling": (
+                algo.backup == "fresh" and hoisting_pays(rows, u, self.config.base.width)
+            )
+        }
         write_text(stored, json.dumps(decided))
         return dataclasses.replace(algo, **decided)
 
@@ -79,9 +91,15 @@ class Session:
         elif stored.is_file():
             episodes = load_episodes(stored)
         elif self.task.collect is None:
-            raise ValueError(f"task {self.task.name!r} has no scripted expert: give data.path, a file of episodes.")
+            raise ValueError(
+                f"task {self.task.name!r} has no scripted expert: give data.path, a file of "
+                "episodes."
+            )
         else:
-            self.progress.say(f"collecting {data.demos} demonstrations ({self.task.source}, noise {data.demo_noise:g})")
+            self.progress.say(
+                f"collecting {data.demos} demonstrations ({self.task.source}, noise "
+                f"{data.demo_noise:g})"
+            )
             episodes = self.task.collect(data.demos, data.demo_noise, data.demo_seed)
             save_npz(stored, episodes)
         validate_episodes(episodes, self.task.spec, source)
@@ -98,9 +116,11 @@ class Session:
         return normalizer
 
     def replays(self) -> tuple[Replay | None, Replay]:
-        """The demonstrations, normalised and in the learning reward (None without any), and an empty online replay.
+        """The demonstrations, normalised and in the learning reward (None without any), and an
+        empty online replay.
 
-        Says beforehand how much memory both will take. `episodes` is empty afterwards: data is not held twice.
+        Says beforehand how much memory both will take. `episodes` is empty afterwards: data is not
+        held twice.
 
         Raises:
             ValueError: more than there is.
@@ -113,29 +133,49 @@ class Session:
         plan = ReplayPlan(row_bytes(self.spec, n), prior_rows, rows, streams)
         self.progress.say(str(plan))
         plan.check(available_bytes())
-        prior = Replay.from_episodes(
-            self.spec, _given_away(self.episodes), self.task.reward, rows=prior_rows, bootstrap_timeouts=timeouts, num_proposals=n,
-            transform=self.normalizer,
-        ) if self.episodes else None  # fmt: skip
-        return prior, Replay(self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, num_proposals=n)
+        prior = (
+            Replay.from_episodes(
+                self.spec,
+                _given_away(self.episodes),
+                self.task.reward,
+                rows=prior_rows,
+                bootstrap_timeouts=timeouts,
+                num_proposals=n,
+                transform=self.normalizer,
+            )
+            if self.episodes
+            else None
+        )
+        return prior, Replay(
+            self.spec, rows, num_streams=streams, bootstrap_timeouts=timeouts, num_proposals=n
+        )
 
     def make_env(self) -> Any:
         """A new environment, normalised like the data."""
         env = self.task.make_env()
         return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
 
-    def evaluate(self, *, base: bool = False, episodes: int | None = None, seed: int | None = None) -> EvalResult:
+    def evaluate(
+        self, *, base: bool = False, episodes: int | None = None, seed: int | None = None
+    ) -> EvalResult:
         """Evaluates the policy, or the base policy alone, on the evaluation environments."""
         options = self.config.eval
         if not self._eval_envs:
-            self._eval_envs = [self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))]
+            self._eval_envs = [
+                self.make_env() for _ in range(min(options.num_envs, episodes or options.episodes))
+            ]
         act = self.algorithm.act_base if base else self.algorithm.act_eval
         if act is None:
             raise ValueError(f"{self.config.algorithm} has no base policy to evaluate.")
         return evaluate(
-            self._eval_envs, act, self.learner.acting(), self.task.reward, episodes=episodes or options.episodes,
-            seed=options.seed if seed is None else seed, execute_length=self.config.actions_played,
-        )  # fmt: skip
+            self._eval_envs,
+            act,
+            self.learner.acting(),
+            self.task.reward,
+            episodes=episodes or options.episodes,
+            seed=options.seed if seed is None else seed,
+            execute_length=self.config.actions_played,
+        )
 
 
 def _given_away(episodes: list[Episode]) -> Iterator[Episode]:
@@ -146,7 +186,8 @@ def _given_away(episodes: list[Episode]) -> Iterator[Episode]:
 
 
 def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
-    """The algorithm, acting on the entries of an observation that it reads: the others are not sent to the device."""
+    """The algorithm, acting on the entries of an observation that it reads: the others are not sent
+    to the device."""
     if read == seen:
         return algorithm
 
@@ -157,12 +198,18 @@ def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
         return act and act_on_what_is_read
 
     return algorithm._replace(
-        **{name: only(getattr(algorithm, name)) for name in ("act", "act_eval", "act_base", "propose")}
+        **{
+            name: only(getattr(algorithm, name))
+            for name in ("act", "act_eval", "act_base", "propose")
+        }
     )
 
 
-def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | None = None) -> Session:
-    """A finished or interrupted run, ready to evaluate or act; `task` is what `train` was given, if it was given one.
+def load_run(
+    run_dir: Path, progress: Progress | None = None, *, task: Task | None = None
+) -> Session:
+    """A finished or interrupted run, ready to evaluate or act; `task` is what `train` was given, if
+    it was given one.
 
     Raises:
         ValueError: not a run directory, or no intact checkpoint.
@@ -170,7 +217,9 @@ def load_run(run_dir: Path, progress: Progress | None = None, *, task: Task | No
     session = Session(load_config(run_dir), Path(run_dir), progress or Silent(), task=task)
     found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
     if found is None:
-        raise ValueError(f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}")
+        raise ValueError(
+            f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
+        )
     parts, record, _ = found
     session.learner.load(parts["learner"], record["updates"])
     return session

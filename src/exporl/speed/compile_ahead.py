@@ -1,4 +1,5 @@
-"""Compiling the updates of a run in the background, while data, environments and networks are made ready."""
+"""Compiling the updates of a run in the background, while data, environments and networks are made
+ready."""
 
 import threading
 from collections.abc import Sequence
@@ -25,7 +26,15 @@ def empty_batches(spec: Spec, num_minibatches: int, batch_size: int, num_proposa
     observation = {name: zeros(*shape, dtype=dtype) for name, shape, dtype in spec.observation}
     proposals = zeros(num_proposals, *chunk) if num_proposals else None
     return Batch(
-        observation, zeros(*chunk), zeros(), zeros(), observation, zeros(spec.chunk_length), zeros(), zeros(), proposals
+        observation,
+        zeros(*chunk),
+        zeros(),
+        zeros(),
+        observation,
+        zeros(spec.chunk_length),
+        zeros(),
+        zeros(),
+        proposals,
     )
 
 
@@ -34,8 +43,8 @@ def compile_ahead(
 ) -> Algorithm:
     """The same algorithm; the programs of its updates are being compiled from now on, in a thread.
 
-    `update` waits for the program of its phase and runs it: nothing is compiled twice. An error of compiling is raised
-    there. At the end of the process no further program is begun.
+    `update` waits for the program of its phase and runs it: nothing is compiled twice. An error of
+    compiling is raised there. At the end of the process no further program is begun.
     """
     key = jax.random.key(0)
 
@@ -46,7 +55,9 @@ def compile_ahead(
             algorithm.update.lower(state, batches, key, phase=phase).compile()
 
     executor = ThreadPoolExecutor(1, "compile")
-    pending: dict[Phase, Future[None]] = {phase: executor.submit(build, phase, num) for phase, num in programs}
+    pending: dict[Phase, Future[None]] = {
+        phase: executor.submit(build, phase, num) for phase, num in programs
+    }
     executor.shutdown(wait=False)
 
     def update(state: Any, batches: Batch, key: Any, *, phase: Phase = "online") -> Any:

@@ -1,4 +1,5 @@
-"""What is decided per machine: where compiled programs are kept, and by measurement whether to hoist sampling."""
+"""What is decided per machine: where compiled programs are kept, and by measurement whether to
+hoist sampling."""
 
 import functools
 import json
@@ -14,10 +15,12 @@ import numpy as np
 from exporl.files.atomic import write_text
 
 GAIN = 1.05
-"""Hoisting must be this much faster per row: it holds the candidates of all minibatches in memory."""
+"""Hoisting must be this much faster per row: it holds the candidates of all minibatches in
+memory."""
 
 ROWS = 8192
-"""Rows at most that are timed at once: enough to show which way is faster, few enough not to be waited for."""
+"""Rows at most that are timed at once: enough to show which way is faster, few enough not to be
+waited for."""
 
 SECONDS = 0.3
 """At least so long is measured, whatever the size."""
@@ -27,10 +30,11 @@ MEASURED = "hoisting.json"
 
 
 def keep_compiled_programs() -> Path | None:
-    """Keeps compiled programs between processes, in $XDG_CACHE_HOME/exporl (default: ~/.cache/exporl).
+    """Keeps compiled programs between processes, in $XDG_CACHE_HOME/exporl (default:
+    ~/.cache/exporl).
 
-    JAX's own setting (JAX_COMPILATION_CACHE_DIR) wins. Returns the folder, or None where nothing can be written:
-    programs are then compiled again by every process.
+    JAX's own setting (JAX_COMPILATION_CACHE_DIR) wins. Returns the folder, or None where nothing
+    can be written: programs are then compiled again by every process.
     """
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen:
@@ -49,12 +53,16 @@ def keep_compiled_programs() -> Path | None:
 
 @functools.cache
 def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
-    """Whether the machine works faster on the rows of all minibatches at once than on one minibatch after the other.
+    """Whether the machine works faster on the rows of all minibatches at once than on one minibatch
+    after the other.
 
     Measured once per machine and size where compiled programs are kept, else once per process.
     """
     device = jax.devices()[0].device_kind
-    what = f"{platform.node()}, {jax.device_count()} x {device}, {len(usable_cores())} cores, jax {jax.__version__}: "
+    what = (
+        f"{platform.node()}, {jax.device_count()} x {device}, {len(usable_cores())} cores, jax "
+        f"{jax.__version__}: "
+    )
     what += f"{minibatches} x {rows} rows, width {width}"
     folder = jax.config.values["jax_compilation_cache_dir"]
     known = _measured(Path(folder) / MEASURED) if folder else {}
@@ -66,10 +74,12 @@ def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
 
 
 def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 5) -> float:
-    """Seconds for minibatches [u, rows] one after the other, divided by those for [u * rows] at once.
+    """Seconds for minibatches [u, rows] one after the other, divided by those for [u * rows] at
+    once.
 
-    Times one residual block of the base network, which is nearly all that sampling computes, in turn, at least
-    `repeats` times; the best counts. At most `ROWS` rows are timed at once, but never fewer than two minibatches.
+    Times one residual block of the base network, which is nearly all that sampling computes, in
+    turn, at least `repeats` times; the best counts. At most `ROWS` rows are timed at once, but
+    never fewer than two minibatches.
     """
     rng, num = np.random.default_rng(0), max(2, min(minibatches, ROWS // rows))
 
@@ -81,7 +91,10 @@ def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 5) -> 
     def block(x: jax.Array) -> jax.Array:
         return x + jax.nn.swish(x @ expand) @ contract
 
-    runs = [(jax.jit(functools.partial(jax.lax.map, block)), apart), (jax.jit(block), apart.reshape(-1, width))]
+    runs = [
+        (jax.jit(functools.partial(jax.lax.map, block)), apart),
+        (jax.jit(block), apart.reshape(-1, width)),
+    ]
     seconds: list[list[float]] = [[], []]
     for program, x in runs:
         program(x).block_until_ready()  # compiled
@@ -107,7 +120,9 @@ def _measured(path: Path) -> dict[str, float]:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, float)} if isinstance(found, dict) else {}
+    return (
+        {k: v for k, v in found.items() if isinstance(v, float)} if isinstance(found, dict) else {}
+    )
 
 
 def _keep(path: Path, measured: dict[str, float]) -> None:

@@ -26,12 +26,23 @@ FORMATS: dict[str, Format] = {
 }
 """Name -> format, in the order in which they are tried on an unknown file."""
 
-__all__ = ["FORMATS", "Format", "ReadOptions", "Record", "find_format", "load_episodes", "load_npz", "locate",
-           "read_records", "save_npz"]  # fmt: skip
+__all__ = [
+    "FORMATS",
+    "Format",
+    "ReadOptions",
+    "Record",
+    "find_format",
+    "load_episodes",
+    "load_npz",
+    "locate",
+    "read_records",
+    "save_npz",
+]
 
 
 def locate(path: Path) -> Path:
-    """The path itself if there is something, otherwise the local Minari dataset that it is the id of.
+    """The path itself if there is something, otherwise the local Minari dataset that it is the id
+    of.
 
     Raises:
         FileNotFoundError: there is neither; says where it was looked for.
@@ -41,7 +52,9 @@ def locate(path: Path) -> Path:
         return path
     if minari.is_id(path.as_posix()):
         return minari.resolve_id(path.as_posix())
-    raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
+    raise FileNotFoundError(
+        f"no data file at {path}. Check the path, or leave it out to collect demonstrations."
+    )
 
 
 def find_format(path: Path, name: str | None = None) -> Format:
@@ -50,29 +63,37 @@ def find_format(path: Path, name: str | None = None) -> Format:
     Raises:
         FileNotFoundError: there is nothing at that path.
         ValueError: an unknown name, or no format fits; lists what was tried.
-        ModuleNotFoundError: the format's package is not installed; names the command that installs it.
+        ModuleNotFoundError: the format's package is not installed; names the command that installs
+            it.
     """
     if name is not None and name not in FORMATS:
         raise ValueError(f"unknown format {name!r}. Known: {', '.join(FORMATS)}.")
     path = locate(path)
-    fitting = [FORMATS[name]] if name is not None else [f for f in FORMATS.values() if f.matches(path)]
+    fitting = (
+        [FORMATS[name]] if name is not None else [f for f in FORMATS.values() if f.matches(path)]
+    )
     if not fitting:
         known = "; ".join(f"{f.name}: {f.summary}" for f in FORMATS.values())
-        raise ValueError(f"{path} is in no known format ({known}). Name one with --format if it is.")
+        raise ValueError(
+            f"{path} is in no known format ({known}). Name one with --format if it is."
+        )
     found = fitting[0]
     if found.module is not None and importlib.util.find_spec(found.module) is None:
         raise ModuleNotFoundError(
-            f"{path} is a {found.name} file and needs the package {found.module!r}. Install it with: "
-            f"pip install 'exporl[{found.extra}]'"
+            f"{path} is a {found.name} file and needs the package {found.module!r}. Install it "
+            f"with: pip install 'exporl[{found.extra}]'"
         )
     return found
 
 
-def read_records(path: Path, format_name: str | None = None, options: ReadOptions | None = None) -> Iterator[Record]:
+def read_records(
+    path: Path, format_name: str | None = None, options: ReadOptions | None = None
+) -> Iterator[Record]:
     """The episodes of a file or folder in any format, not read yet.
 
     Raises:
-        FileNotFoundError, ValueError, ModuleNotFoundError: see `find_format`, or the file as a whole is damaged.
+        FileNotFoundError, ValueError, ModuleNotFoundError: see `find_format`, or the file as a
+            whole is damaged.
     """
     return find_format(path, format_name).records(locate(path), options or ReadOptions())
 
@@ -95,18 +116,21 @@ def load_episodes(
         format_name: a key of `FORMATS`; recognised by default.
         options: what to read.
         adapt: turns an episode as recorded into the task's units, see `Task.adapt`.
-        skip_bad: leave out damaged episodes instead of stopping at the first; `say` is told which and how many.
+        skip_bad: leave out damaged episodes instead of stopping at the first; `say` is told which
+            and how many.
         say: receives one line per message.
 
     Raises:
         FileNotFoundError, ModuleNotFoundError: see `find_format`.
-        ValueError: the file is damaged, or an episode is and `skip_bad` is off; names file, episode and field.
+        ValueError: the file is damaged, or an episode is and `skip_bad` is off; names file, episode
+            and field.
     """
     episodes: list[Episode] = []
     skipped = 0
     for record in read_records(path, format_name, options):
         if limit is not None and len(episodes) >= limit:
-            episodes = [owned(episode) for episode in episodes]  # a few episodes must not keep all the file in memory
+            # a few episodes must not keep all the file in memory
+            episodes = [owned(episode) for episode in episodes]
             break
         try:
             episode = record.read()
@@ -124,5 +148,7 @@ def load_episodes(
     if skipped and say is not None:
         say(f"skipped {skipped} damaged episodes of {path}, read {len(episodes)}")
     if not episodes:
-        raise ValueError(f"{path} has no usable episode" + (f" ({skipped} damaged)." if skipped else "."))
+        raise ValueError(
+            f"{path} has no usable episode" + (f" ({skipped} damaged)." if skipped else ".")
+        )
     return episodes

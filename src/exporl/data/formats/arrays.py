@@ -4,10 +4,11 @@ Flat arrays over all N steps of all episodes:
   observations [N, o]  next_observations [N, o]  actions [N, a]  rewards [N]  terminals [N]
   episode_ends [episodes]
   successes [N] (per step) or success [episodes]; without either, success means a positive reward.
-A recording without next_observations and terminals (demonstrations as they were teleoperated) is read too: the last
-action of every episode, whose outcome is unknown, is left out, and no episode counts as terminated.
-Observations with several entries are stored as `observations/<name>` and `next_observations/<name>`; whatever else an
-episode has as `infos/<name>`, [N, ...] per step or [N + episodes, ...] per observation.
+A recording without next_observations and terminals (demonstrations as they were teleoperated) is
+read too: the last action of every episode, whose outcome is unknown, is left out, and no episode
+counts as terminated. Observations with several entries are stored as `observations/<name>` and
+`next_observations/<name>`; whatever else an episode has as `infos/<name>`, [N, ...] per step or [N
++ episodes, ...] per observation.
 """
 
 import functools
@@ -40,7 +41,8 @@ class _Column:
     def append(self, name: str, rows: np.ndarray) -> None:
         if (rows.dtype, rows.shape[1:]) != (self.dtype, self.tail):
             raise ValueError(
-                f"{name} is {rows.dtype} {rows.shape[1:]} in one episode and {self.dtype} {self.tail} in those before."
+                f"{name} is {rows.dtype} {rows.shape[1:]} in one episode and {self.dtype} "
+                f"{self.tail} in those before."
             )
         self._file.write(np.ascontiguousarray(rows).data if rows.size else b"")
         self.rows += len(rows)
@@ -73,7 +75,9 @@ def save_npz(path: Path, episodes: Iterable[Episode]) -> None:
             steps += len(episode)
             rows = _rows(episode, steps)
             if columns and rows.keys() != columns.keys():
-                raise ValueError(f"episode {index} has {sorted(rows)}, those before have {sorted(columns)}.")
+                raise ValueError(
+                    f"episode {index} has {sorted(rows)}, those before have {sorted(columns)}."
+                )
             for name, array in rows.items():
                 if name not in columns:
                     columns[name] = _Column(folder / str(len(columns)), array)
@@ -120,7 +124,8 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not such an archive, an array is missing, or the lengths disagree; names the file and the array.
+        ValueError: not such an archive, an array is missing, or the lengths disagree; names the
+            file and the array.
     """
     return [record.read() for record in itertools.islice(records(path, ReadOptions()), limit)]
 
@@ -133,16 +138,21 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
         ValueError: not such an archive, or damaged; names the file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
+        raise FileNotFoundError(
+            f"no data file at {path}. Check the path, or leave it out to collect demonstrations."
+        )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: np.atleast_1d(archive[name]) for name in archive.files}
     except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
-        raise ValueError(f"{path} is not a readable .npz archive ({error}). Copy or collect it again.") from error
+        raise ValueError(
+            f"{path} is not a readable .npz archive ({error}). Copy or collect it again."
+        ) from error
 
 
 def archive_names(path: Path) -> set[str]:
-    """Names of the arrays in an .npz archive without reading them; none for anything else. Never raises."""
+    """Names of the arrays in an .npz archive without reading them; none for anything else. Never
+    raises."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
@@ -154,17 +164,22 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """The episodes of an archive, see `Format.records`. Raises as `load_npz` does."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no data file at {path}. Check the path, or leave it out to collect demonstrations.")
+        raise FileNotFoundError(
+            f"no data file at {path}. Check the path, or leave it out to collect demonstrations."
+        )
     data, names, ends = _load(path, options.keys)
     for index, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
-        yield Record(f"episode {index}", functools.partial(_episode, data, names, index, int(start), int(end)))
+        yield Record(
+            f"episode {index}",
+            functools.partial(_episode, data, names, index, int(start), int(end)),
+        )
 
 
 def _load(path: Path, keys: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
     """All arrays, checked, and the names of the observation entries.
 
-    Observations come as [N + episodes, ...], in the order they were made: episodes are views of it, nothing is held
-    twice.
+    Observations come as [N + episodes, ...], in the order they were made: episodes are views of it,
+    nothing is held twice.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -174,7 +189,9 @@ def _load(path: Path, keys: tuple[str, ...]) -> tuple[dict[str, np.ndarray], lis
     except _Fault as fault:
         raise ValueError(str(fault)) from fault
     except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
-        raise ValueError(f"{path} is not a readable .npz archive ({error}). Copy or collect it again.") from error
+        raise ValueError(
+            f"{path} is not a readable .npz archive ({error}). Copy or collect it again."
+        ) from error
 
 
 class _Fault(Exception):
@@ -280,20 +297,33 @@ def _with_final(
     return np.insert(values, ends, final, axis=0)
 
 
-def _without_last_actions(path: Path, data: dict[str, np.ndarray], ends: np.ndarray) -> dict[str, np.ndarray]:
-    """Every observation serves as the outcome of the action before it; the last action of an episode has none."""
+def _without_last_actions(
+    path: Path, data: dict[str, np.ndarray], ends: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every observation serves as the outcome of the action before it; the last action of an
+    episode has none."""
     if (np.diff(ends, prepend=0) < 2).any():
-        raise _Fault(f"{path} has an episode of one step and no next_observations: nothing of it can be used.")
+        raise _Fault(
+            f"{path} has an episode of one step and no next_observations: nothing of it can be "
+            "used."
+        )
     known = np.delete(np.arange(ends[-1]), ends - 1)
     steps = len(data["actions"])
     kept = {
-        name: values[known] if name in ("actions", "rewards", "successes") or name.startswith("infos/") else values
-        for name, values in data.items() if not (name.startswith("infos/") and len(values) != steps)
-    }  # fmt: skip
+        name: (
+            values[known]
+            if name in ("actions", "rewards", "successes") or name.startswith("infos/")
+            else values
+        )
+        for name, values in data.items()
+        if not (name.startswith("infos/") and len(values) != steps)
+    }
     return kept | {"terminals": np.zeros(len(known), np.float32)}
 
 
-def _episode(data: dict[str, np.ndarray], names: list[str], index: int, start: int, end: int) -> Episode:
+def _episode(
+    data: dict[str, np.ndarray], names: list[str], index: int, start: int, end: int
+) -> Episode:
     rows, seen = slice(start, end), slice(start + index, end + index + 1)
     rewards = data["rewards"][rows].reshape(-1).astype(np.float32)
     if "successes" in data:
@@ -309,7 +339,10 @@ def _episode(data: dict[str, np.ndarray], names: list[str], index: int, start: i
         key.removeprefix("infos/"): values[rows if len(values) == steps else seen]
         for key, values in data.items() if key.startswith("infos/")
     }  # fmt: skip
-    actions, terminated = data["actions"][rows].astype(np.float32, copy=False), bool(data["terminals"][end - 1] > 0)
+    actions, terminated = (
+        data["actions"][rows].astype(np.float32, copy=False),
+        bool(data["terminals"][end - 1] > 0),
+    )
     return Episode(observations, actions, rewards, successes, terminated, infos)
 
 
@@ -319,6 +352,9 @@ def matches(path: Path) -> bool:
 
 
 FORMAT = Format(
-    "arrays", "plain .npz: observations, next_observations, actions, rewards, terminals, episode_ends", matches,
-    records, save_npz,
-)  # fmt: skip
+    "arrays",
+    "plain .npz: observations, next_observations, actions, rewards, terminals, episode_ends",
+    matches,
+    records,
+    save_npz,
+)

@@ -1,18 +1,20 @@
 """D4RL HDF5: flat arrays over the n steps of all episodes.
 
   observations [n, o]  actions [n, a]  rewards [n] or [n, 1]  terminals [n] or [n, 1]
-  optional: timeouts [n], next_observations [n, o], infos/<name> [n, ...] (goal, qpos, qvel); metadata/* is not read
+  optional: timeouts [n], next_observations [n, o], infos/<name> [n, ...] (goal, qpos, qvel);
+  metadata/* is not read
 
 Conventions:
-- An episode ends at a terminal (a true end) or a timeout. Files that mark no timeouts end their episodes after
-  `ReadOptions.horizon` steps. The rows after the last mark are an episode cut short.
-- The observation after a step is that of the following row, and after the last step of an episode it is not in the
-  file. A terminal step is kept with its own observation repeated, as nothing is bootstrapped from it; any other last
-  step is dropped, and with it an episode of one row.
-- With `next_observations` every step is kept, and an episode also ends where the next observation is not the
-  observation of the following row.
-- Success is a positive reward, which suits the 0/1 rewards of AntMaze; a task with dense rewards measures success
-  itself in `Task.adapt`, if need be from `infos`, whose row i belongs to observation i.
+- An episode ends at a terminal (a true end) or a timeout. Files that mark no timeouts end their
+  episodes after `ReadOptions.horizon` steps. The rows after the last mark are an episode cut short.
+- The observation after a step is that of the following row, and after the last step of an episode
+  it is not in the file. A terminal step is kept with its own observation repeated, as nothing is
+  bootstrapped from it; any other last step is dropped, and with it an episode of one row.
+- With `next_observations` every step is kept, and an episode also ends where the next observation
+  is not the observation of the following row.
+- Success is a positive reward, which suits the 0/1 rewards of AntMaze; a task with dense rewards
+  measures success itself in `Task.adapt`, if need be from `infos`, whose row i belongs to
+  observation i.
 """
 
 import functools
@@ -38,8 +40,8 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not such a file, an array is missing, lengths disagree, or nothing marks the ends of episodes;
-            names the file and the array.
+        ValueError: not such a file, an array is missing, lengths disagree, or nothing marks the
+            ends of episodes; names the file and the array.
     """
     source = hdf5.Source(path)
     with source.open() as root:
@@ -48,14 +50,18 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
             pieces = _pieces(arrays, options.horizon)
         for index, (start, stop, terminated) in enumerate(pieces):
             yield Record(
-                f"episode {index}", functools.partial(_episode, source, tuple(arrays), start, stop, terminated)
+                f"episode {index}",
+                functools.partial(_episode, source, tuple(arrays), start, stop, terminated),
             )
 
 
 def matches(path: Path) -> bool:
     """An HDF5 file with arrays `observations` and `actions` at its root."""
     return hdf5.looks_like(
-        path, lambda root: all(hdf5.is_dataset(hdf5.child(root, name)) for name in ("observations", "actions"))
+        path,
+        lambda root: all(
+            hdf5.is_dataset(hdf5.child(root, name)) for name in ("observations", "actions")
+        ),
     )
 
 
@@ -64,7 +70,9 @@ def _arrays(root: Any) -> dict[str, Any]:
     arrays = {name: hdf5.child(root, name) for name in (*_NEEDED, *_OPTIONAL)}
     missing = [name for name in _NEEDED if arrays[name] is None]
     if missing:
-        raise ValueError(f"{', '.join(missing)} is missing; found {', '.join(hdf5.names(root, 'the file'))}.")
+        raise ValueError(
+            f"{', '.join(missing)} is missing; found {', '.join(hdf5.names(root, 'the file'))}."
+        )
     arrays = {name: array for name, array in arrays.items() if array is not None}
     infos = hdf5.child(root, "infos")
     for name, array in ({} if infos is None else hdf5.leaves(infos, "infos")).items():
@@ -77,15 +85,19 @@ def _arrays(root: Any) -> dict[str, Any]:
     shapes = {name: hdf5.shape_of(array, name) for name, array in arrays.items()}
     if shapes.get("next_observations", shapes["observations"]) != shapes["observations"]:
         raise ValueError(
-            f"next_observations has shape {shapes['next_observations']}, observations has {shapes['observations']}."
+            f"next_observations has shape {shapes['next_observations']}, observations has "
+            f"{shapes['observations']}."
         )
     return arrays
 
 
 def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[tuple[int, int, bool]]:
-    """First row, row after the last, and whether it is a true end, of every episode that has a step."""
+    """First row, row after the last, and whether it is a true end, of every episode that has a
+    step."""
     rows = len(arrays["actions"])
-    flags = {name: _flags(arrays[name], name) for name in ("terminals", "timeouts") if name in arrays}
+    flags = {
+        name: _flags(arrays[name], name) for name in ("terminals", "timeouts") if name in arrays
+    }
     terminals = flags["terminals"]
     ends = terminals.copy()
     if "timeouts" in flags and flags["timeouts"].any():
@@ -98,16 +110,27 @@ def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[tuple[int, int,
         ends |= _jumps(arrays["observations"], arrays["next_observations"])
     if not ends.any():
         raise ValueError(
-            f"no row of its {rows} is marked as the end of an episode, in terminals or timeouts. Give the time limit "
-            "of the environment in steps with --horizon; to train on it, run `exporl data convert` with --horizon first."
+            f"no row of its {rows} is marked as the end of an episode, in terminals or timeouts. "
+            "Give the time limit of the environment in steps with --horizon; to train on it, run"
+            " `exporl data convert` with --horizon first."
         )
     stops = np.flatnonzero(ends) + 1
     stops = stops if stops[-1] == rows else np.r_[stops, rows]
-    pieces = [(int(a), int(b), bool(terminals[b - 1])) for a, b in zip(np.r_[0, stops[:-1]], stops, strict=True)]
+    pieces = [
+        (int(a), int(b), bool(terminals[b - 1]))
+        for a, b in zip(np.r_[0, stops[:-1]], stops, strict=True)
+    ]
     if "next_observations" not in arrays:
-        pieces = [(start, stop, terminated) for start, stop, terminated in pieces if terminated or stop - start > 1]
+        pieces = [
+            (start, stop, terminated)
+            for start, stop, terminated in pieces
+            if terminated or stop - start > 1
+        ]
     if not pieces:
-        raise ValueError("every row ends an episode and none has a next observation: there is no step to learn from.")
+        raise ValueError(
+            "every row ends an episode and none has a next observation: there is no step to learn "
+            "from."
+        )
     return pieces
 
 
@@ -126,7 +149,8 @@ def _steps_since(ends: np.ndarray) -> np.ndarray:
 
 
 def _jumps(observations: Any, following: Any) -> np.ndarray:
-    """[n] bool: rows whose next observation is not the observation of the following row; the last row is one."""
+    """[n] bool: rows whose next observation is not the observation of the following row; the last
+    row is one."""
     jumps = np.ones(len(observations), bool)
     for start in range(0, len(jumps) - 1, _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, len(jumps) - 1)
@@ -138,10 +162,17 @@ def _jumps(observations: Any, following: Any) -> np.ndarray:
     return jumps
 
 
-def _episode(source: hdf5.Source, names: tuple[str, ...], start: int, stop: int, terminated: bool) -> Episode:
+def _episode(
+    source: hdf5.Source, names: tuple[str, ...], start: int, stop: int, terminated: bool
+) -> Episode:
     with source.open() as root:
         part = {
-            name: hdf5.read(source.array(root, name), name, stop - 1 if name == "next_observations" else start, stop)
+            name: hdf5.read(
+                source.array(root, name),
+                name,
+                stop - 1 if name == "next_observations" else start,
+                stop,
+            )
             for name in names
             if name not in ("terminals", "timeouts")
         }

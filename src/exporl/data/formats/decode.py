@@ -1,4 +1,5 @@
-"""What the readers of folders share: JSON, Arrow columns and encoded pictures, with errors that name the place."""
+"""What the readers of folders share: JSON, Arrow columns and encoded pictures, with errors that
+name the place."""
 
 import contextlib
 import io
@@ -14,11 +15,14 @@ from exporl.data.formats.fields import one_line
 
 @contextlib.contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Turns whatever a library stumbles over inside into one ValueError that names `what` and the reason."""
+    """Turns whatever a library stumbles over inside into one ValueError that names `what` and the
+    reason."""
     try:
         yield
     except Exception as error:  # damaged files surface as nearly any exception
-        raise ValueError(f"{what} cannot be read ({one_line(error)}). Copy or record it again.") from error
+        raise ValueError(
+            f"{what} cannot be read ({one_line(error)}). Copy or record it again."
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -51,7 +55,9 @@ def _object(text: str, what: str) -> dict[str, Any]:
     with readable(what):
         content = json.loads(text)
     if not isinstance(content, dict):
-        raise ValueError(f"{what} holds {type(content).__name__}, not a JSON object. Copy it again.")
+        raise ValueError(
+            f"{what} holds {type(content).__name__}, not a JSON object. Copy it again."
+        )
     return content
 
 
@@ -65,7 +71,10 @@ def count(content: Mapping[str, Any], name: str, path: Path) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{path}: {name} is {value!r}, not a whole number of at least 0. Correct it or copy it again.")
+        raise ValueError(
+            f"{path}: {name} is {value!r}, not a whole number of at least 0. Correct it or copy it "
+            "again."
+        )
     return value
 
 
@@ -78,12 +87,15 @@ def chosen(names: Iterable[str], keys: tuple[str, ...]) -> list[str]:
     names = list(names)
     for key in keys:
         if key not in names:
-            raise ValueError(f"there is no observation {key!r}; found {', '.join(sorted(names)) or 'none'}.")
+            raise ValueError(
+                f"there is no observation {key!r}; found {', '.join(sorted(names)) or 'none'}."
+            )
     return list(keys) or names
 
 
 def column_array(column: Any, what: str) -> np.ndarray | None:
-    """[rows, ...] of an Arrow column of numbers or truth values; lists become further axes. None for text and the like.
+    """[rows, ...] of an Arrow column of numbers or truth values; lists become further axes. None
+    for text and the like.
 
     Raises:
         ValueError: empty cells or rows of unequal length; names the column.
@@ -95,13 +107,18 @@ def column_array(column: Any, what: str) -> np.ndarray | None:
     shape = [len(column)]
     while True:
         if column.null_count:
-            raise ValueError(f"{what} has {column.null_count} empty cells. Remove or repair the episode.")
+            raise ValueError(
+                f"{what} has {column.null_count} empty cells. Remove or repair the episode."
+            )
         if pa.types.is_fixed_size_list(column.type):
             shape.append(column.type.list_size)
         elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             lengths = np.diff(column.offsets.to_numpy(zero_copy_only=False))
             if len(lengths) and lengths.min() != lengths.max():
-                raise ValueError(f"{what} has rows of {lengths.min()} to {lengths.max()} numbers. They must agree.")
+                raise ValueError(
+                    f"{what} has rows of {lengths.min()} to {lengths.max()} numbers. They must "
+                    "agree."
+                )
             shape.append(int(lengths[0]) if len(lengths) else 0)
         else:
             break
@@ -123,7 +140,10 @@ def pictures(encoded: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        message = f"{what} holds encoded pictures, which need the package 'PIL'. Install it with: pip install pillow"
+        message = (
+            f"{what} holds encoded pictures, which need the package 'PIL'. Install it with: pip "
+            "install pillow"
+        )
         raise ModuleNotFoundError(message) from error
     frames = np.zeros((0, 0, 0, 3), np.uint8)
     for row, content in enumerate(encoded):
@@ -132,12 +152,16 @@ def pictures(encoded: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
         if row == 0:
             frames = np.empty((len(encoded), *frame.shape), np.uint8)
         if frame.shape != frames.shape[1:]:
-            raise ValueError(f"{what} row {row} has shape {frame.shape}, row 0 has {frames.shape[1:]}.")
+            raise ValueError(
+                f"{what} row {row} has shape {frame.shape}, row 0 has {frames.shape[1:]}."
+            )
         frames[row] = frame
     return frames
 
 
-def video_frames(path: Path, what: str, start: float, fps: float, length: int, rows: int) -> np.ndarray:
+def video_frames(
+    path: Path, what: str, start: float, fps: float, length: int, rows: int
+) -> np.ndarray:
     """[rows, H, W, 3] uint8: `length` frames of a video, then the last one repeated.
 
     Args:
@@ -174,8 +198,8 @@ def video_frames(path: Path, what: str, start: float, fps: float, length: int, r
                 seen[position] = True
     if not seen.all():
         raise ValueError(
-            f"{what} has {seen.sum()} of {length} frames from second {start:g} on, at {fps:g} frames per second. It was cut "
-            "short; copy or record it again."
+            f"{what} has {seen.sum()} of {length} frames from second {start:g} on, at {fps:g} "
+            "frames per second. It was cut short; copy or record it again."
         )
     frames[length:] = frames[length - 1]
     return frames

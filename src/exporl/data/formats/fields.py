@@ -1,4 +1,5 @@
-"""Arrays of files as episodes want them: types, columns, lengths. Used by all readers of other people's formats."""
+"""Arrays of files as episodes want them: types, columns, lengths. Used by all readers of other
+people's formats."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,8 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def floats(array: np.ndarray) -> np.ndarray:
-    """The same numbers as float32, as a view where they are already; what is too large becomes infinity."""
+    """The same numbers as float32, as a view where they are already; what is too large becomes
+    infinity."""
     with np.errstate(all="ignore"):
         return array.astype(np.float32, copy=False)
 

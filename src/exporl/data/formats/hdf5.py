@@ -1,4 +1,5 @@
-"""HDF5 files written by others: opened once, read in slices, and every fault of theirs a ValueError."""
+"""HDF5 files written by others: opened once, read in slices, and every fault of theirs a
+ValueError."""
 
 import contextlib
 import importlib
@@ -13,7 +14,8 @@ from exporl.data.formats.fields import NUMERIC, one_line
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 CHUNK_CACHE_BYTES = 16 * 2**20
-"""Decompressed chunks kept per open array, so that neighbouring episodes do not decompress them again."""
+"""Decompressed chunks kept per open array, so that neighbouring episodes do not decompress them
+again."""
 MAX_EXPANSION = 1_100
 """Compression shrinks data to no less than about a 1,030th; a damaged file may claim any size."""
 ALWAYS_ALLOWED_BYTES = 64 * 2**20
@@ -37,7 +39,8 @@ def package() -> Any:
 
 
 class Source:
-    """A file that stays open while its records are listed, and is opened again for a record read after that."""
+    """A file that stays open while its records are listed, and is opened again for a record read
+    after that."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -62,7 +65,8 @@ class Source:
             self._root = h5py.File(self.path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
         except Exception as error:  # damage surfaces as whatever h5py stumbles over
             raise ValueError(
-                f"{self.path} is not a readable HDF5 file ({one_line(error)}). Copy or download it again."
+                f"{self.path} is not a readable HDF5 file ({one_line(error)}). Copy or download it "
+                "again."
             ) from error
         try:
             yield self._root
@@ -73,7 +77,8 @@ class Source:
                 root.close()
 
     def array(self, root: Any, name: str) -> Any:
-        """As `child` of the root group, but open as long as the file, so that its decompressed chunks are kept."""
+        """As `child` of the root group, but open as long as the file, so that its decompressed
+        chunks are kept."""
         if name not in self._arrays:
             self._arrays[name] = child(root, name)
         return self._arrays[name]
@@ -85,7 +90,8 @@ def looks_like(path: Path, test: Callable[[Any], bool], damaged: bool = False) -
     Args:
         path: any path.
         test: of the root group.
-        damaged: the answer for a file with the signature that cannot be looked into: damaged, or h5py is missing.
+        damaged: the answer for a file with the signature that cannot be looked into: damaged, or
+            h5py is missing.
     """
     try:
         with Path(path).open("rb") as file:
@@ -121,7 +127,9 @@ def child(group: Any, name: str) -> Any:
             return None
         return group[name]
     except Exception as error:
-        raise ValueError(f"{name} cannot be opened ({one_line(error)}). The file is damaged.") from error
+        raise ValueError(
+            f"{name} cannot be opened ({one_line(error)}). The file is damaged."
+        ) from error
 
 
 def names(group: Any, what: str) -> list[str]:
@@ -131,9 +139,13 @@ def names(group: Any, what: str) -> list[str]:
         ValueError: the group is damaged.
     """
     try:
-        return [name.decode(errors="replace") if isinstance(name, bytes) else name for name in group]
+        return [
+            name.decode(errors="replace") if isinstance(name, bytes) else name for name in group
+        ]
     except Exception as error:
-        raise ValueError(f"{what} cannot be listed ({one_line(error)}). The file is damaged.") from error
+        raise ValueError(
+            f"{what} cannot be listed ({one_line(error)}). The file is damaged."
+        ) from error
 
 
 def leaves(group: Any, prefix: str, depth: int = 0) -> dict[str, Any]:
@@ -168,7 +180,9 @@ def shape_of(dataset: Any, what: str) -> tuple[int, ...]:
     try:
         return dataset.shape or ()
     except Exception as error:
-        raise ValueError(f"{what} cannot be opened ({one_line(error)}). The file is damaged.") from error
+        raise ValueError(
+            f"{what} cannot be opened ({one_line(error)}). The file is damaged."
+        ) from error
 
 
 def rows_of(dataset: Any, what: str) -> int:
@@ -181,9 +195,14 @@ def rows_of(dataset: Any, what: str) -> int:
     try:
         dtype, kept = dataset.dtype, dataset.id.get_storage_size()
     except Exception as error:
-        raise ValueError(f"{what} cannot be opened ({one_line(error)}). The file is damaged.") from error
+        raise ValueError(
+            f"{what} cannot be opened ({one_line(error)}). The file is damaged."
+        ) from error
     if dtype.kind not in NUMERIC or not shape:
-        raise ValueError(f"{what} is not an array of numbers with one row per step (type {dtype}, shape {shape}).")
+        raise ValueError(
+            f"{what} is not an array of numbers with one row per step (type {dtype}, shape "
+            f"{shape})."
+        )
     size = math.prod(shape) * dtype.itemsize
     if size > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * kept):
         raise ValueError(f"{what} claims {size} bytes and stores {kept}. The file is damaged.")
@@ -191,7 +210,8 @@ def rows_of(dataset: Any, what: str) -> int:
 
 
 def read(dataset: Any, what: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Rows start to stop of an array that passed `rows_of`, which takes long where there are many chunks.
+    """Rows start to stop of an array that passed `rows_of`, which takes long where there are many
+    chunks.
 
     Raises:
         ValueError: the rows cannot be read.
@@ -199,11 +219,14 @@ def read(dataset: Any, what: str, start: int = 0, stop: int | None = None) -> np
     try:
         return dataset[start:stop]
     except Exception as error:
-        raise ValueError(f"{what} cannot be read ({one_line(error)}). The file is damaged.") from error
+        raise ValueError(
+            f"{what} cannot be read ({one_line(error)}). The file is damaged."
+        ) from error
 
 
 def array(group: Any, name: str) -> np.ndarray | None:
-    """A whole array of numbers of a group, None if there is none of that name. Raises as `rows_of` and `read` do."""
+    """A whole array of numbers of a group, None if there is none of that name. Raises as `rows_of`
+    and `read` do."""
     node = child(group, name)
     if node is None:
         return None
@@ -234,4 +257,6 @@ def attribute(group: Any, name: str) -> Any:
         value = group.attrs.get(name)
         return value.decode() if isinstance(value, bytes) else value
     except Exception as error:
-        raise ValueError(f"attribute {name} cannot be read ({one_line(error)}). The file is damaged.") from error
+        raise ValueError(
+            f"attribute {name} cannot be read ({one_line(error)}). The file is damaged."
+        ) from error

@@ -1,23 +1,27 @@
-"""LeRobotDataset folders, versions 3.0, 2.1 and 2.0, read with pyarrow, and with av where videos are asked for.
+"""LeRobotDataset folders, versions 3.0, 2.1 and 2.0, read with pyarrow, and with av where videos
+are asked for.
 
-`meta/info.json` has the features and the layout. 3.0: `meta/episodes/**.parquet` says in which of `data/chunk-*/file-*.parquet`
-and of `videos/<key>/chunk-*/file-*.mp4` (and from which second of it) each episode lies, several in one file. 2.x:
-`meta/episodes.jsonl`, and one Parquet file and one video per camera for each episode.
+`meta/info.json` has the features and the layout. 3.0: `meta/episodes/**.parquet` says in which of
+`data/chunk-*/file-*.parquet` and of `videos/<key>/chunk-*/file-*.mp4` (and from which second of it)
+each episode lies, several in one file. 2.x: `meta/episodes.jsonl`, and one Parquet file and one
+video per camera for each episode.
 
-Entries: `observation.state` -> "state", `observation.images.<camera>` -> "<camera>" (only with `ReadOptions.images`),
-`observation.<name>` -> "<name>"; `state` and pictures without that prefix keep their names. Actions are `action` or
-`actions`, as recorded, which may be the robot's own units: rescale them to [-1, 1] with `adapt` of `load_episodes` or of the
-task. Other columns of numbers become infos, text is left out.
+Entries: `observation.state` -> "state", `observation.images.<camera>` -> "<camera>" (only with
+`ReadOptions.images`), `observation.<name>` -> "<name>"; `state` and pictures without that prefix
+keep their names. Actions are `action` or `actions`, as recorded, which may be the robot's own
+units: rescale them to [-1, 1] with `adapt` of `load_episodes` or of the task. Other columns of
+numbers become infos, text is left out.
 
-Success is `next.success`, otherwise a positive `next.reward`. Without `next.reward` the reward is 1 in a successful step and
-0 elsewhere. Where neither column exists nothing succeeds, unless `ReadOptions.assume_success` states that all recordings are
-successful demonstrations: then the last step of each succeeds. A true end is `next.done` without `next.truncated` in the
-last step. Where one of them is not recorded the last step must have succeeded too, because `next.done` alone also marks time
-limits.
+Success is `next.success`, otherwise a positive `next.reward`. Without `next.reward` the reward is 1
+in a successful step and 0 elsewhere. Where neither column exists nothing succeeds, unless
+`ReadOptions.assume_success` states that all recordings are successful demonstrations: then the last
+step of each succeeds. A true end is `next.done` without `next.truncated` in the last step. Where
+one of them is not recorded the last step must have succeeded too, because `next.done` alone also
+marks time limits.
 
-T recorded observations go with T actions, so the observation after the last action is missing. The last action is
-kept, with its observation repeated, when the episode truly ended (nothing is learnt from what comes after) or succeeded
-there; otherwise it is left out.
+T recorded observations go with T actions, so the observation after the last action is missing. The
+last action is kept, with its observation repeated, when the episode truly ended (nothing is learnt
+from what comes after) or succeeded there; otherwise it is left out.
 """
 
 import functools
@@ -71,9 +75,14 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     info = read_json(file)
     version = re.fullmatch(r"v([23])\.\d+", str(info.get("codebase_version")))
     if version is None:
-        raise ValueError(f"{file}: codebase_version is {info.get('codebase_version')!r}. Known: v3.0, v2.1, v2.0.")
+        raise ValueError(
+            f"{file}: codebase_version is {info.get('codebase_version')!r}. Known: v3.0, v2.1, "
+            "v2.0."
+        )
     features, fps = info.get("features"), info.get("fps")
-    if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
+    if not isinstance(features, dict) or not all(
+        isinstance(feature, dict) for feature in features.values()
+    ):
         raise ValueError(f"{file}: features is not an object of objects. Copy the folder again.")
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < 1e6:
         raise ValueError(f"{file}: fps is {fps!r}, not a rate above 0.")
@@ -83,14 +92,19 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
             f"videos of {path} need the package 'av'. Install it with: pip install 'exporl[video]'"
         )
     places = find_places(path, info, cameras, int(version[1]))
-    for what, found in (("episodes", len(places)), ("frames", sum(place.length for place in places))):
+    for what, found in (
+        ("episodes", len(places)),
+        ("frames", sum(place.length for place in places)),
+    ):
         stated = count(info, f"total_{what}", file)
         if stated is not None and stated != found:
             raise ValueError(
-                f"{file} states {stated} {what}, meta/episodes has {found}. The recording was interrupted, or only part "
-                "of the folder was copied. Copy it again, or correct info.json if the data is complete."
+                f"{file} states {stated} {what}, meta/episodes has {found}. The recording was "
+                "interrupted, or only part of the folder was copied. Copy it again, or correct"
+                " info.json if the data is complete."
             )
-    once = functools.lru_cache(maxsize=1)  # episodes are read in order, so a file or row group is opened once
+    # episodes are read in order, so a file or row group is opened once
+    once = functools.lru_cache(maxsize=1)
     folder = _Folder(
         path, float(fps), once(functools.partial(_spans, path)),
         once(functools.partial(_group, path, options.images)), options,
@@ -100,7 +114,8 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
 
 
 def _spans(path: Path, file: str) -> list[tuple[int, int]]:
-    # From the column itself: pyarrow ends the process over damaged statistics instead of raising an error.
+    # From the column itself: pyarrow ends the process over damaged statistics instead of raising an
+    # error.
     spans = []
     with open_parquet(path / file, file) as parquet:
         names = parquet.schema_arrow.names
@@ -121,9 +136,11 @@ def _group(path: Path, images: bool, file: str, number: int) -> Any:
     kept = [pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_nested]
     with open_parquet(path / file, file) as parquet, readable(file):
         wanted = [
-            field.name for field in parquet.schema_arrow
-            if any(fits(field.type) for fits in kept) and (images or not pa.types.is_struct(field.type))
-        ]  # fmt: skip
+            field.name
+            for field in parquet.schema_arrow
+            if any(fits(field.type) for fits in kept)
+            and (images or not pa.types.is_struct(field.type))
+        ]
         table = parquet.read_row_group(number, columns=wanted)
         table.validate(full=True)
     return table
@@ -142,8 +159,8 @@ def _rows(folder: _Folder, place: Place) -> Any:
     found = sum(len(table) for table in tables)
     if found != place.length:
         raise ValueError(
-            f"{place.data} has {found} frames of it, meta/episodes states {place.length}. The recording was interrupted, or "
-            "the files are of different copies."
+            f"{place.data} has {found} frames of it, meta/episodes states {place.length}. The "
+            "recording was interrupted, or the files are of different copies."
         )
     if found == 0:
         raise ValueError("no frames. Remove the episode.")
@@ -155,7 +172,8 @@ def _rows(folder: _Folder, place: Place) -> Any:
     order = np.argsort(frames, kind="stable")
     if not np.array_equal(frames[order], np.arange(found)):
         raise ValueError(
-            f"frame_index in {place.data} does not count from 0 to {found - 1}. Frames are missing or repeated."
+            f"frame_index in {place.data} does not count from 0 to {found - 1}. Frames are missing "
+            "or repeated."
         )
     return table.take(pa.array(order))
 
@@ -189,7 +207,11 @@ def _read(folder: _Folder, place: Place) -> Episode:
         raise ValueError(f"{place.data} lacks action; it has {', '.join(names)}.")
     actions = _numbers(table, action)
     actions = fields.action_rows(actions[:, None] if actions.ndim == 1 else actions)
-    rewards = fields.column(_numbers(table, "next.reward"), "next.reward") if "next.reward" in names else None
+    rewards = (
+        fields.column(_numbers(table, "next.reward"), "next.reward")
+        if "next.reward" in names
+        else None
+    )
     successes = _flags(table, "next.success")
     if successes is None:
         successes = np.zeros(len(actions), bool) if rewards is None else rewards > 0
@@ -200,7 +222,10 @@ def _read(folder: _Folder, place: Place) -> Episode:
     terminated = ended and bool(successes[-1] or (done is not None and truncated is not None))
     steps = len(actions) if terminated or successes[-1] else len(actions) - 1
     if steps == 0:
-        raise ValueError("one frame and no true end: there is no observation after its action. Remove the episode.")
+        raise ValueError(
+            "one frame and no true end: there is no observation after its action. Remove the "
+            "episode."
+        )
     nested = {name for name in names if pa.types.is_struct(table[name].type)}
     entries: dict[str, Callable[[], np.ndarray]] = {}
     infos: dict[str, np.ndarray] = {}
@@ -208,24 +233,35 @@ def _read(folder: _Folder, place: Place) -> Episode:
         entry = _entry(name, name in nested)
         if entry is not None:
             entries[entry] = functools.partial(_observation, table, name, name in nested, steps + 1)
-        elif name not in (action, *_PLACES, *_LEARNT) and (value := column_array(table[name], name)) is not None:
+        elif (
+            name not in (action, *_PLACES, *_LEARNT)
+            and (value := column_array(table[name], name)) is not None
+        ):
             infos[name] = value[:steps]
     for key, (file, start) in place.videos.items() if folder.options.images else ():
         entries[_entry(key, True) or key] = functools.partial(
             video_frames, folder.path / file, file, start, folder.fps, len(actions), steps + 1
         )
-    for key in {_entry(key, True) for key in place.videos}.intersection(folder.options.keys) - entries.keys():
+    for key in {_entry(key, True) for key in place.videos}.intersection(
+        folder.options.keys
+    ) - entries.keys():
         raise ValueError(f"{key} is a video: ask for images too (ReadOptions.images).")
     if not entries:
-        raise ValueError("there is no observation but pictures: ask for images too (ReadOptions.images).")
+        raise ValueError(
+            "there is no observation but pictures: ask for images too (ReadOptions.images)."
+        )
     observations = {key: entries[key]() for key in chosen(entries, folder.options.keys)}
-    return Episode(observations, actions[:steps], rewards[:steps], successes[:steps], terminated, infos)
+    return Episode(
+        observations, actions[:steps], rewards[:steps], successes[:steps], terminated, infos
+    )
 
 
 def _observation(table: Any, name: str, picture: bool, rows: int) -> np.ndarray:
     """An entry of `rows` rows, the last one repeated where the file has one less."""
     if picture:
-        values = pictures([(cell or {}).get("bytes") or b"" for cell in table[name].to_pylist()], name)
+        values = pictures(
+            [(cell or {}).get("bytes") or b"" for cell in table[name].to_pylist()], name
+        )
     else:
         values = _numbers(table, name)
         values = fields.observation(values if values.ndim > 1 else values[:, None])

@@ -1,14 +1,16 @@
 """Minari datasets, read with h5py or pyarrow alone and written with h5py.
 
-`<root>/<namespace>/<name>-vN/data/metadata.json` and beside it either `main_data.hdf5` with groups `episode_<i>`, or
-(Arrow and Parquet storage) a folder `<i>/` per episode. Each episode has observations [t + 1, ...], actions [t, a],
-rewards, terminations, truncations [t] and infos. Arrow storage pads the latter to t + 1 rows.
+`<root>/<namespace>/<name>-vN/data/metadata.json` and beside it either `main_data.hdf5` with groups
+`episode_<i>`, or (Arrow and Parquet storage) a folder `<i>/` per episode. Each episode has
+observations [t + 1, ...], actions [t, a], rewards, terminations, truncations [t] and infos. Arrow
+storage pads the latter to t + 1 rows.
 
-A plain observation becomes the entry "state". Dictionaries become one entry per leaf, nested names joined by "/" and
-tuples numbered from "0"; text is left out, a single number per step becomes one column. Images of at least 32 x 32 may
-lie there as JPEG and are decoded. Success is `infos/success`, `is_success` or `goal_achieved`, otherwise a positive
-reward. Only a termination in the last step counts: after an earlier one the recording went on. Infos are kept where
-they have t or t + 1 rows of numbers.
+A plain observation becomes the entry "state". Dictionaries become one entry per leaf, nested names
+joined by "/" and tuples numbered from "0"; text is left out, a single number per step becomes one
+column. Images of at least 32 x 32 may lie there as JPEG and are decoded. Success is
+`infos/success`, `is_success` or `goal_achieved`, otherwise a positive reward. Only a termination in
+the last step counts: after an earlier one the recording went on. Infos are kept where they have t
+or t + 1 rows of numbers.
 """
 
 import functools
@@ -53,34 +55,41 @@ def resolve_id(dataset_id: str) -> Path:
     folder = datasets_root() / dataset_id
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no data at {dataset_id}: there is no such path, and no Minari dataset of that id at {folder}. Nothing is "
-            f"downloaded by itself: fetch it with `minari download {dataset_id}`, copy it there, or set "
-            "MINARI_DATASETS_PATH to the folder that has it."
+            f"no data at {dataset_id}: there is no such path, and no Minari dataset of that id at "
+            f"{folder}. Nothing is downloaded by itself: fetch it with `minari download"
+            f" {dataset_id}`, copy it there, or set MINARI_DATASETS_PATH to the folder that has it."
         )
     return folder
 
 
 def records(path: Path, options: ReadOptions) -> Iterator[Record]:
-    """The episodes of a dataset, given its folder, the `data` folder in it or the HDF5 file, see `Format.records`.
+    """The episodes of a dataset, given its folder, the `data` folder in it or the HDF5 file, see
+    `Format.records`.
 
     Raises:
         ValueError: damaged, or metadata.json does not agree with the data; names the file.
-        ModuleNotFoundError: Arrow or Parquet storage without pyarrow; names the command that installs it.
+        ModuleNotFoundError: Arrow or Parquet storage without pyarrow; names the command that
+            installs it.
     """
     path = Path(path)
-    folder = path.parent if path.name == FILE else path / "data" if (path / "data").is_dir() else path
+    folder = (
+        path.parent if path.name == FILE else path / "data" if (path / "data").is_dir() else path
+    )
     metadata = read_json(folder / "metadata.json")
     spaces = _spaces(metadata, "observation_space", folder)
     for name, space in _spaces(metadata, "action_space", folder).items():
         if name != "state" or space.get("type") not in (None, "Box"):
             raise ValueError(
-                f"{folder} has actions of type {space.get('type')}. Only continuous actions (Box) are read."
+                f"{folder} has actions of type {space.get('type')}. Only continuous actions (Box) "
+                "are read."
             )
     kind = metadata.get("data_format", "hdf5")
     if not isinstance(kind, str) or kind not in STORAGES:
         raise ValueError(f"{folder} is stored as {kind!r}. Known: {', '.join(STORAGES)}.")
     if kind != "hdf5" and importlib.util.find_spec("pyarrow") is None:
-        message = f"{folder} needs the package 'pyarrow'. Install it with: pip install 'exporl[formats]'"
+        message = (
+            f"{folder} needs the package 'pyarrow'. Install it with: pip install 'exporl[formats]'"
+        )
         raise ModuleNotFoundError(message)
     storage = STORAGES[kind]
     names = storage.names(folder)
@@ -88,8 +97,8 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
         stated = count(metadata, f"total_{what}", folder / "metadata.json")
         if stated is not None and found is not None and stated != found:
             raise ValueError(
-                f"{folder}: metadata.json states {stated} {what}, the data has {found}. Copy the dataset again, or "
-                "correct metadata.json if the data is complete."
+                f"{folder}: metadata.json states {stated} {what}, the data has {found}. Copy the "
+                "dataset again, or correct metadata.json if the data is complete."
             )
     for name in names:
         yield Record(name, functools.partial(_read, storage, folder, name, spaces, options))
@@ -118,20 +127,28 @@ def _space_leaves(space: dict[str, Any], prefix: str) -> Iterator[tuple[str, dic
         yield from _space_leaves(part, f"{prefix}/{name}" if prefix else str(name))
 
 
-def _read(storage: Storage, folder: Path, name: str, spaces: Spaces, options: ReadOptions) -> Episode:
+def _read(
+    storage: Storage, folder: Path, name: str, spaces: Spaces, options: ReadOptions
+) -> Episode:
     content = storage.read(folder, name, spaces, options.keys)
     observations, infos = content.observations, content.infos
     actions, rewards, terminations = content.actions, content.rewards, content.terminations
     if not np.issubdtype(actions.dtype, np.floating):
-        raise ValueError(f"actions are {actions.dtype}. Only continuous actions (floating point) are read.")
+        raise ValueError(
+            f"actions are {actions.dtype}. Only continuous actions (floating point) are read."
+        )
     actions = fields.action_rows(actions)
     steps = len(actions)
-    rewards, terminations = fields.column(rewards, "rewards"), fields.column(terminations, "terminations")
+    rewards, terminations = (
+        fields.column(rewards, "rewards"),
+        fields.column(terminations, "terminations"),
+    )
     fields.check_rows({"rewards": len(rewards), "terminations": len(terminations)}, steps)
     for key, value in observations.items():
         if len(value) != steps + 1:
             raise ValueError(
-                f"observations[{key!r}] has {len(value)} rows for {steps} actions. There must be one more."
+                f"observations[{key!r}] has {len(value)} rows for {steps} actions. There must be "
+                "one more."
             )
     successes = rewards > 0
     for key in _SUCCESS:
@@ -139,15 +156,24 @@ def _read(storage: Storage, folder: Path, name: str, spaces: Spaces, options: Re
             successes = _successes(infos[key], key, steps)
             break
     return Episode(
-        {key: fields.observation(value if value.ndim > 1 else value[:, None]) for key, value in observations.items()},
-        actions, rewards, successes, bool(terminations[-1] > 0),
+        {
+            key: fields.observation(value if value.ndim > 1 else value[:, None])
+            for key, value in observations.items()
+        },
+        actions,
+        rewards,
+        successes,
+        bool(terminations[-1] > 0),
         {key: value for key, value in infos.items() if len(value) in (steps, steps + 1)},
-    )  # fmt: skip
+    )
 
 
 def _successes(values: np.ndarray, name: str, steps: int) -> np.ndarray:
     if len(values) not in (steps, steps + 1):
-        raise ValueError(f"infos/{name} has {len(values)} rows for {steps} actions. There must be as many or one more.")
+        raise ValueError(
+            f"infos/{name} has {len(values)} rows for {steps} actions. There must be as many or one"
+            " more."
+        )
     reached = np.any(values.reshape(len(values), -1) > 0, axis=1)
     return np.asarray(reached)[-steps:]  # row 0 of t + 1 belongs to the reset
 
@@ -155,20 +181,27 @@ def _successes(values: np.ndarray, name: str, steps: int) -> np.ndarray:
 def write(path: Path, episodes: Iterable[Episode]) -> None:
     """Writes a dataset that `minari.load_dataset` reads, in HDF5 storage, one episode at a time.
 
-    The id is the path below `datasets_root()`, or its last part elsewhere; it must end in a version, such as "-v0".
-    Successes become `infos/success`, with False for the reset.
+    The id is the path below `datasets_root()`, or its last part elsewhere; it must end in a
+    version, such as "-v0". Successes become `infos/success`, with False for the reset.
 
     Raises:
-        ValueError: there is something at the path, its name has no version, or there are no episodes or unequal ones.
+        ValueError: there is something at the path, its name has no version, or there are no
+            episodes or unequal ones.
     """
     path = Path(path)
     if not is_id(path.name):
-        raise ValueError(f"Minari datasets are named like door-v0; got {path.name!r}. Add a version to the name.")
+        raise ValueError(
+            f"Minari datasets are named like door-v0; got {path.name!r}. Add a version to the name."
+        )
     if path.exists():
-        raise ValueError(f"there already is something at {path}. Remove it, or write another version.")
+        raise ValueError(
+            f"there already is something at {path}. Remove it, or write another version."
+        )
     root = datasets_root().absolute()
     absolute = path.absolute()
-    dataset_id = absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path.name
+    dataset_id = (
+        absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path.name
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
@@ -194,9 +227,14 @@ def _write_data(file: Path, episodes: Iterable[Episode]) -> dict[str, Any]:
             first = first or episode
             if len(episode) == 0:
                 raise ValueError(f"episode {index} has no steps. Leave it out.")
-            shapes, wanted = ({n: v.shape[1:] for n, v in e.observations.items()} for e in (episode, first))
+            shapes, wanted = (
+                {n: v.shape[1:] for n, v in e.observations.items()} for e in (episode, first)
+            )
             if shapes != wanted:
-                raise ValueError(f"episode {index} has observations {shapes}, episode 0 has {wanted}. They must agree.")
+                raise ValueError(
+                    f"episode {index} has observations {shapes}, episode 0 has {wanted}. They must "
+                    "agree."
+                )
             group = data.create_group(f"episode_{index}")
             group.attrs.update({"id": index, "total_steps": len(episode)})
             arrays = _arrays(episode)
@@ -210,13 +248,20 @@ def _write_data(file: Path, episodes: Iterable[Episode]) -> dict[str, Any]:
         os.fsync(written.fileno())
     images = any(value.dtype == np.uint8 for value in first.observations.values())
     action = {"type": "Box", "dtype": "float32", "shape": list(first.actions.shape[1:])}
-    action |= {"low": np.full(action["shape"], low).tolist(), "high": np.full(action["shape"], high).tolist()}
+    action |= {
+        "low": np.full(action["shape"], low).tolist(),
+        "high": np.full(action["shape"], high).tolist(),
+    }
     return {
-        "total_episodes": index + 1, "total_steps": total_steps, "data_format": "hdf5", "jpeg_encoding": False,
-        "observation_space": json.dumps(_describe(first.observations)), "action_space": json.dumps(action),
+        "total_episodes": index + 1,
+        "total_steps": total_steps,
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "observation_space": json.dumps(_describe(first.observations)),
+        "action_space": json.dumps(action),
         "minari_version": "0.5.4" if images else "0.5.0",  # earlier ones take every image for JPEG
         "dataset_size": round(file.stat().st_size / 1e6, 1),
-    }  # fmt: skip
+    }
 
 
 def _arrays(episode: Episode) -> dict[str, np.ndarray]:
@@ -251,7 +296,10 @@ def _describe(observations: dict[str, np.ndarray]) -> dict[str, Any]:
         box = {"type": "Box", "dtype": str(value.dtype), "shape": list(shape)}
         kind = np.iinfo(value.dtype) if value.dtype.kind in "iu" else None
         limits = (kind.min, kind.max) if kind else (-np.inf, np.inf)
-        box |= {side: np.full(shape, limit).tolist() for side, limit in zip(("low", "high"), limits, strict=True)}
+        box |= {
+            side: np.full(shape, limit).tolist()
+            for side, limit in zip(("low", "high"), limits, strict=True)
+        }
         if list(observations) == ["state"]:
             return box
         *parents, last = name.split("/")
@@ -275,6 +323,11 @@ def matches(path: Path) -> bool:
 
 
 FORMAT = Format(
-    "minari", "Minari dataset folder or id, HDF5, Arrow or Parquet storage (0.4 and 0.5)", matches, records, write,
-    module="h5py", extra="formats",
-)  # fmt: skip
+    "minari",
+    "Minari dataset folder or id, HDF5, Arrow or Parquet storage (0.4 and 0.5)",
+    matches,
+    records,
+    write,
+    module="h5py",
+    extra="formats",
+)

@@ -1,4 +1,5 @@
-"""The two storages of Minari datasets, `main_data.hdf5` and one Arrow or Parquet file per episode, as raw arrays."""
+"""The two storages of Minari datasets, `main_data.hdf5` and one Arrow or Parquet file per episode,
+as raw arrays."""
 
 import functools
 import re
@@ -32,9 +33,11 @@ class Storage(NamedTuple):
     """How episodes are found and read."""
 
     names: Callable[[Path], list[str]]
-    """(data folder) -> names of the episodes in numeric order. Raises ValueError naming the file."""
+    """(data folder) -> names of the episodes in numeric order. Raises ValueError naming the
+    file."""
     read: Callable[[Path, str, Spaces, tuple[str, ...]], Content]
-    """(data folder, name, spaces, observation entries or all) -> arrays. Raises ValueError naming the field."""
+    """(data folder, name, spaces, observation entries or all) -> arrays. Raises ValueError naming
+    the field."""
     steps: Callable[[Path, list[str]], int | None]
     """(data folder, names) -> steps of all episodes, None where a damaged one hides its own."""
 
@@ -49,9 +52,13 @@ def _content(
     numeric = {name: value for name, value in fields.items() if value is not None}
     for name in fields.keys() - numeric.keys():
         raise ValueError(f"{name} is not an array of numbers with one row per step.")
-    observations = {name: value for name in chosen(entries, keys) if (value := entries[name]()) is not None}
+    observations = {
+        name: value for name in chosen(entries, keys) if (value := entries[name]()) is not None
+    }
     if not observations:
-        raise ValueError(f"there is no observation of numbers or images; found {', '.join(entries) or 'none'}.")
+        raise ValueError(
+            f"there is no observation of numbers or images; found {', '.join(entries) or 'none'}."
+        )
     kept = {name: value for name, value in infos.items() if value is not None}
     return Content(observations, **numeric, infos=kept)
 
@@ -76,7 +83,9 @@ def _source(folder: Path) -> hdf5.Source:
 def _hdf5_names(folder: Path) -> list[str]:
     with _source(folder).open() as root:
         names = hdf5.names(root, str(folder / FILE))
-    return sorted((name for name in names if re.fullmatch(r"episode_[0-9]{1,18}", name)), key=_number)
+    return sorted(
+        (name for name in names if re.fullmatch(r"episode_[0-9]{1,18}", name)), key=_number
+    )
 
 
 def _hdf5_steps(folder: Path, names: list[str]) -> int | None:
@@ -94,12 +103,16 @@ def _hdf5(folder: Path, name: str, spaces: Spaces, keys: tuple[str, ...]) -> Con
             raise ValueError("it is not a group of arrays. The file is damaged.")
         _need(hdf5.names(group, name))
         node = hdf5.child(group, "observations")
-        leaves = {"state": node} if hdf5.is_dataset(node) else _plain(hdf5.leaves(node, "observations"))
+        leaves = (
+            {"state": node} if hdf5.is_dataset(node) else _plain(hdf5.leaves(node, "observations"))
+        )
         infos = hdf5.child(group, "infos")
         infos = {} if infos is None else _plain(hdf5.leaves(infos, "infos"))
         return _content(
             {
-                key: functools.partial(_hdf5_values, node, f"observations[{key!r}]", spaces.get(key, {}).get("shape"))
+                key: functools.partial(
+                    _hdf5_values, node, f"observations[{key!r}]", spaces.get(key, {}).get("shape")
+                )
                 for key, node in leaves.items()
             },
             keys,
@@ -129,7 +142,10 @@ def _hdf5_values(dataset: Any, what: str, shape: list[int] | None = None) -> np.
 
 def _arrow_names(folder: Path) -> list[str]:
     found = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return [f"episode_{name}" for name in sorted((n for n in found if re.fullmatch(r"[0-9]{1,18}", n)), key=int)]
+    return [
+        f"episode_{name}"
+        for name in sorted((n for n in found if re.fullmatch(r"[0-9]{1,18}", n)), key=int)
+    ]
 
 
 def _arrow_steps(folder: Path, names: list[str]) -> int | None:
@@ -149,16 +165,25 @@ def _arrow(kind: str, folder: Path, name: str, spaces: Spaces, keys: tuple[str, 
     _need(table.column_names)
     stated = count(read_json(part / "metadata.json"), "total_steps", part / "metadata.json")
     if stated is not None and stated + 1 != len(table):
-        raise ValueError(f"metadata.json states {stated} steps, the data has {len(table) - 1}. Copy the dataset again.")
-    entries = {entry or "state": array for entry, (array, _) in _arrow_leaves(table["observations"], "").items()}
+        raise ValueError(
+            f"metadata.json states {stated} steps, the data has {len(table) - 1}. Copy the dataset "
+            "again."
+        )
+    entries = {
+        entry or "state": array
+        for entry, (array, _) in _arrow_leaves(table["observations"], "").items()
+    }
     infos = _arrow_leaves(table["infos"], "") if "infos" in table.column_names else {}
     return _content(
         {
-            key: functools.partial(_arrow_values, array, f"observations[{key!r}]", spaces.get(key, {}).get("shape"))
+            key: functools.partial(
+                _arrow_values, array, f"observations[{key!r}]", spaces.get(key, {}).get("shape")
+            )
             for key, array in entries.items()
         },
         keys,
-        {field: column_array(table[field][:-1], field) for field in _FIELDS},  # the last row is padding
+        # the last row is padding
+        {field: column_array(table[field][:-1], field) for field in _FIELDS},
         {key: _arrow_values(array, f"infos/{key}", shape) for key, (array, shape) in infos.items()},
     )
 
@@ -170,17 +195,25 @@ def _arrow_table(part: Path, kind: str) -> Any:
 
     files = sorted(part.glob(f"*.{kind}"))
     if not files:
-        raise ValueError(f"there is no .{kind} file in {part}. Copy the whole folder of the dataset.")
+        raise ValueError(
+            f"there is no .{kind} file in {part}. Copy the whole folder of the dataset."
+        )
     tables = []
     for file in files:
         with readable(f"{part.name}/{file.name}"), pa.OSFile(str(file)) as source:
-            tables.append(pq.ParquetFile(source).read() if kind == "parquet" else pa.ipc.open_file(source).read_all())
+            tables.append(
+                pq.ParquetFile(source).read()
+                if kind == "parquet"
+                else pa.ipc.open_file(source).read_all()
+            )
             tables[-1].validate(full=True)
     with readable(part.name):
         return pa.concat_tables(tables)
 
 
-def _arrow_leaves(column: Any, prefix: str, shape: list[int] | None = None) -> dict[str, tuple[Any, list[int] | None]]:
+def _arrow_leaves(
+    column: Any, prefix: str, shape: list[int] | None = None
+) -> dict[str, tuple[Any, list[int] | None]]:
     """Entry name -> its column, and the shape of a row where the field's metadata states one."""
     import pyarrow as pa
 
@@ -190,8 +223,14 @@ def _arrow_leaves(column: Any, prefix: str, shape: list[int] | None = None) -> d
     found: dict[str, tuple[Any, list[int] | None]] = {}
     for index, field in enumerate(array.type):
         stated = (field.metadata or {}).get(b"shape", b"").decode("ascii", "replace")
-        numbers = [int(n) for n in stated.split(",")] if re.fullmatch(r"\d{1,9}(,\d{1,9})*", stated) else None
-        found |= _arrow_leaves(array.field(index), f"{prefix}/{field.name}" if prefix else field.name, numbers)
+        numbers = (
+            [int(n) for n in stated.split(",")]
+            if re.fullmatch(r"\d{1,9}(,\d{1,9})*", stated)
+            else None
+        )
+        found |= _arrow_leaves(
+            array.field(index), f"{prefix}/{field.name}" if prefix else field.name, numbers
+        )
     return found
 
 

@@ -3,12 +3,13 @@
   observations [n, o] (uint8 [n, h, w, c] in visual tasks)  actions [n, a]  terminals [n]
   qpos [n, ...]  qvel [n, ...]  button_states [n, ...]: simulator states, row i for observation i
 
-`terminals` marks the last state of each trajectory, whose action leads nowhere: a trajectory of k states has k - 1
-steps. In the compact form, which `ogbench` makes of its files, `terminals` also marks the state before, and `valids` is
-0 at the last state.
+`terminals` marks the last state of each trajectory, whose action leads nowhere: a trajectory of k
+states has k - 1 steps. In the compact form, which `ogbench` makes of its files, `terminals` also
+marks the state before, and `valids` is 0 at the last state.
 
-Nothing in these files is a true end, and rewards depend on the task: they are 0 and no step a success unless the file
-has `rewards`. A task computes both from `Episode.infos`, which holds every other array of the file.
+Nothing in these files is a true end, and rewards depend on the task: they are 0 and no step a
+success unless the file has `rewards`. A task computes both from `Episode.infos`, which holds every
+other array of the file.
 """
 
 import functools
@@ -26,23 +27,27 @@ _NEEDED = ("observations", "actions", "terminals")
 
 
 def records(path: Path, options: ReadOptions) -> Iterator[Record]:
-    """The trajectories of an archive, see `Format.records`. Every array is held once, episodes are views of it.
+    """The trajectories of an archive, see `Format.records`. Every array is held once, episodes are
+    views of it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not such an archive, an array is missing, lengths disagree, or no trajectory ends; names the file
-            and the array.
+        ValueError: not such an archive, an array is missing, lengths disagree, or no trajectory
+            ends; names the file and the array.
     """
     path = Path(path)
     data = read_archive(path)
     with naming(path):
         lasts = _last_states(data)
     for index, (start, last) in enumerate(zip(np.r_[0, lasts[:-1] + 1], lasts, strict=True)):
-        yield Record(f"trajectory {index}", functools.partial(_episode, data, int(start), int(last)))
+        yield Record(
+            f"trajectory {index}", functools.partial(_episode, data, int(start), int(last))
+        )
 
 
 def matches(path: Path) -> bool:
-    """An .npz file with observations, actions and terminals, and neither ends nor next observations."""
+    """An .npz file with observations, actions and terminals, and neither ends nor next
+    observations."""
     names = archive_names(path)
     return names.issuperset(_NEEDED) and not names & {"episode_ends", "next_observations"}
 
@@ -76,14 +81,23 @@ def _episode(data: dict[str, np.ndarray], start: int, last: int) -> Episode:
         raise ValueError("a single state without a step. Remove the trajectory.")
     seen = observation(data["observations"][start : last + 1])
     actions = action_rows(data["actions"][start:last])
-    rewards = column(data["rewards"][start:last], "rewards") if "rewards" in data else np.zeros(steps, np.float32)
+    rewards = (
+        column(data["rewards"][start:last], "rewards")
+        if "rewards" in data
+        else np.zeros(steps, np.float32)
+    )
     infos = {
-        name: array[start : last + 1] for name, array in data.items() if name not in (*_NEEDED, "valids", "rewards")
+        name: array[start : last + 1]
+        for name, array in data.items()
+        if name not in (*_NEEDED, "valids", "rewards")
     }
     name = "image" if seen.dtype == np.uint8 else "state"
     return Episode({name: seen}, actions, rewards, rewards > 0, terminated=False, infos=infos)
 
 
 FORMAT = Format(
-    "ogbench", "OGBench .npz: observations, actions, terminals (marking last states), qpos, qvel", matches, records
+    "ogbench",
+    "OGBench .npz: observations, actions, terminals (marking last states), qpos, qvel",
+    matches,
+    records,
 )

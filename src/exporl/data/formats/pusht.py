@@ -3,9 +3,9 @@
 Flat arrays over all N steps of all episodes:
   action [N, 2] pixels, 0-512   state [N, 5] finger x, y, block x, y (pixels), block angle (radians)
   episode_ends [episodes], cumulative   keypoint [N, k, 2] pixels, optional
-An episode of n rows yields n - 1 steps, because no observation follows the last action; infos["action"] has all n.
-Rewards are not recorded: the task computes them. The original zarr store is not read: save its arrays with
-`numpy.savez` under these names.
+An episode of n rows yields n - 1 steps, because no observation follows the last action;
+infos["action"] has all n. Rewards are not recorded: the task computes them. The original zarr store
+is not read: save its arrays with `numpy.savez` under these names.
 """
 
 import functools
@@ -22,11 +22,13 @@ _WIDTHS = {"action": (2,), "state": (5,)}
 
 
 def records(path: Path, options: ReadOptions) -> Iterator[Record]:
-    """The episodes, see `Format.records`: observation "pose" [t + 1, 5], and "keypoint" if asked for with `keys`.
+    """The episodes, see `Format.records`: observation "pose" [t + 1, 5], and "keypoint" if asked
+    for with `keys`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not such an archive, an array is missing or of another shape; names the file and the array.
+        ValueError: not such an archive, an array is missing or of another shape; names the file and
+            the array.
     """
     path = Path(path)
     if not path.is_file():
@@ -35,7 +37,9 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             data = {name: archive[name] for name in archive.files}
     except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
-        raise ValueError(f"{path} is not a readable .npz archive ({error}). Copy it again.") from error
+        raise ValueError(
+            f"{path} is not a readable .npz archive ({error}). Copy it again."
+        ) from error
     missing = [name for name in ("action", "state", "episode_ends") if name not in data]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(data))}.")
@@ -43,31 +47,50 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     for name, width in _WIDTHS.items():
         if data[name].shape != (steps, *width) or not np.issubdtype(data[name].dtype, np.number):
             raise ValueError(
-                f"{path}: {name} has shape {data[name].shape} and type {data[name].dtype}; numbers of shape "
-                f"{(steps, *width)} are needed, as in Diffusion Policy's PushT data."
+                f"{path}: {name} has shape {data[name].shape} and type {data[name].dtype}; numbers "
+                f"of shape {(steps, *width)} are needed, as in Diffusion Policy's PushT data."
             )
     ends = data["episode_ends"].reshape(-1)
     ends = ends.astype(np.float64) if np.issubdtype(ends.dtype, np.number) else np.zeros(0)
-    if len(ends) == 0 or ends[-1] != steps or (ends % 1 != 0).any() or (np.diff(ends, prepend=0) <= 0).any():
-        raise ValueError(f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}.")
+    if (
+        len(ends) == 0
+        or ends[-1] != steps
+        or (ends % 1 != 0).any()
+        or (np.diff(ends, prepend=0) <= 0).any()
+    ):
+        raise ValueError(
+            f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}."
+        )
     keypoint = "keypoint" in options.keys
     if keypoint and ("keypoint" not in data or len(data["keypoint"]) != steps):
-        raise ValueError(f"{path} has no keypoint with {steps} rows; it has {', '.join(sorted(data))}.")
+        raise ValueError(
+            f"{path} has no keypoint with {steps} rows; it has {', '.join(sorted(data))}."
+        )
     starts = np.r_[0, ends[:-1]].astype(np.int64)
     for index, (start, end) in enumerate(zip(starts, ends.astype(np.int64), strict=True)):
-        yield Record(f"episode {index}", functools.partial(_episode, data, slice(int(start), int(end)), keypoint))
+        yield Record(
+            f"episode {index}",
+            functools.partial(_episode, data, slice(int(start), int(end)), keypoint),
+        )
 
 
 def _episode(data: dict[str, np.ndarray], rows: slice, keypoint: bool) -> Episode:
     steps = rows.stop - rows.start - 1
     if steps == 0:
-        raise ValueError("action has a single row, so no step with an observation after it. Remove the episode.")
+        raise ValueError(
+            "action has a single row, so no step with an observation after it. Remove the episode."
+        )
     observations = {"pose": data["state"][rows].astype(np.float32)}
     if keypoint:
         observations["keypoint"] = data["keypoint"][rows].reshape(steps + 1, -1).astype(np.float32)
     actions = data["action"][rows].astype(np.float32) / 256.0 - 1.0
     return Episode(
-        observations, actions[:-1], np.zeros(steps, np.float32), np.zeros(steps, bool), False, {"action": actions}
+        observations,
+        actions[:-1],
+        np.zeros(steps, np.float32),
+        np.zeros(steps, bool),
+        False,
+        {"action": actions},
     )
 
 
@@ -81,5 +104,8 @@ def matches(path: Path) -> bool:
 
 
 FORMAT = Format(
-    "pusht", "Diffusion Policy's PushT data as .npz: action (pixels), state, episode_ends", matches, records
+    "pusht",
+    "Diffusion Policy's PushT data as .npz: action (pixels), state, episode_ends",
+    matches,
+    records,
 )

@@ -21,17 +21,19 @@ class ReadOptions:
     images: bool = False
     """Also decode image observations stored as video (LeRobot)."""
     assume_success: bool = False
-    """All episodes are successful demonstrations: their last step succeeds where neither success nor reward is recorded
-    (LeRobot)."""
+    """All episodes are successful demonstrations: their last step succeeds where neither success
+    nor reward is recorded (LeRobot)."""
 
 
 class Record(NamedTuple):
-    """One episode in a file, not read yet: a file is never held twice, and one bad episode does not hide the others."""
+    """One episode in a file, not read yet: a file is never held twice, and one bad episode does not
+    hide the others."""
 
     name: str
     """As the file calls it, such as "demo_12"."""
     read: Callable[[], Episode]
-    """Reads and checks it. Raises ValueError naming field and fault (not the file and not the episode)."""
+    """Reads and checks it. Raises ValueError naming field and fault (not the file and not the
+    episode)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +44,11 @@ class Format:
     summary: str
     """What it is and which versions, in one line."""
     matches: Callable[[Path], bool]
-    """Whether a file or folder looks like this format, from its name and outermost structure. Never raises."""
+    """Whether a file or folder looks like this format, from its name and outermost structure. Never
+    raises."""
     records: Callable[[Path, ReadOptions], Iterator[Record]]
-    """(path, options) -> its episodes in order. Raises ValueError for faults of the file as a whole."""
+    """(path, options) -> its episodes in order. Raises ValueError for faults of the file as a
+    whole."""
     write: Callable[[Path, Iterable[Episode]], None] | None = None
     """(path, episodes): written new under a temporary name, then renamed."""
     module: str | None = None

@@ -1,4 +1,5 @@
-"""robomimic HDF5, also what MimicGen and LIBERO write: `data/demo_<i>` with one group of arrays per demonstration.
+"""robomimic HDF5, also what MimicGen and LIBERO write: `data/demo_<i>` with one group of arrays per
+demonstration.
 
   data                 attributes `total`, `env_args` (JSON of the environment)
   data/demo_<i>        attributes `num_samples`, `model_file` (MuJoCo XML)
@@ -7,17 +8,19 @@
   mask/<filter key>    names of demonstrations
 
 Conventions, which a task may override in `Task.adapt`:
-- Success is a positive reward (robomimic pays 1 in the state that a step leads to, 0 otherwise). Without `rewards`
-  (MimicGen as generated) rewards are 0 and nothing counts as a success.
-- `dones` marks true ends in some files and merely the last row in others, depending on how observations were extracted.
-  An episode counts as terminated where its last row is marked and is a success.
-- Without `next_obs` the observation after a step is that of the following row, and what followed the last row is not
-  known. A last step that terminated is kept with its own observation repeated, as nothing is bootstrapped from it;
-  any other last step is dropped.
+- Success is a positive reward (robomimic pays 1 in the state that a step leads to, 0 otherwise).
+  Without `rewards` (MimicGen as generated) rewards are 0 and nothing counts as a success.
+- `dones` marks true ends in some files and merely the last row in others, depending on how
+  observations were extracted. An episode counts as terminated where its last row is marked and is a
+  success.
+- Without `next_obs` the observation after a step is that of the following row, and what followed
+  the last row is not known. A last step that terminated is kept with its own observation repeated,
+  as nothing is bootstrapped from it; any other last step is dropped.
 - `states` become `infos["states"]`, row i belonging to observation i.
 
-Written files carry checksums and three additions that robomimic does not look at and this reader prefers: per
-demonstration an array `successes`, an attribute `terminated` and a group `infos` with the rest of `Episode.infos`.
+Written files carry checksums and three additions that robomimic does not look at and this reader
+prefers: per demonstration an array `successes`, an attribute `terminated` and a group `infos` with
+the rest of `Episode.infos`.
 """
 
 import functools
@@ -37,7 +40,8 @@ from exporl.data.formats.fields import action_rows, check_rows, column, naming, 
 from exporl.data.formats.record import Format, ReadOptions, Record
 
 UNKNOWN_ENV = {"env_name": "unknown", "type": 2, "env_kwargs": {}}
-"""`env_args` of written files where none are given; type 2 is a Gymnasium environment to robomimic."""
+"""`env_args` of written files where none are given; type 2 is a Gymnasium environment to
+robomimic."""
 
 
 def records(path: Path, options: ReadOptions) -> Iterator[Record]:
@@ -56,7 +60,8 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
 
 
 def read_env_args(path: Path) -> dict[str, Any]:
-    """The environment that a file was recorded in: `env_name`, `type`, `env_kwargs`; empty if the file does not say.
+    """The environment that a file was recorded in: `env_name`, `type`, `env_kwargs`; empty if the
+    file does not say.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,7 +104,8 @@ def _group(parent: Any, name: str) -> Any:
     node = hdf5.child(parent, name)
     if not hdf5.is_group(node):
         raise ValueError(
-            f"there is no group {name!r}; found {', '.join(hdf5.names(parent, 'the group')) or 'nothing'}."
+            f"there is no group {name!r}; found "
+            f"{', '.join(hdf5.names(parent, 'the group')) or 'nothing'}."
         )
     return node
 
@@ -109,7 +115,9 @@ def _demonstrations(root: Any, filter_key: str | None) -> list[str]:
     if filter_key is not None:
         masks = _group(root, "mask")
         if filter_key not in hdf5.names(masks, "mask"):
-            raise ValueError(f"no filter key {filter_key!r}; found {', '.join(hdf5.names(masks, 'mask'))}.")
+            raise ValueError(
+                f"no filter key {filter_key!r}; found {', '.join(hdf5.names(masks, 'mask'))}."
+            )
         found = hdf5.strings(hdf5.child(masks, filter_key), f"mask/{filter_key}")
     if not found:
         raise ValueError("there are no demonstrations in group data.")
@@ -128,7 +136,9 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
         steps = len(actions)
         claimed = hdf5.attribute(demo, "num_samples")
         if claimed is not None and np.ravel(claimed).tolist() != [steps]:
-            raise ValueError(f"attribute num_samples says {claimed}, actions has {steps} rows. They must agree.")
+            raise ValueError(
+                f"attribute num_samples says {claimed}, actions has {steps} rows. They must agree."
+            )
         now, following = _entries(demo, keys, steps)
         rewards = _column(demo, "rewards", steps)
         successes = _column(demo, "successes", steps)
@@ -136,7 +146,9 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
         infos = _infos(demo, steps)
         said = hdf5.attribute(demo, "terminated")
         seen = {key: hdf5.read(array, f"obs/{key}") for key, array in now.items()}
-        last = {key: hdf5.read(array, f"next_obs/{key}", steps - 1) for key, array in following.items()}
+        last = {
+            key: hdf5.read(array, f"next_obs/{key}", steps - 1) for key, array in following.items()
+        }
     rewards = np.zeros(steps, np.float32) if rewards is None else rewards
     solved = rewards > 0 if successes is None else successes > 0
     terminated = bool(dones is not None and dones[-1] > 0 and solved[-1])
@@ -144,7 +156,10 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
         terminated = np.ravel(said).tolist() == [True]
     if not last and not terminated:
         if steps == 1:
-            raise ValueError("next_obs is missing: what followed its only step is not known. Remove the demonstration.")
+            raise ValueError(
+                "next_obs is missing: what followed its only step is not known. Remove the "
+                "demonstration."
+            )
         observations, steps = seen, steps - 1
     else:
         last = last or {key: value[-1:] for key, value in seen.items()}
@@ -162,7 +177,9 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
 def _needed(demo: Any, name: str) -> np.ndarray:
     value = hdf5.array(demo, name)
     if value is None:
-        raise ValueError(f"{name} is missing; found {', '.join(hdf5.names(demo, 'the demonstration'))}.")
+        raise ValueError(
+            f"{name} is missing; found {', '.join(hdf5.names(demo, 'the demonstration'))}."
+        )
     return value
 
 
@@ -175,12 +192,13 @@ def _column(demo: Any, name: str, steps: int) -> np.ndarray | None:
 
 
 def _entries(demo: Any, keys: tuple[str, ...], steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays under obs and next_obs that are to be read; the latter empty unless it has all of them."""
+    """The arrays under obs and next_obs that are to be read; the latter empty unless it has all of
+    them."""
     group = hdf5.child(demo, "obs")
     if group is None:
         raise ValueError(
-            "obs is missing: this is a raw file with simulator states only. Extract observations first "
-            "(robomimic's dataset_states_to_obs.py)."
+            "obs is missing: this is a raw file with simulator states only. Extract observations "
+            "first (robomimic's dataset_states_to_obs.py)."
         )
     now = hdf5.leaves(group, "obs")
     chosen = keys or tuple(now)
@@ -194,7 +212,10 @@ def _entries(demo: Any, keys: tuple[str, ...], steps: int) -> tuple[dict[str, An
     now = {key: now[key] for key in chosen}
     later = {key: later[key] for key in chosen} if all(key in later for key in chosen) else {}
     for prefix, arrays in (("obs", now), ("next_obs", later)):
-        check_rows({f"{prefix}/{key}": hdf5.rows_of(a, f"{prefix}/{key}") for key, a in arrays.items()}, steps)
+        check_rows(
+            {f"{prefix}/{key}": hdf5.rows_of(a, f"{prefix}/{key}") for key, a in arrays.items()},
+            steps,
+        )
     for key, array in later.items():
         shape, expected = hdf5.shape_of(array, key), hdf5.shape_of(now[key], key)
         if shape != expected:
@@ -216,7 +237,9 @@ def _infos(demo: Any, steps: int) -> dict[str, np.ndarray]:
     return infos
 
 
-def write_robomimic(path: Path, episodes: Iterable[Episode], env_args: dict[str, Any] | None = None) -> None:
+def write_robomimic(
+    path: Path, episodes: Iterable[Episode], env_args: dict[str, Any] | None = None
+) -> None:
     """Writes episodes one by one to a file that robomimic reads, under a temporary name first.
 
     Args:
@@ -268,13 +291,22 @@ def _write_episode(demo: Any, episode: Episode) -> None:
 
 
 def _store(demo: Any, name: str, value: np.ndarray) -> None:
-    """With checksums, so that damage is noticed; images compressed and frame by frame, as they are read singly."""
+    """With checksums, so that damage is noticed; images compressed and frame by frame, as they are
+    read singly."""
     image = value.dtype == np.uint8 and value.ndim >= 4
     chunks = (1, *value.shape[1:]) if image else value.shape
-    demo.create_dataset(name, data=value, chunks=chunks, fletcher32=True, compression="gzip" if image else None)
+    demo.create_dataset(
+        name, data=value, chunks=chunks, fletcher32=True, compression="gzip" if image else None
+    )
 
 
 FORMAT = Format(
-    "robomimic", "robomimic HDF5 (low_dim v1.4.1, v1.5, MimicGen): data/demo_<i> with obs, actions, rewards, dones",
-    matches, records, write_robomimic, module="h5py", extra="formats",
-)  # fmt: skip
+    "robomimic",
+    "robomimic HDF5 (low_dim v1.4.1, v1.5, MimicGen): data/demo_<i> with obs, actions, rewards, "
+    "dones",
+    matches,
+    records,
+    write_robomimic,
+    module="h5py",
+    extra="formats",
+)

@@ -1,4 +1,5 @@
-"""Policies that ship with the package to record demonstrations; README.md here names their origin and licences."""
+"""Policies that ship with the package to record demonstrations; README.md here names their origin
+and licences."""
 
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import numpy as np
 
 
 def load_policy(name: str, group: str = "") -> dict[str, np.ndarray]:
-    """The arrays of one policy, from `<name>.npz` in this folder; with a group, those named `<group>/...`."""
+    """The arrays of one policy, from `<name>.npz` in this folder; with a group, those named
+    `<group>/...`."""
     prefix = f"{group}/" if group else ""
     with np.load(Path(__file__).parent / f"{name}.npz", allow_pickle=False) as data:
         return {key.removeprefix(prefix): data[key] for key in data.files if key.startswith(prefix)}
@@ -20,8 +22,11 @@ def adroit_action(policy: dict[str, np.ndarray], state: np.ndarray) -> np.ndarra
     return (policy["w2"] @ x + policy["b2"]) * policy["out_scale"] + policy["out_shift"]
 
 
-def ant_action(policy: dict[str, np.ndarray], body: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """The mean action [8] that walks an ant with state [27] (positions without x and y, velocities) along [2]."""
+def ant_action(
+    policy: dict[str, np.ndarray], body: np.ndarray, direction: np.ndarray
+) -> np.ndarray:
+    """The mean action [8] that walks an ant with state [27] (positions without x and y, velocities)
+    along [2]."""
     x = np.concatenate([body, direction / (np.linalg.norm(direction) + 1e-8)])
     x = np.maximum(x @ policy["w0"] + policy["b0"], 0.0)
     x = np.maximum(x @ policy["w1"] + policy["b1"], 0.0)
