@@ -72,8 +72,8 @@ def random_batches(spec: Spec, config: RunConfig[Any], n: int) -> Batch:
     ones = np.ones(lead, np.float32)
     batches = Batch(observation(), uniform(*lead, *chunk), uniform(*lead), 0.99 * ones, observation(),
                     np.ones((*lead, spec.chunk_length), np.float32), ones, ones)  # fmt: skip
-    kept = uniform(*lead, n, *chunk) if n else None
-    return jax.device_put(dataclasses.replace(batches, next_proposals=kept))
+    extra = {"next_proposals": uniform(*lead, n, *chunk)} if n else {}
+    return jax.device_put(dataclasses.replace(batches, extra=extra))
 
 
 class Variant:
@@ -85,7 +85,7 @@ class Variant:
         base = make_base(self.config.base, spec, self.config.precision)
         self.algorithm = make_algorithm(self.config.algorithm, self.config.algo, spec, base, self.config.precision)
         self.state = jax.jit(self.algorithm.init)(jax.random.key(0))
-        self.batches = random_batches(spec, self.config, self.algorithm.num_proposals)
+        self.batches = random_batches(spec, self.config, self.algorithm.needs.proposals)
         began = time.perf_counter()
         key = jax.random.key(1)
         program = self.algorithm.update.lower(self.state, self.batches, key, phase="online").compile()
@@ -94,7 +94,7 @@ class Variant:
         self.memory_mb = (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20 if memory else None
         self.program, self.seconds, self.calls = program, [], 0
         self.flops = update_flops(self.config, spec)
-        rows = self.config.algo.cache_refresh if self.algorithm.num_proposals else 0
+        rows = self.algorithm.needs.refresh
         self.refresh = {k: np.zeros((rows, *s), d) for k, s, d in spec.observation} if rows else None
         self.run()
         self.seconds.clear()
@@ -188,7 +188,7 @@ def measure_acting(repeats: int) -> list[dict[str, Any]]:
             times = []
             for i in range(repeats + 1):
                 began = time.perf_counter()
-                jax.device_get(algorithm.act(acting, observation, jax.random.key(i)))
+                jax.device_get(algorithm.act(acting, observation, jax.random.key(i)).action)
                 times.append(1e3 * (time.perf_counter() - began))
             p50, p99 = (float(np.quantile(times[1:], q)) for q in (0.5, 0.99))
             rows.append(

@@ -1,4 +1,5 @@
-"""Where the base samples of a TD backup come from: what the filter keeps and learns, what cached backups read."""
+"""Where the base samples of a TD backup come from: what the filter keeps and learns, what cached
+backups read."""
 
 import dataclasses
 import functools
@@ -20,7 +21,9 @@ from exporl.policies.base import propose
 from exporl.types import Spec
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
-BASE = make_base(BaseConfig("flow", num_steps=2, width=16, num_blocks=1, time_dim=8, decay_steps=0), SPEC)
+BASE = make_base(
+    BaseConfig("flow", num_steps=2, width=16, num_blocks=1, time_dim=8, decay_steps=0), SPEC
+)
 HIDDEN, N = (16,), 3
 CONFIG = ExpoConfig(
     num_base_samples=N, num_edit_samples=1, edit_scale=0.05, num_qs=4, num_min_qs=2, hidden=HIDDEN, tau=0.1,
@@ -44,7 +47,9 @@ def filter_of(base, **changes):
 
 def without_filter(state):
     """The state of an algorithm that has none."""
-    return ExpoState(**{field.name: getattr(state, field.name) for field in dataclasses.fields(ExpoState)})
+    return ExpoState(
+        **{field.name: getattr(state, field.name) for field in dataclasses.fields(ExpoState)}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,9 @@ def run(state, batches, phase="online", **changes):
     """One update, in host memory; algorithms without a filter get none."""
     if changes.get("backup", "filtered") != "filtered":
         state = without_filter(state)
-    return to_host(algorithm(**changes).update(to_device(state), batches, jax.random.key(1), phase=phase))
+    return to_host(
+        algorithm(**changes).update(to_device(state), batches, jax.random.key(1), phase=phase)
+    )
 
 
 def row(batches, i=0):
@@ -80,13 +87,16 @@ def echo(noise_shape):
 
 @jax.jit
 def ranked(target, observation, key):
-    """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics give them."""
+    """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics
+    give them."""
     draws = jax.random.normal(jax.random.split(key, 3)[0], (64, N, 2, 2))
     features = observation["state"][:, None]
     return draws, Critic(HIDDEN, NOISE_CRITICS).apply(target, features, draws).min(axis=0)
 
 
-@pytest.mark.parametrize("noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"])
+@pytest.mark.parametrize(
+    "noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"]
+)
 def test_the_filter_keeps_one_draw_and_decodes_it(initial, noise_shape):
     keep = jax.jit(filter_of(echo(noise_shape)).keep, static_argnames="greedy")
     target, batch, key = initial.filter.target, row(ONE), functools.partial(jax.random.key, 5)
@@ -130,11 +140,15 @@ def test_a_filtered_update_is_a_cached_update_on_what_was_kept(initial):
     def keep(state, key):
         keep_key = jax.random.split(key, 3)[2]
         observation = batch.next_observation
-        return filter_of(BASE).keep(state.base.params, state.filter.target, observation, keep_key, greedy=False)
+        return filter_of(BASE).keep(
+            state.base.params, state.filter.target, observation, keep_key, greedy=False
+        )
 
     kept, samples = keep(to_device(initial), draw_key)
     state, metrics = run(initial, ONE)
-    other, _ = run(initial, with_proposals(ONE, np.asarray(samples)[None]), backup="cached", num_base_samples=1)
+    other, _ = run(
+        initial, with_proposals(ONE, np.asarray(samples)[None]), backup="cached", num_base_samples=1
+    )
     assert distance(without_filter(state), other) < 1e-5
     # and the filter learns the value of the base sample, by the members that value
     members = random_members(jax.random.split(step_key, 3)[1], CONFIG.num_qs, CONFIG.num_min_qs)
@@ -144,7 +158,9 @@ def test_a_filtered_update_is_a_cached_update_on_what_was_kept(initial):
     q = Critic(HIDDEN, NOISE_CRITICS).apply(initial.filter.model.params, features, kept)
     np.testing.assert_allclose(metrics["filter/loss"], np.square(q - value[None]).mean(), rtol=1e-4)
     assert not same(state.filter.model, initial.filter.model)
-    slow = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, state.filter.model.params, initial.filter.target)
+    slow = jax.tree.map(
+        lambda new, old: 0.1 * new + 0.9 * old, state.filter.model.params, initial.filter.target
+    )
     assert distance(state.filter.target, slow) < 1e-6
 
 
@@ -159,7 +175,9 @@ def test_the_filter_learns_which_noise_is_good():
     @jax.jit
     def learnt(state):
         def step(state, key):
-            kept = noise_filter.keep(None, state.target, batch.next_observation, key, greedy=False).noise
+            kept = noise_filter.keep(
+                None, state.target, batch.next_observation, key, greedy=False
+            ).noise
             features = batch.next_observation["state"]
             return noise_filter.learn(state, features, kept, jnp.sign(kept[:, 0, 0]))[0], None
 
@@ -168,7 +186,12 @@ def test_the_filter_learns_which_noise_is_good():
     keep = jax.jit(functools.partial(noise_filter.keep, greedy=True))
     start = jax.jit(noise_filter.init)(jax.random.key(3))
     share = [
-        (np.asarray(keep(None, s.target, batch.observation, jax.random.key(9)).action)[:, 0, 0, 0] > 0).mean()
+        (
+            np.asarray(keep(None, s.target, batch.observation, jax.random.key(9)).action)[
+                :, 0, 0, 0
+            ]
+            > 0
+        ).mean()
         for s in (start, learnt(start))
     ]
     assert share[0] < 0.85 and share[1] > 0.95
@@ -219,10 +242,14 @@ def test_with_cached_samples_edits_and_values_are_fresh(initial):
     state, _ = run(initial, given, **CACHED)
     shrink = functools.partial(jax.tree.map, lambda x: (0.5 * x).astype(x.dtype))
     base = dataclasses.replace(initial.base, params=shrink(initial.base.params))
-    assert same(run(dataclasses.replace(initial, base=base), given, **CACHED)[0].critic, state.critic)
+    assert same(
+        run(dataclasses.replace(initial, base=base), given, **CACHED)[0].critic, state.critic
+    )
     edit = dataclasses.replace(initial.edit, params=shrink(initial.edit.params))
     for change in ({"edit": edit}, {"target_critic": shrink(initial.target_critic)}):
-        assert not same(run(dataclasses.replace(initial, **change), given, **CACHED)[0].critic, state.critic)
+        assert not same(
+            run(dataclasses.replace(initial, **change), given, **CACHED)[0].critic, state.critic
+        )
 
 
 def test_what_the_replay_is_to_keep(initial):
@@ -233,39 +260,68 @@ def test_what_the_replay_is_to_keep(initial):
     expected = jax.jit(lambda p, o, k: propose(BASE, p, o, N, k, SPEC))(
         state.base.params, observation, jax.random.key(2)
     )
-    np.testing.assert_allclose(chosen.propose(state, observation, jax.random.key(2)), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        chosen.propose(state, observation, jax.random.key(2)), expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["flow", "diffusion"])
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_shapes(kind, backup):
-    spec = Spec((("goal", (2,), "float32"), ("state", (3,), "float32")), action_dim=1, chunk_length=3)
+    spec = Spec(
+        (("goal", (2,), "float32"), ("state", (3,), "float32")), action_dim=1, chunk_length=3
+    )
     config = dataclasses.replace(CONFIG, backup=backup, filter_acting=backup == "filtered")
-    some = expo(config, spec, make_base(BaseConfig(kind, num_steps=3, width=16, num_blocks=1, time_dim=8), spec))
+    some = expo(
+        config,
+        spec,
+        make_base(BaseConfig(kind, num_steps=3, width=16, num_blocks=1, time_dim=8), spec),
+    )
     state, batches = jax.eval_shape(some.init, jax.random.key(0)), random_batch(spec, 2, 5)
     if backup == "cached":
         batches = with_proposals(batches, np.zeros((2, 5, N, 3, 1), np.float32))
     for phase in some.needs.phases:
-        after, _ = jax.eval_shape(functools.partial(some.update, phase=phase), state, batches, jax.random.key(0))
-        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
-    decision = jax.eval_shape(some.act, some.acting(state), row(batches).observation, jax.random.key(0))
+        after, _ = jax.eval_shape(
+            functools.partial(some.update, phase=phase), state, batches, jax.random.key(0)
+        )
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), state
+        )
+    decision = jax.eval_shape(
+        some.act, some.acting(state), row(batches).observation, jax.random.key(0)
+    )
     assert decision.action.shape == (5, 3, 1)
 
 
 @pytest.mark.parametrize("backup", ["fresh", "cached"])
 def test_filter_acting_without_a_filter(backup):
-    with pytest.raises(ValueError, match=rf"filter_acting needs backup='filtered', got backup='{backup}': there is no"):
+    with pytest.raises(
+        ValueError,
+        match=rf"filter_acting needs backup='filtered', got backup='{backup}': there is no",
+    ):
         algorithm(backup=backup, filter_acting=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hoist_sampling": True}, "hoist_sampling=True needs candidates that stand still: the filter learns"),
-        ({"hoist_sampling": True, "backup": "cached"}, "hoist_sampling=True has nothing to hoist with backup='cached'"),
+        (
+            {"hoist_sampling": True},
+            "hoist_sampling=True needs candidates that stand still: the filter learns",
+        ),
+        (
+            {"hoist_sampling": True, "backup": "cached"},
+            "hoist_sampling=True has nothing to hoist with backup='cached'",
+        ),
         ({"cache_refresh": 0, "backup": "cached"}, "cache_refresh must be at least 1, got 0"),
-        ({"cache_refresh": 8}, "cache_refresh=8 has no effect with backup='filtered': it needs backup='cached'"),
-        ({"cache_refresh": 8, "backup": "fresh"}, "cache_refresh=8 has no effect with backup='fresh'"),
+        (
+            {"cache_refresh": 8},
+            "cache_refresh=8 has no effect with backup='filtered': it needs backup='cached'",
+        ),
+        (
+            {"cache_refresh": 8, "backup": "fresh"},
+            "cache_refresh=8 has no effect with backup='fresh'",
+        ),
     ],
 )
 def test_impossible_options(changes, message):
@@ -276,7 +332,9 @@ def test_impossible_options(changes, message):
 def test_a_misspelt_backup():
     config = dataclasses.replace(CONFIG)
     object.__setattr__(config, "backup", "stale")
-    with pytest.raises(ValueError, match="backup must be one of fresh, filtered, cached; got 'stale'"):
+    with pytest.raises(
+        ValueError, match="backup must be one of fresh, filtered, cached; got 'stale'"
+    ):
         expo(config, SPEC, BASE)
 
 

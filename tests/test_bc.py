@@ -15,7 +15,9 @@ from exporl.policies.base import propose
 from exporl.types import Spec
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
-BASE = BaseConfig(kind="flow", num_steps=2, width=16, num_blocks=1, time_dim=8, learning_rate=1e-3, decay_steps=0)
+BASE = BaseConfig(
+    kind="flow", num_steps=2, width=16, num_blocks=1, time_dim=8, learning_rate=1e-3, decay_steps=0
+)
 CONFIG = BcConfig(base_tau=0.2)
 BATCHES = random_batch(SPEC, 2, 8)
 PHASES = ("pretrain", "online")
@@ -30,11 +32,15 @@ def algorithm(**changes):
 def initial():
     """A state at step 0, with an average that lags behind."""
     state = to_host(jax.jit(algorithm().init)(jax.random.key(0)))
-    return dataclasses.replace(state, base_ema=jax.tree.map(lambda x: (0.9 * x).astype(x.dtype), state.base.params))
+    return dataclasses.replace(
+        state, base_ema=jax.tree.map(lambda x: (0.9 * x).astype(x.dtype), state.base.params)
+    )
 
 
 def run(initial, batches=BATCHES, key=1, phase="online", **changes):
-    return to_host(algorithm(**changes).update(to_device(initial), batches, jax.random.key(key), phase=phase))
+    return to_host(
+        algorithm(**changes).update(to_device(initial), batches, jax.random.key(key), phase=phase)
+    )
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -52,7 +58,9 @@ def test_the_average(initial):
     state, _ = run(initial, phase="pretrain")
     assert same(state.base_ema, state.base.params)
     state, _ = run(initial, phase="online")
-    expected = jax.tree.map(lambda new, old: 0.2 * new + 0.8 * old, state.base.params, initial.base_ema)
+    expected = jax.tree.map(
+        lambda new, old: 0.2 * new + 0.8 * old, state.base.params, initial.base_ema
+    )
     assert distance(state.base_ema, expected) < 1e-6
     assert same(algorithm().acting(initial), initial.base_ema)
 
@@ -76,11 +84,17 @@ def test_states_can_be_donated_and_keep_their_structure():
 @pytest.mark.parametrize("phase", PHASES)
 def test_base_data(initial, phase):
     failures = (BATCHES.success == 0)[..., None, None]
-    other_failures = dataclasses.replace(BATCHES, action=np.where(failures, -BATCHES.action, BATCHES.action))
-    other_successes = dataclasses.replace(BATCHES, action=np.where(failures, BATCHES.action, -BATCHES.action))
+    other_failures = dataclasses.replace(
+        BATCHES, action=np.where(failures, -BATCHES.action, BATCHES.action)
+    )
+    other_successes = dataclasses.replace(
+        BATCHES, action=np.where(failures, BATCHES.action, -BATCHES.action)
+    )
     of = functools.partial(run, initial, phase=phase)
     assert same(of(base_data="successes"), of(base_data="successes", batches=other_failures))
-    assert not same(of(base_data="successes")[0], of(base_data="successes", batches=other_successes)[0])
+    assert not same(
+        of(base_data="successes")[0], of(base_data="successes", batches=other_successes)[0]
+    )
     assert not same(of()[0], of(batches=other_failures)[0])
 
 
@@ -102,7 +116,9 @@ def test_acting(initial):
         decision = algorithm().act(params, observation, jax.random.key(0), mode=mode)
         np.testing.assert_array_equal(action, decision.action)
         assert decision.info == {}
-    assert not np.array_equal(action, algorithm().act(params, observation, jax.random.key(1)).action)
+    assert not np.array_equal(
+        action, algorithm().act(params, observation, jax.random.key(1)).action
+    )
     sample = jax.jit(lambda p, o, k: propose(make_base(BASE, SPEC), p, o, 1, k, SPEC)[:, 0])
     np.testing.assert_allclose(action, sample(params, observation, jax.random.key(0)), atol=1e-6)
 

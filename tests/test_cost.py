@@ -35,7 +35,8 @@ def test_one_step_of_exact_expo_costs_what_was_counted_elsewhere():
 
 
 def test_sampling_is_what_xla_counts():
-    """One denoising step, so that no loop hides its body; element-wise work is a few percent on top."""
+    """One denoising step, so that no loop hides its body; element-wise work is a few percent on
+    top."""
     config = paper(**{"base.num_steps": 1, "train.utd_ratio": 1, "train.batch_size": 8})
     base = make_base(config.base, SPEC)
     params = jax.eval_shape(base.init, jax.random.key(0))
@@ -47,7 +48,9 @@ def test_sampling_is_what_xla_counts():
 
 def test_a_critic_is_what_xla_counts():
     critic = Critic((256, 256, 256), 10)
-    params = jax.eval_shape(critic.init, jax.random.key(0), jnp.zeros((1, 45)), jnp.zeros((1, 1, 24)))
+    params = jax.eval_shape(
+        critic.init, jax.random.key(0), jnp.zeros((1, 45)), jnp.zeros((1, 1, 24))
+    )
     features, action = jnp.zeros((16, 45)), jnp.zeros((16, 1, 24))
     got = counted(critic.apply, params, features, action)
     assert got == pytest.approx(10 * 16 * dense(69, 256, 256, 256, 1), rel=0.05)

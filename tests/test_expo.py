@@ -1,4 +1,5 @@
-"""EXPO: what each option and phase does to the state, and the update against independent computations."""
+"""EXPO: what each option and phase does to the state, and the update against independent
+computations."""
 
 import dataclasses
 import functools
@@ -22,7 +23,9 @@ from exporl.report import DIAGNOSTICS
 from exporl.types import Spec
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
-BASE = BaseConfig(kind="flow", num_steps=2, width=16, num_blocks=1, time_dim=8, learning_rate=1e-3, decay_steps=0)
+BASE = BaseConfig(
+    kind="flow", num_steps=2, width=16, num_blocks=1, time_dim=8, learning_rate=1e-3, decay_steps=0
+)
 HIDDEN = (16,)
 CONFIG = ExpoConfig(
     num_base_samples=3, num_edit_samples=2, edit_scale=0.05, num_qs=4, num_min_qs=2, hidden=HIDDEN, tau=0.1,
@@ -57,7 +60,9 @@ def initial():
 
 def run(initial, batches=BATCHES, key=1, phase="online", **changes):
     """One update from the initial state: (state, metrics) in host memory."""
-    return to_host(algorithm(**changes).update(to_device(initial), batches, jax.random.key(key), phase=phase))
+    return to_host(
+        algorithm(**changes).update(to_device(initial), batches, jax.random.key(key), phase=phase)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,10 @@ def best_of_n_act(params, observation, key):
     """The best of n base samples, in the order in which EXPO draws."""
     candidate_key, member_key, choice_key = jax.random.split(key, 3)
     propose_key, _ = jax.random.split(candidate_key)
-    base, members = make_base(BASE, SPEC), random_members(member_key, CONFIG.num_qs, CONFIG.num_min_qs)
+    base, members = (
+        make_base(BASE, SPEC),
+        random_members(member_key, CONFIG.num_qs, CONFIG.num_min_qs),
+    )
     actions = propose(base, params["base"], observation, CONFIG.num_base_samples, propose_key, SPEC)
     critics = take_members(params["critic"], members)
     features = observation["state"][:, None]
@@ -94,13 +102,16 @@ def best_of_n_act(params, observation, key):
 
 @jax.jit
 def best_of_n_target(base_params, target_critic, batch, key):
-    """The TD target of the first critic step with the best of n base samples, in the order in which EXPO draws."""
+    """The TD target of the first critic step with the best of n base samples, in the order in
+    which EXPO draws."""
     critic_key, _, _ = jax.random.split(key, 3)
     draw_keys, keys = jax.random.split(critic_key, (2, 1))
     propose_key, _ = jax.random.split(draw_keys[0])
     member_key, value_key, choice_key = jax.random.split(keys[0], 3)
     base, features = make_base(BASE, SPEC), batch.next_observation["state"][:, None]
-    actions = propose(base, base_params, batch.next_observation, CONFIG.num_base_samples, propose_key, SPEC)
+    actions = propose(
+        base, base_params, batch.next_observation, CONFIG.num_base_samples, propose_key, SPEC
+    )
 
     def least(key, actions):
         members = random_members(key, CONFIG.num_qs, CONFIG.num_min_qs)
@@ -125,12 +136,21 @@ def test_without_edits_it_learns_as_best_of_n(initial):
     for seed in range(3):
         two = random_batch(SPEC, 1, 2, seed=seed)
         state, metrics = run(initial, batches=two, key=seed, num_edit_samples=0)
-        expected = best_of_n_target(initial.base.params, initial.target_critic, row(two, 0), jax.random.key(seed))
-        np.testing.assert_array_equal(
-            [metrics["critic/target_min"], metrics["critic/target_max"]], np.sort(np.asarray(expected))
+        expected = best_of_n_target(
+            initial.base.params, initial.target_critic, row(two, 0), jax.random.key(seed)
         )
-        assert same(state.edit, initial.edit) and same(state.log_temperature, initial.log_temperature)
-        assert metrics["edit/picked"] == 0 and "edit/advantage" not in metrics and "edit/loss" not in metrics
+        np.testing.assert_array_equal(
+            [metrics["critic/target_min"], metrics["critic/target_max"]],
+            np.sort(np.asarray(expected)),
+        )
+        assert same(state.edit, initial.edit) and same(
+            state.log_temperature, initial.log_temperature
+        )
+        assert (
+            metrics["edit/picked"] == 0
+            and "edit/advantage" not in metrics
+            and "edit/loss" not in metrics
+        )
 
 
 def test_hoisted_sampling_gives_the_same_state(initial, updated):
@@ -150,7 +170,9 @@ def test_hoisted_sampling_gives_the_same_state(initial, updated):
 def test_phases(initial, updated, phase, moved):
     state, metrics = updated[phase]
     assert phase in algorithm().needs.phases
-    assert {name for name in MODELS if not same(getattr(state, name), getattr(initial, name))} == moved
+    assert {
+        name for name in MODELS if not same(getattr(state, name), getattr(initial, name))
+    } == moved
     assert same(state.base_ema, state.base.params) == (phase == "pretrain")
     assert ("base/loss" in metrics) == (phase != "critic_pretrain")
     assert all(np.isfinite(value) for value in metrics.values())
@@ -184,9 +206,13 @@ def test_states_can_be_donated():
 
 def test_the_averages_follow_slowly(initial):
     state, _ = run(initial, batches=random_batch(SPEC, 1, 2), num_edit_samples=0)
-    expected = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic)
+    expected = jax.tree.map(
+        lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic
+    )
     assert distance(state.target_critic, expected) < 1e-6
-    expected = jax.tree.map(lambda new, old: 0.2 * new + 0.8 * old, state.base.params, initial.base_ema)
+    expected = jax.tree.map(
+        lambda new, old: 0.2 * new + 0.8 * old, state.base.params, initial.base_ema
+    )
     assert distance(state.base_ema, expected) < 1e-6
     assert distance(state.target_critic, initial.target_critic) > 1e-4
     assert distance(state.base_ema, initial.base_ema) > 1e-4
@@ -194,7 +220,8 @@ def test_the_averages_follow_slowly(initial):
 
 @pytest.mark.parametrize(("soft", "entropy"), [(True, True), (True, False), (False, False)])
 def test_target(initial, soft, entropy):
-    """One subset of the target critics chooses, the other values; soft choices may pay for their log probability."""
+    """One subset of the target critics chooses, the other values; soft choices may pay for their
+    log probability."""
     softness, temperature, members, value_members = 3.0, 0.7, np.array([1, 3]), np.array([0, 2])
     options = {"selection": "soft", "softness": softness, "backup_entropy": entropy} if soft else {}
     batch = row(random_batch(SPEC, 1, 64), 0)
@@ -205,13 +232,18 @@ def test_target(initial, soft, entropy):
         initial.target_critic, jnp.float32(temperature), batch, candidates, jnp.asarray(members),
         jnp.asarray(value_members), jax.random.key(0),
     )  # fmt: skip
-    q, rows = np.asarray(every_critic(initial.target_critic, features[:, None], actions)), np.arange(64)
+    q, rows = (
+        np.asarray(every_critic(initial.target_critic, features[:, None], actions)),
+        np.arange(64),
+    )
     ranked = q[members].min(axis=0)
     log_probs = softness * ranked - np.log(np.exp(softness * ranked).sum(axis=1, keepdims=True))
     drawn = np.asarray(jax.random.categorical(jax.random.key(0), jnp.asarray(log_probs)))
     index = drawn if soft else ranked.argmax(axis=1)
     assert (drawn != ranked.argmax(axis=1)).any()
-    value = q[value_members].min(axis=0)[rows, index] - entropy * temperature * log_probs[rows, index]
+    value = (
+        q[value_members].min(axis=0)[rows, index] - entropy * temperature * log_probs[rows, index]
+    )
     np.testing.assert_allclose(target, batch.reward + batch.discount * value, atol=1e-5)
     np.testing.assert_array_equal(choice.index, index)
     metrics = jax.jit(choice_metrics)(choice, candidates)
@@ -221,7 +253,8 @@ def test_target(initial, soft, entropy):
 
 
 def test_edit_loss(initial):
-    """Edits of the batch's own actions, the mean over all critics, and the density of the scaled edit."""
+    """Edits of the batch's own actions, the mean over all critics, and the density of the scaled
+    edit."""
     expo, batch = functions(entropy_scale=0.25), row(BATCHES, 0)
     features = batch.observation["state"]
     eps = jnp.asarray(np.random.default_rng(0).standard_normal((8, 2, 2)).astype(np.float32))
@@ -239,7 +272,9 @@ def test_edit_loss(initial):
     log_prob = np.asarray(log_prob)
     np.testing.assert_allclose(loss, (0.25 * 0.6 * log_prob - q).mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["edit/entropy"], -log_prob.mean(), rtol=1e-5)
-    np.testing.assert_allclose(metrics["edit/magnitude"], CONFIG.edit_scale * np.abs(unit).mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["edit/magnitude"], CONFIG.edit_scale * np.abs(unit).mean(), rtol=1e-5
+    )
     np.testing.assert_allclose(metrics["edit/saturated"], (np.abs(unit) > 0.95).mean(), rtol=1e-5)
 
 
@@ -291,7 +326,9 @@ def test_candidates_are_base_samples_then_their_edits(initial):
     def draw(state, key):
         propose_key, edit_key = jax.random.split(key)
         proposals = functions().propose(state.base.params, observation, propose_key)
-        return proposals, functions().candidates(state.edit.params, observation, proposals, edit_key)
+        return proposals, functions().candidates(
+            state.edit.params, observation, proposals, edit_key
+        )
 
     proposals, candidates = draw(initial, jax.random.key(0))
     np.testing.assert_array_equal(candidates.base, proposals)
@@ -307,8 +344,12 @@ def edit_for(initial, updates, **changes):
     """Temperature and entropy over a number of updates."""
     state, history = to_device(initial), []
     for i in range(updates):
-        state, metrics = algorithm(**changes).update(state, BATCHES, jax.random.key(i), phase="online")
-        history.append({name: metrics[f"edit/{name}"] for name in ("temperature", "entropy", "target_entropy")})
+        state, metrics = algorithm(**changes).update(
+            state, BATCHES, jax.random.key(i), phase="online"
+        )
+        history.append(
+            {name: metrics[f"edit/{name}"] for name in ("temperature", "entropy", "target_entropy")}
+        )
     return {name: np.array([float(h[name]) for h in history]) for name in history[0]}
 
 
@@ -318,7 +359,12 @@ def test_an_attainable_entropy_target_lowers_the_temperature(initial):
     np.testing.assert_allclose(history["target_entropy"], -0.5 * 4 + 4 * np.log(0.05), rtol=1e-6)
 
 
-OTHER = {"base_data": "successes", "acting_base": "live", "edit_dropout": 0.5, "target_entropy": "released"}
+OTHER = {
+    "base_data": "successes",
+    "acting_base": "live",
+    "edit_dropout": 0.5,
+    "target_entropy": "released",
+}
 """One algorithm for the tests of several options, because compiling is what takes the time."""
 
 
@@ -332,20 +378,30 @@ def test_the_released_entropy_target_drives_the_temperature_up(initial):
 def test_base_data(initial, phase):
     failures = (BATCHES.success == 0)[..., None, None]
     changed = {
-        "failures": dataclasses.replace(BATCHES, action=np.where(failures, -BATCHES.action, BATCHES.action)),
-        "successes": dataclasses.replace(BATCHES, action=np.where(failures, BATCHES.action, -BATCHES.action)),
+        "failures": dataclasses.replace(
+            BATCHES, action=np.where(failures, -BATCHES.action, BATCHES.action)
+        ),
+        "successes": dataclasses.replace(
+            BATCHES, action=np.where(failures, BATCHES.action, -BATCHES.action)
+        ),
     }
     state, _ = run(initial, phase=phase, **OTHER)
     for rows, batches in changed.items():
-        assert same(run(initial, batches=batches, phase=phase, **OTHER)[0].base, state.base) == (rows == "failures")
-        assert not same(run(initial, batches=batches, phase=phase)[0].base, run(initial, phase=phase)[0].base)
+        assert same(run(initial, batches=batches, phase=phase, **OTHER)[0].base, state.base) == (
+            rows == "failures"
+        )
+        assert not same(
+            run(initial, batches=batches, phase=phase)[0].base, run(initial, phase=phase)[0].base
+        )
 
 
 def test_acting_base(initial):
     assert same(algorithm().acting(initial)["base"], initial.base_ema)
     assert same(algorithm(**OTHER).acting(initial)["base"], initial.base.params)
     for params in (algorithm().acting(initial), algorithm(**OTHER).acting(initial)):
-        assert same(params["edit"], initial.edit.params) and same(params["critic"], initial.target_critic)
+        assert same(params["edit"], initial.edit.params) and same(
+            params["critic"], initial.target_critic
+        )
 
 
 def test_edit_dropout_is_for_training_only(initial, updated):
@@ -364,7 +420,9 @@ def test_the_base_alone_ignores_edits_and_critics(initial):
     act_base = functools.partial(act, mode="base")
     action = act_base(params, observation, 0)
     assert action.shape == (8, 2, 2) and np.abs(action).max() <= 1
-    nothing = params | jax.tree.map(np.zeros_like, {"edit": params["edit"], "critic": params["critic"]})
+    nothing = params | jax.tree.map(
+        np.zeros_like, {"edit": params["edit"], "critic": params["critic"]}
+    )
     np.testing.assert_array_equal(action, act_base(nothing, observation, 0))
     assert not np.array_equal(action, act_base(params, observation, 1))
     other = params | jax.tree.map(np.zeros_like, {"base": params["base"]})
@@ -372,7 +430,8 @@ def test_the_base_alone_ignores_edits_and_critics(initial):
 
 
 def test_a_decision_says_what_was_chosen(initial):
-    """Index among base samples and edits, whether it is an edit, and its value to the critics that chose."""
+    """Index among base samples and edits, whether it is an edit, and its value to the critics
+    that chose."""
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
 
     @jax.jit
@@ -387,7 +446,9 @@ def test_a_decision_says_what_was_chosen(initial):
     for seed in range(4):
         decision = algorithm().act(params, observation, jax.random.key(seed))
         actions, members = (np.asarray(x) for x in candidates_and_votes(jax.random.key(seed)))
-        q = np.asarray(every_critic(params["critic"], observation["state"][:, None], actions))[members].min(axis=0)
+        q = np.asarray(every_critic(params["critic"], observation["state"][:, None], actions))[
+            members
+        ].min(axis=0)
         index = np.asarray(decision.info["index"])
         np.testing.assert_array_equal(index, q.argmax(axis=1))
         np.testing.assert_allclose(decision.info["q"], q.max(axis=1), atol=1e-5)
@@ -409,14 +470,19 @@ def test_proposals_made_elsewhere(initial):
     far = jnp.full((8, 3, 2, 2), 0.9)
     moved = algorithm().act(params, observation, jax.random.key(3), proposals=far).action
     assert np.abs(np.asarray(moved) - 0.9).max() <= CONFIG.edit_scale + 1e-6
-    alone = algorithm().act(params, observation, jax.random.key(3), mode="base", proposals=drawn).action
+    alone = (
+        algorithm().act(params, observation, jax.random.key(3), mode="base", proposals=drawn).action
+    )
     np.testing.assert_array_equal(alone, drawn[:, 0])
 
 
 def test_smallest_sizes():
-    """One observation, one candidate, one critic, one action dimension; a chunk of three keeps its axis."""
+    """One observation, one candidate, one critic, one action dimension; a chunk of three keeps
+    its axis."""
     spec = Spec((("state", (1,), "float32"),), action_dim=1, chunk_length=3)
-    config = dataclasses.replace(CONFIG, num_base_samples=1, num_edit_samples=1, num_qs=1, num_min_qs=1)
+    config = dataclasses.replace(
+        CONFIG, num_base_samples=1, num_edit_samples=1, num_qs=1, num_min_qs=1
+    )
     tiny = expo(config, spec, make_base(dataclasses.replace(BASE, kind="diffusion"), spec))
     shapes = jax.eval_shape(tiny.init, jax.random.key(0))
     start = jax.tree.map(lambda x: jnp.asarray(np.full(x.shape, 0.01, x.dtype)), shapes)
@@ -429,14 +495,24 @@ def test_smallest_sizes():
     assert action.shape == (1, 3, 1) and np.abs(action).max() <= 1
 
 
-@pytest.mark.parametrize(("kind", "chunk_length", "action_dim"), [("flow", 1, 7), ("diffusion", 3, 2)])
+@pytest.mark.parametrize(
+    ("kind", "chunk_length", "action_dim"), [("flow", 1, 7), ("diffusion", 3, 2)]
+)
 def test_shapes(kind, chunk_length, action_dim):
     spec = Spec((("goal", (2,), "float32"), ("state", (3,), "float32")), action_dim, chunk_length)
     some = expo(CONFIG, spec, make_base(dataclasses.replace(BASE, kind=kind), spec))
-    state, key, batches = jax.eval_shape(some.init, jax.random.key(0)), jax.random.key(0), random_batch(spec, 2, 5)
+    state, key, batches = (
+        jax.eval_shape(some.init, jax.random.key(0)),
+        jax.random.key(0),
+        random_batch(spec, 2, 5),
+    )
     for phase in some.needs.phases:
-        after, metrics = jax.eval_shape(functools.partial(some.update, phase=phase), state, batches, key)
-        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        after, metrics = jax.eval_shape(
+            functools.partial(some.update, phase=phase), state, batches, key
+        )
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), state
+        )
         assert all(metric.shape == () for metric in metrics.values())
     for mode in ("explore", "evaluate", "base"):
         act = functools.partial(some.act, mode=mode)
@@ -456,13 +532,22 @@ def test_the_report_finds_its_metrics(updated):
     [
         ({"num_min_qs": 0}, r"num_min_qs must be between 1 and num_qs=4, got 0"),
         ({"num_min_qs": 5}, r"num_min_qs must be between 1 and num_qs=4, got 5"),
-        ({"num_edit_samples": 4}, r"num_edit_samples must be between 0 and num_base_samples=3 .*, got 4: every edit"),
+        (
+            {"num_edit_samples": 4},
+            r"num_edit_samples must be between 0 and num_base_samples=3 .*, got 4: every edit",
+        ),
         ({"num_edit_samples": -1}, r"num_edit_samples must be between 0 .*, got -1"),
         ({"num_base_samples": 0, "num_edit_samples": 0}, r"num_base_samples=0 \(at least 1\)"),
-        ({"edit_scale": 0.0}, r"edit_scale must be in \(0, 2\], got 0.0; for no edits set num_edit_samples=0"),
+        (
+            {"edit_scale": 0.0},
+            r"edit_scale must be in \(0, 2\], got 0.0; for no edits set num_edit_samples=0",
+        ),
         ({"edit_scale": 2.5}, r"edit_scale must be in \(0, 2\], got 2.5"),
         ({"backup_entropy": True}, r"backup_entropy needs selection='soft'"),
-        ({"softness": 2.0}, r"softness=2.0 has no effect with selection='argmax': it needs selection='soft'"),
+        (
+            {"softness": 2.0},
+            r"softness=2.0 has no effect with selection='argmax': it needs selection='soft'",
+        ),
         ({"edit_dropout": 1.0}, r"edit_dropout must be in \[0, 1\), got 1.0"),
         ({"tau": 0.0}, r"tau must be in \(0, 1\], got 0.0"),
         ({"base_tau": 1.5}, r"base_tau must be in \(0, 1\], got 1.5"),
@@ -471,7 +556,10 @@ def test_the_report_finds_its_metrics(updated):
         ({"hidden": (16, 0)}, r"hidden must list at least one positive layer size, got \(16, 0\)"),
         ({"critic_learning_rate": -1e-3}, r"critic_learning_rate must not be negative, got -0.001"),
         ({"edit_learning_rate": float("nan")}, r"edit_learning_rate must not be negative, got nan"),
-        ({"temperature_learning_rate": -1.0}, r"temperature_learning_rate must not be negative, got -1.0"),
+        (
+            {"temperature_learning_rate": -1.0},
+            r"temperature_learning_rate must not be negative, got -1.0",
+        ),
     ],
 )
 def test_impossible_options(changes, message):
@@ -497,7 +585,11 @@ def test_misspelt_choices(name, choices):
 
 def test_make_algorithm():
     base = make_base(BASE, SPEC)
-    assert make_algorithm("expo", CONFIG, SPEC, base).needs.phases == {"pretrain", "critic_pretrain", "online"}
+    assert make_algorithm("expo", CONFIG, SPEC, base).needs.phases == {
+        "pretrain",
+        "critic_pretrain",
+        "online",
+    }
     with pytest.raises(ValueError, match=r"unknown algorithm 'exppo'\. Did you mean 'expo'"):
         make_algorithm("exppo", CONFIG, SPEC, base)
     with pytest.raises(ValueError, match="rlpd needs a RlpdConfig, got a ExpoConfig"):

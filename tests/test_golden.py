@@ -1,10 +1,11 @@
-"""The official code's numbers, group by group: same parameters and random draws in, same numbers out.
+"""The official code's numbers, group by group: same parameters and random draws in, same numbers
+out.
 
-Tolerances: 1e-4 relative on losses and gradients, 2e-5 absolute on actions and Q-values, the winner's index exactly.
-In bfloat16, sampled actions (range 2; every denoising step amplifies the rounding of the one before) are within 0.1,
-5e-3 on average; ranking values within 2e-2, the same candidate wins wherever the best is ahead by more than twice that,
-and everything that trains is the same to the bit.
-`pytest tests/test_golden.py --golden FILE` checks another file of the same layout.
+Tolerances: 1e-4 relative on losses and gradients, 2e-5 absolute on actions and Q-values, the
+winner's index exactly. In bfloat16, sampled actions (range 2; every denoising step amplifies the
+rounding of the one before) are within 0.1, 5e-3 on average; ranking values within 2e-2, the same
+candidate wins wherever the best is ahead by more than twice that, and everything that trains is the
+same to the bit. `pytest tests/test_golden.py --golden FILE` checks another file of the same layout.
 """
 
 import types
@@ -77,7 +78,9 @@ def tree(data, net: str, prefix: str) -> dict:
 
 def same_tree(got, expected, **tolerance):
     assert jax.tree.structure(got) == jax.tree.structure(expected)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
+    ):
         scale = np.abs(y).max()
         np.testing.assert_allclose(
             x, y, rtol=tolerance["rtol"], atol=tolerance["rtol"] * scale + 1e-7, err_msg=str(path)
@@ -91,9 +94,13 @@ def golden(golden_path):
         o, a, n, k, e, b = (int(x) for x in data["config"])
         spec = Spec((("state", (o,), "float32"),), action_dim=a)
         width = data["params/base/DiffusionMLPResNet_0/Dense_0/kernel"].shape[1]
-        blocks = len({name.split("/")[3] for name in data if "params/base" in name and "Block" in name})
+        blocks = len(
+            {name.split("/")[3] for name in data if "params/base" in name and "Block" in name}
+        )
         time_dim = 2 * data["params/base/FourierFeatures_0/kernel"].shape[0]
-        layers = sorted(name for name in data if name.startswith("params/edit/MLP_0") and name.endswith("bias"))
+        layers = sorted(
+            name for name in data if name.startswith("params/edit/MLP_0") and name.endswith("bias")
+        )
         hidden = tuple(data[name].shape[0] for name in layers)
         config = ExpoConfig(
             num_base_samples=n, num_edit_samples=n, edit_scale=float(data["edit_scale"]), num_qs=e, num_min_qs=2,
@@ -111,7 +118,10 @@ def golden(golden_path):
             prior=jnp.zeros(b),
             success=jnp.zeros(b),
         )
-        params = {net: tree(data, net, f"params/{net}") for net in ("base", "edit", "critic", "target_critic")}
+        params = {
+            net: tree(data, net, f"params/{net}")
+            for net in ("base", "edit", "critic", "target_critic")
+        }
         yield types.SimpleNamespace(
             data=data, spec=spec, config=config, base=base, expo=make_expo(config, spec, base), batch=batch,
             features=flat_observation(batch.observation), next_features=flat_observation(batch.next_observation),
@@ -128,7 +138,9 @@ def candidates(golden) -> Candidates:
 
 def test_schedule(golden):
     for name in ("betas", "alphas", "alpha_hats"):
-        np.testing.assert_allclose(getattr(golden.schedule, name), golden.data[name], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            getattr(golden.schedule, name), golden.data[name], rtol=1e-5, atol=1e-7
+        )
 
 
 def test_denoiser(golden):
@@ -139,7 +151,9 @@ def test_denoiser(golden):
 
 def test_sample(golden):
     start, added = golden.data["sample/initial_noise"], golden.data["sample/step_noise"]
-    noise = jnp.concatenate([start[None], added[:-1]])  # [k, b, n, a]: the noise of t = 0 is never added
+    noise = jnp.concatenate(
+        [start[None], added[:-1]]
+    )  # [k, b, n, a]: the noise of t = 0 is never added
     noise = jnp.moveaxis(noise, 0, 2)[:, :, :, None]
     observation = {"state": golden.batch.next_observation["state"][:, None]}
     got = golden.base.decode(golden.params["base"], observation, noise)
@@ -155,11 +169,14 @@ def test_edit(golden):
     np.testing.assert_allclose(mean[:, :, 0], data["edit/mean"], **VALUE)
     np.testing.assert_allclose(jnp.exp(log_std)[:, :, 0], data["edit/std"], rtol=1e-5, atol=2e-5)
     moved, unit, log_prob = golden.expo.edits(net, golden.params["edit"], features, action, eps)
-    log_prob = log_prob + golden.spec.action_dim * np.log(golden.config.edit_scale)  # of the unscaled edit
+    log_prob = log_prob + golden.spec.action_dim * np.log(golden.config.edit_scale)
     np.testing.assert_allclose(moved[:, :, 0], data["edit/edited_actions"], **VALUE)
     saturated = (jnp.abs(unit) > 1 - 1e-4).any(axis=(-2, -1))
     np.testing.assert_allclose(
-        np.where(saturated, 0, log_prob), np.where(saturated, 0, data["edit/log_prob_unscaled"]), rtol=1e-4, atol=1e-3
+        np.where(saturated, 0, log_prob),
+        np.where(saturated, 0, data["edit/log_prob_unscaled"]),
+        rtol=1e-4,
+        atol=1e-3,
     )
     np.testing.assert_allclose(log_prob, data["edit/log_prob_unscaled"], rtol=1e-3, atol=2e-2)
 
@@ -203,7 +220,11 @@ def test_critic(golden):
     same_tree(jax.grad(loss)(params["critic"]), tree(data, "critic", "critic/grad"), **LOSS)
     trainer = CriticTrainer.adam(critic, 3e-4, golden.config.tau)
     model, target_params, metrics = trainer.step(
-        Model.create(params["critic"], trainer.optimizer), params["target_critic"], batch, golden.features, target
+        Model.create(params["critic"], trainer.optimizer),
+        params["target_critic"],
+        batch,
+        golden.features,
+        target,
     )
     np.testing.assert_allclose(metrics["critic/loss"], data["critic/loss"], **LOSS)
     same_tree(model.params, tree(data, "critic", "critic/params_after"), **LOSS)
@@ -226,7 +247,9 @@ def test_temperature(golden):
     goal = gaussian.target_entropy("released", golden.spec.action_dim)
     assert goal == data["target_entropy"]
     entropy = jnp.asarray(data["edit_loss/entropy"])
-    loss, grad = jax.value_and_grad(gaussian.temperature_loss)(jnp.asarray(data["params/log_temp"]), entropy, goal)
+    loss, grad = jax.value_and_grad(gaussian.temperature_loss)(
+        jnp.asarray(data["params/log_temp"]), entropy, goal
+    )
     np.testing.assert_allclose(loss, data["temperature/loss"], **LOSS)
     np.testing.assert_allclose(grad, data["temperature/grad_log_temp"], **LOSS)
 
@@ -241,7 +264,14 @@ def test_base_loss(golden):
 
         noise = jnp.asarray(data["base_loss/noise"])[:, None]
         time = jnp.asarray(data["base_loss/time"])
-        return ddpm_loss(predict, golden.schedule, jnp.asarray(batch.action), time, noise, jnp.asarray(batch.valid))
+        return ddpm_loss(
+            predict,
+            golden.schedule,
+            jnp.asarray(batch.action),
+            time,
+            noise,
+            jnp.asarray(batch.valid),
+        )
 
     value, grads = jax.value_and_grad(loss)(golden.params["base"])
     np.testing.assert_allclose(value, data["base_loss/loss"], **LOSS)
@@ -258,7 +288,8 @@ def test_bfloat16_samples(golden):
 
 
 def test_bfloat16_ranks(golden):
-    """The same winner wherever the gap is clear; the values are close; the winner's value is float32."""
+    """The same winner wherever the gap is clear; the values are close; the winner's value is
+    float32."""
     data, members = golden.data, jnp.asarray(golden.data["select/members"])
     _, index, _, q = golden.coarse.choose(
         golden.params["target_critic"], candidates(golden), members, jax.random.key(0)

@@ -1,4 +1,5 @@
-"""The room where runs meet: whose calls are answered together, in which order, and what happens when one is missing."""
+"""The room where runs meet: whose calls are answered together, in which order, and what happens
+when one is missing."""
 
 import threading
 
@@ -25,7 +26,8 @@ CALLS: list[tuple[str, int]] = []
 
 
 def counting() -> Algorithm:
-    """State = a number: an update adds the mean reward, or takes it away in imitation; acting adds the observation."""
+    """State = a number: an update adds the mean reward, or takes it away in imitation; acting
+    adds the observation."""
 
     def update(state, batches, key, *, phase):
         CALLS.append((phase, len(CALLS)))
@@ -35,7 +37,10 @@ def counting() -> Algorithm:
     def act(acting, observation, key, *, mode="explore"):
         CALLS.append((mode, len(CALLS)))
         sign = -1 if mode == "base" else 1
-        return Decision(sign * (observation["state"][:, None, :] + acting), {"mean": observation["state"].mean(axis=1)})
+        return Decision(
+            sign * (observation["state"][:, None, :] + acting),
+            {"mean": observation["state"].mean(axis=1)},
+        )
 
     return Algorithm(lambda key: jnp.zeros(()), update, lambda state: state, act, has_base=True)
 
@@ -44,12 +49,20 @@ def batch(reward: float, rows: int = 2) -> Batch:
     here = {"state": jnp.zeros((1, rows, 1))}
     full = lambda value: jnp.full((1, rows), value)  # noqa: E731
     return Batch(
-        here, jnp.zeros((1, rows, 1, 1)), full(reward), full(0.9), here, jnp.ones((1, rows, 1)), full(0.0), full(0.0)
+        here,
+        jnp.zeros((1, rows, 1, 1)),
+        full(reward),
+        full(0.9),
+        here,
+        jnp.ones((1, rows, 1)),
+        full(0.0),
+        full(0.0),
     )
 
 
 def together(room: Room, *works) -> list:
-    """Every work in a thread of its own with its seat's algorithm; what each returned, or its error."""
+    """Every work in a thread of its own with its seat's algorithm; what each returned, or its
+    error."""
     results: list = [None] * len(works)
 
     def run(seat):
@@ -60,7 +73,9 @@ def together(room: Room, *works) -> list:
         finally:
             room.leave()
 
-    threads = [threading.Thread(target=run, args=(seat,), daemon=True) for seat in range(len(works))]
+    threads = [
+        threading.Thread(target=run, args=(seat,), daemon=True) for seat in range(len(works))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -82,10 +97,14 @@ def updates(seed: int, rewards, phase="online"):
 
 def test_each_run_gets_its_own_answer():
     """State, batch and key of a seat are never those of another one."""
-    results = together(Room(3, threading.Event()), *(updates(seed, [seed + 1.0, 0.5]) for seed in range(3)))
+    results = together(
+        Room(3, threading.Event()), *(updates(seed, [seed + 1.0, 0.5]) for seed in range(3))
+    )
     for seed, (state, draw) in enumerate(results):
         assert state == 10 * seed + seed + 1.5
-        assert draw == pytest.approx(float(jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1))))
+        assert draw == pytest.approx(
+            float(jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1)))
+        )
 
 
 def test_equal_requests_are_one_call():
@@ -100,12 +119,15 @@ def test_a_run_that_has_left_is_not_waited_for():
 
 
 def test_runs_in_different_phases_are_answered_apart():
-    results = together(Room(2, threading.Event()), updates(0, [1.0] * 2, "pretrain"), updates(1, [1.0] * 2))
+    results = together(
+        Room(2, threading.Event()), updates(0, [1.0] * 2, "pretrain"), updates(1, [1.0] * 2)
+    )
     assert [state for state, _ in results] == [-2.0, 12.0]
 
 
 def test_acting_keeps_the_shape_of_the_full_room():
-    """One seed asks alone: the batch is filled up, so nothing is compiled again, and the answer is its own."""
+    """One seed asks alone: the batch is filled up, so nothing is compiled again, and the answer
+    is its own."""
     CALLS.clear()
 
     def acting(seed, times):
@@ -126,7 +148,11 @@ def test_acting_keeps_the_shape_of_the_full_room():
 
 def test_new_parameters_are_not_mistaken_for_old_ones():
     def work(algorithm):
-        seen, key, state = {"state": np.zeros((1, 1), np.float32)}, jax.random.key(0), jnp.float32(1)
+        seen, key, state = (
+            {"state": np.zeros((1, 1), np.float32)},
+            jax.random.key(0),
+            jnp.float32(1),
+        )
         before = algorithm.act(state, seen, key).action.item()
         state, _ = algorithm.update(state, batch(2.0), key)
         return before, algorithm.act(state, seen, key).action.item()

@@ -8,8 +8,8 @@ import pytest
 
 from exporl.nets.critic import Critic, min_q
 from exporl.nets.denoiser import Denoiser
-from exporl.nets.gaussian import LOG_STD_MAX, LOG_STD_MIN, TanhGaussian
 from exporl.nets.encoder import flat_observation
+from exporl.nets.gaussian import LOG_STD_MAX, LOG_STD_MIN, TanhGaussian
 from exporl.nets.mlp import SplitDense, flat_action
 from exporl.ops.ensemble import take_members
 
@@ -21,9 +21,12 @@ def normals(seed, *shape):
 
 
 def random_params(init, *inputs):
-    """Random numbers in the shapes that `init` gives: biases are not zero, and nothing has to be compiled."""
+    """Random numbers in the shapes that `init` gives: biases are not zero, and nothing has to be
+    compiled."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(init, jax.random.key(0), *inputs))
-    return jax.tree.unflatten(structure, [0.4 * normals(i, *leaf.shape) for i, leaf in enumerate(leaves)])
+    return jax.tree.unflatten(
+        structure, [0.4 * normals(i, *leaf.shape) for i, leaf in enumerate(leaves)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,9 @@ def denoiser():
 
 
 def test_flat_observation_sorts_names():
-    got = flat_observation({"b": np.array([[3.0]], np.float32), "a": np.array([[1.0, 2.0]], np.float32)})
+    got = flat_observation(
+        {"b": np.array([[3.0]], np.float32), "a": np.array([[1.0, 2.0]], np.float32)}
+    )
     np.testing.assert_array_equal(got, [[1, 2, 3]])
 
 
@@ -59,7 +64,9 @@ def test_split_dense_equals_dense_on_the_concatenation():
     joined = dense(params, np.concatenate(inputs, axis=-1))
     np.testing.assert_allclose(split(params, *inputs), joined, **CLOSE)
     inputs[0], inputs[2] = inputs[0][:, :1], inputs[2][:1, :1]
-    joined = dense(params, np.concatenate([np.broadcast_to(x, (5, 6, x.shape[-1])) for x in inputs], axis=-1))
+    joined = dense(
+        params, np.concatenate([np.broadcast_to(x, (5, 6, x.shape[-1])) for x in inputs], axis=-1)
+    )
     np.testing.assert_allclose(split(params, *inputs), joined, **CLOSE)
 
 
@@ -69,7 +76,9 @@ def test_split_dense_initialises_like_dense():
     @jax.jit
     def both(x, y):
         split = SplitDense(7).init(jax.random.key(0), x, y)
-        return split["params"], dense.init(jax.random.key(0), jnp.concatenate([x, y], axis=-1))["params"]
+        return split["params"], dense.init(jax.random.key(0), jnp.concatenate([x, y], axis=-1))[
+            "params"
+        ]
 
     ours, theirs = both(normals(0, 5, 3), normals(1, 5, 2))
     np.testing.assert_array_equal(ours["kernel"], theirs["kernel"])
@@ -129,7 +138,9 @@ def test_critic_broadcasts_features(critic):
 def test_tanh_gaussian_shapes(conditioned):
     net, features = TanhGaussian((16,), chunk_length=3, action_dim=2), normals(0, 5, 1, 3)
     action = jnp.asarray(normals(1, 5, 4, 3, 2)) if conditioned else None
-    (mean, log_std), params = jax.eval_shape(net.init_with_output, jax.random.key(0), features, action)
+    (mean, log_std), params = jax.eval_shape(
+        net.init_with_output, jax.random.key(0), features, action
+    )
     assert mean.shape == log_std.shape == ((5, 4, 3, 2) if conditioned else (5, 1, 3, 2))
     assert params["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (3 + 6 * conditioned, 16)
 
@@ -139,12 +150,14 @@ def test_tanh_gaussian_bounds_its_log_std():
     params = random_params(net.init, features)
     params["params"]["log_std"]["bias"] = np.array([100.0, -100.0], np.float32)
     _, log_std = jax.jit(net.apply)(params, features)
-    np.testing.assert_array_equal(np.asarray(log_std)[:, 0], np.tile([LOG_STD_MAX, LOG_STD_MIN], (50, 1)))
+    np.testing.assert_array_equal(
+        np.asarray(log_std)[:, 0], np.tile([LOG_STD_MAX, LOG_STD_MIN], (50, 1))
+    )
     assert (LOG_STD_MIN, LOG_STD_MAX) == (-20, 2)
 
 
 def test_dropout_only_when_not_deterministic():
-    net, features = TanhGaussian((32,), 1, 2, dropout=0.5), normals(0, 8, 3)
+    net, features = TanhGaussian((32,), 1, 2, dropout=0.5), jnp.asarray(normals(0, 8, 3))
     params = random_params(net.init, features)
     without = jax.jit(TanhGaussian((32,), 1, 2).apply)(params, features)[0]
     still = jax.jit(net.apply)(params, features)[0]
@@ -159,11 +172,15 @@ def test_denoiser_broadcasts_features_and_condition(denoiser):
     net, params = denoiser
     apply = jax.jit(net.apply)
     state, x = normals(0, 5, 1, 3), normals(1, 5, 4, 2, 2)
-    condition = np.asarray(jax.jit(lambda p, t: net.apply(p, t, method="embed"))(params, normals(2, 1, 1)))
+    condition = np.asarray(
+        jax.jit(lambda p, t: net.apply(p, t, method="embed"))(params, normals(2, 1, 1))
+    )
     assert condition.shape == (1, 16)
     got = np.asarray(apply(params, state, x, condition[:, None]))
     assert got.shape == x.shape
-    full = apply(params, np.broadcast_to(state, (5, 4, 3)), x, np.broadcast_to(condition, (5, 4, 16)))
+    full = apply(
+        params, np.broadcast_to(state, (5, 4, 3)), x, np.broadcast_to(condition, (5, 4, 16))
+    )
     np.testing.assert_allclose(got, full, **CLOSE)
 
 
@@ -173,6 +190,8 @@ def test_denoiser_listens_to_all_its_inputs(denoiser):
     def output(state, x, time):
         return net.apply(params, state, x, net.apply(params, time, method="embed")).sum()
 
-    grads = jax.jit(jax.grad(output, argnums=(0, 1, 2)))(normals(0, 5, 3), normals(1, 5, 2, 2), normals(2, 5, 1))
+    grads = jax.jit(jax.grad(output, argnums=(0, 1, 2)))(
+        normals(0, 5, 3), normals(1, 5, 2, 2), normals(2, 5, 1)
+    )
     for grad in grads:
         assert (np.abs(np.asarray(grad)).reshape(5, -1).max(axis=1) > 0).all()

@@ -1,4 +1,5 @@
-"""Learning on the tiny tasks whose right answer is known, by update calls on minibatches from the replay."""
+"""Learning on the tiny tasks whose right answer is known, by update calls on minibatches from
+the replay."""
 
 import functools
 from types import SimpleNamespace
@@ -32,7 +33,15 @@ CONFIGS = {
 
 
 def base_policy(kind):
-    config = BaseConfig(kind=kind, num_steps=5, width=32, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0)
+    config = BaseConfig(
+        kind=kind,
+        num_steps=5,
+        width=32,
+        num_blocks=1,
+        time_dim=8,
+        learning_rate=3e-3,
+        decay_steps=0,
+    )
     return make_base(config, SPEC)
 
 
@@ -56,7 +65,9 @@ def learn(name, kind, replay, **calls):
         for i in range(count):
             batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
             state, metrics = chosen.update(state, batches, jax.random.key(i), phase=phase)
-    return SimpleNamespace(algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics)
+    return SimpleNamespace(
+        algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics
+    )
 
 
 def samples(learnt, mode="explore", num=500):
@@ -99,7 +110,9 @@ def test_no_value_gradient_enters_the_base(bandit):
 
 def test_edits_move_towards_the_optimum(bandit):
     start = jnp.array([-0.5, 0.0, 0.5])[:, None, None]
-    expo = make_expo(CONFIGS["expo"], SPEC, base_policy("flow"))  # the edits know nothing of the base
+    expo = make_expo(
+        CONFIGS["expo"], SPEC, base_policy("flow")
+    )  # the edits know nothing of the base
     edits = jax.jit(functools.partial(expo.edits, expo.edit))(
         bandit.state.edit.params, jnp.zeros((3, 2)), start, jnp.zeros((3, 1, 1))
     )
@@ -118,9 +131,14 @@ def test_bc_reproduces_both_modes():
     replay = replay_of("bandit", noise=0.05)
     learnt = learn("bc", "flow", replay, pretrain=80)
     actions = samples(learnt, num=2000)
-    upper, data = actions > 0, replay.sample(np.random.default_rng(1), 2000, discount=DISCOUNT).action
+    upper, data = (
+        actions > 0,
+        replay.sample(np.random.default_rng(1), 2000, discount=DISCOUNT).action,
+    )
     np.testing.assert_allclose(upper.mean(), (data > 0).mean(), atol=0.1)
-    np.testing.assert_allclose([np.median(actions[upper]), np.median(actions[~upper])], [0.5, -0.5], atol=0.1)
+    np.testing.assert_allclose(
+        [np.median(actions[upper]), np.median(actions[~upper])], [0.5, -0.5], atol=0.1
+    )
     assert (np.abs(np.abs(actions) - 0.5) < 0.2).mean() > 0.7
 
 

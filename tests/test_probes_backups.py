@@ -5,7 +5,16 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from test_probes import CONFIGS, DISCOUNT, SPEC, SimpleNamespace, bandit_reward, collect, samples, value
+from test_probes import (
+    CONFIGS,
+    DISCOUNT,
+    SPEC,
+    SimpleNamespace,
+    bandit_reward,
+    collect,
+    samples,
+    value,
+)
 
 from exporl.algos import make_algorithm
 from exporl.data.mixture import Mixture
@@ -13,28 +22,46 @@ from exporl.data.proposals import renew_proposals
 from exporl.data.replay import Replay
 from exporl.policies import BaseConfig, make_base
 
-BASE = BaseConfig(kind="diffusion", num_steps=3, width=16, num_blocks=1, time_dim=8, learning_rate=3e-3, decay_steps=0)
+BASE = BaseConfig(
+    kind="diffusion",
+    num_steps=3,
+    width=16,
+    num_blocks=1,
+    time_dim=8,
+    learning_rate=3e-3,
+    decay_steps=0,
+)
 
 
 def learn(backup, probe, calls):
-    """`tests/test_probes.py: learn` with another backup; samples are renewed as the training loop does."""
+    """`tests/test_probes.py: learn` with another backup; samples are renewed as the training
+    loop does."""
     config = dataclasses.replace(CONFIGS["expo"], backup=backup)
     chosen = make_algorithm("expo", config, SPEC, make_base(BASE, SPEC))
     replay = Replay(SPEC, 2000, prior=True, num_proposals=chosen.needs.proposals)
     for episode in collect(probe, 300, 0.3, seed=0):
         replay.add_episode(episode, float)
-    mixture, rng, state = Mixture([(replay, 1.0)]), np.random.default_rng(0), jax.jit(chosen.init)(jax.random.key(0))
+    mixture, rng, state = (
+        Mixture([(replay, 1.0)]),
+        np.random.default_rng(0),
+        jax.jit(chosen.init)(jax.random.key(0)),
+    )
     for i in range(30):
         batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
         state, _ = chosen.update(state, batches, jax.random.key(100 + i), phase="pretrain")
     for i in range(calls):
         if chosen.needs.proposals:
             key = jax.random.fold_in(jax.random.key(9), i)
-            draw = lambda o, j, s=state, k=key: np.asarray(chosen.propose(s, o, jax.random.fold_in(k, j)))  # noqa: E731
+
+            def draw(observation, j, state=state, key=key):
+                return np.asarray(chosen.propose(state, observation, jax.random.fold_in(key, j)))
+
             renew_proposals([replay], draw, 64, i)
         batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
         state, metrics = chosen.update(state, batches, jax.random.key(i), phase="online")
-    return SimpleNamespace(algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics)
+    return SimpleNamespace(
+        algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics
+    )
 
 
 @pytest.mark.parametrize("backup", ["filtered", "cached"])

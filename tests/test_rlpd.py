@@ -49,7 +49,9 @@ def updated(initial):
 
 
 def run(initial, batches=BATCHES, key=1, phase="online"):
-    return to_host(algorithm().update(to_device(initial), batches, jax.random.key(key), phase=phase))
+    return to_host(
+        algorithm().update(to_device(initial), batches, jax.random.key(key), phase=phase)
+    )
 
 
 def row(batches, i):
@@ -60,7 +62,12 @@ def test_an_update(initial, updated):
     state, metrics = updated
     assert all(not same(getattr(state, name), getattr(initial, name)) for name in MODELS)
     assert all(np.isfinite(value) for value in metrics.values())
-    names = {name for _, group in DIAGNOSTICS for name in group if name.startswith(("critic/", "policy/"))}
+    names = {
+        name
+        for _, group in DIAGNOSTICS
+        for name in group
+        if name.startswith(("critic/", "policy/"))
+    }
     assert names <= set(metrics)
     assert metrics["policy/temperature"] == 1 and metrics["policy/target_entropy"] == -2
     assert same(run(initial), updated)
@@ -101,7 +108,12 @@ def test_target(initial, backup_entropy):
     def both(state):
         action, log_prob = chosen.sample(state.policy.params, features, eps)
         target = chosen.target(
-            state.target_critic, state.policy.params, jnp.float32(temperature), batch, eps, jnp.asarray(members)
+            state.target_critic,
+            state.policy.params,
+            jnp.float32(temperature),
+            batch,
+            eps,
+            jnp.asarray(members),
         )
         return target, Critic((16,), 4).apply(state.target_critic, features, action), log_prob
 
@@ -118,7 +130,9 @@ def test_policy_loss(initial):
     @jax.jit
     def both(state):
         action, log_prob = functions().sample(state.policy.params, features, eps)
-        loss = functions().policy_loss(state.policy.params, state.critic.params, jnp.float32(0.3), batch, eps)
+        loss = functions().policy_loss(
+            state.policy.params, state.critic.params, jnp.float32(0.3), batch, eps
+        )
         return loss, Critic((16,), 4).apply(state.critic.params, features, action), log_prob
 
     (loss, metrics), q, log_prob = both(initial)
@@ -136,9 +150,13 @@ def test_the_policy_learns_from_the_last_minibatch(initial, updated):
     def loss(critic_params, key):
         _, policy_key = jax.random.split(key)
         eps = jax.random.normal(policy_key, last.action.shape)
-        return functions().policy_loss(initial.policy.params, critic_params, jnp.float32(1), last, eps)[0]
+        return functions().policy_loss(
+            initial.policy.params, critic_params, jnp.float32(1), last, eps
+        )[0]
 
-    np.testing.assert_allclose(metrics["policy/loss"], loss(state.critic.params, jax.random.key(1)), rtol=1e-6)
+    np.testing.assert_allclose(
+        metrics["policy/loss"], loss(state.critic.params, jax.random.key(1)), rtol=1e-6
+    )
     for other in (initial.critic.params, state.target_critic):
         assert abs(loss(other, jax.random.key(1)) - metrics["policy/loss"]) > 1e-4
 
@@ -165,7 +183,9 @@ def test_evaluation_takes_the_mode(initial):
 def test_the_average_follows_slowly(initial):
     one = jax.tree.map(lambda x: x[-1:], BATCHES)
     state, _ = run(initial, batches=one)
-    expected = jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic)
+    expected = jax.tree.map(
+        lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic
+    )
     assert distance(state.target_critic, expected) < 1e-6
 
 
@@ -197,5 +217,7 @@ def test_there_is_no_base_policy(initial, options):
 
 
 def test_there_is_nothing_to_round():
-    with pytest.raises(ValueError, match=r"rlpd samples no base policy.*precision must be float32, got bfloat16"):
+    with pytest.raises(
+        ValueError, match=r"rlpd samples no base policy.*precision must be float32, got bfloat16"
+    ):
         rlpd(CONFIG, SPEC, precision="bfloat16")
