@@ -88,8 +88,8 @@ def random_batches(spec: Spec, config: RunConfig[Any], n: int) -> Batch:
         ones,
         ones,
     )
-    kept = uniform(*lead, n, *chunk) if n else None
-    return jax.device_put(dataclasses.replace(batches, next_proposals=kept))
+    extra = {"next_proposals": uniform(*lead, n, *chunk)} if n else {}
+    return jax.device_put(dataclasses.replace(batches, extra=extra))
 
 
 class Variant:
@@ -103,7 +103,7 @@ class Variant:
             self.config.algorithm, self.config.algo, spec, base, self.config.precision
         )
         self.state = jax.jit(self.algorithm.init)(jax.random.key(0))
-        self.batches = random_batches(spec, self.config, self.algorithm.num_proposals)
+        self.batches = random_batches(spec, self.config, self.algorithm.needs.proposals)
         began = time.perf_counter()
         key = jax.random.key(1)
         program = self.algorithm.update.lower(
@@ -116,7 +116,7 @@ class Variant:
         )
         self.program, self.seconds, self.calls = program, [], 0
         self.flops = update_flops(self.config, spec)
-        rows = self.config.algo.cache_refresh if self.algorithm.num_proposals else 0
+        rows = self.algorithm.needs.refresh
         self.refresh = (
             {k: np.zeros((rows, *s), d) for k, s, d in spec.observation} if rows else None
         )
@@ -230,7 +230,7 @@ def measure_acting(repeats: int) -> list[dict[str, Any]]:
             times = []
             for i in range(repeats + 1):
                 began = time.perf_counter()
-                jax.device_get(algorithm.act(acting, observation, jax.random.key(i)))
+                jax.device_get(algorithm.act(acting, observation, jax.random.key(i)).action)
                 times.append(1e3 * (time.perf_counter() - began))
             p50, p99 = (float(np.quantile(times[1:], q)) for q in (0.5, 0.99))
             rows.append(

@@ -318,7 +318,7 @@ def test_every_definition_is_documented():
 
 def test_every_option_is_read_somewhere():
     text = {path: path.read_text() for path in FILES}
-    configs = [config for config, _ in ALGORITHMS.values()]
+    configs = [entry.config for entry in ALGORITHMS.values()]
     configs += [
         RunConfig,
         *(

@@ -26,17 +26,9 @@ BASE = make_base(
 )
 HIDDEN, N = (16,), 3
 CONFIG = ExpoConfig(
-    num_base_samples=N,
-    num_edit_samples=1,
-    edit_scale=0.05,
-    num_qs=4,
-    num_min_qs=2,
-    hidden=HIDDEN,
-    tau=0.1,
-    critic_learning_rate=1e-2,
-    decay_steps=0,
-    backup="filtered",
-)
+    num_base_samples=N, num_edit_samples=1, edit_scale=0.05, num_qs=4, num_min_qs=2, hidden=HIDDEN,
+    tau=0.1, critic_learning_rate=1e-2, decay_steps=0, backup="filtered",
+)  # fmt: skip
 CACHED = {"backup": "cached", "num_edit_samples": 2}
 ONE = random_batch(SPEC, 1, 64)
 TWO = random_batch(SPEC, 2, 8)
@@ -95,8 +87,8 @@ def echo(noise_shape):
 
 @jax.jit
 def ranked(target, observation, key):
-    """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics give
-    them."""
+    """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics
+    give them."""
     draws = jax.random.normal(jax.random.split(key, 3)[0], (64, N, 2, 2))
     features = observation["state"][:, None]
     return draws, Critic(HIDDEN, NOISE_CRITICS).apply(target, features, draws).min(axis=0)

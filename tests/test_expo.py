@@ -18,7 +18,7 @@ from exporl.ops.gaussian import tanh_sample
 from exporl.ops.selection import Candidates, select, take_candidate
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
-from exporl.report.page import DIAGNOSTICS
+from exporl.report import DIAGNOSTICS
 from exporl.types import Spec
 from helpers.batches import distance, random_batch, same, to_device, to_host
 
@@ -28,19 +28,10 @@ BASE = BaseConfig(
 )
 HIDDEN = (16,)
 CONFIG = ExpoConfig(
-    num_base_samples=3,
-    num_edit_samples=2,
-    edit_scale=0.05,
-    num_qs=4,
-    num_min_qs=2,
-    hidden=HIDDEN,
-    tau=0.1,
-    base_tau=0.2,
-    critic_learning_rate=1e-3,
-    edit_learning_rate=1e-3,
-    temperature_learning_rate=1e-2,
-    decay_steps=0,
-)
+    num_base_samples=3, num_edit_samples=2, edit_scale=0.05, num_qs=4, num_min_qs=2, hidden=HIDDEN,
+    tau=0.1, base_tau=0.2, critic_learning_rate=1e-3, edit_learning_rate=1e-3,
+    temperature_learning_rate=1e-2, decay_steps=0,
+)  # fmt: skip
 MODELS = ("base", "base_ema", "edit", "critic", "target_critic", "log_temperature")
 BATCHES = random_batch(SPEC, 2, 8)
 
@@ -112,8 +103,8 @@ def best_of_n_act(params, observation, key):
 
 @jax.jit
 def best_of_n_target(base_params, target_critic, batch, key):
-    """The TD target of the first critic step with the best of n base samples, in the order in which
-    EXPO draws."""
+    """The TD target of the first critic step with the best of n base samples, in the order in
+    which EXPO draws."""
     critic_key, _, _ = jax.random.split(key, 3)
     draw_keys, keys = jax.random.split(critic_key, (2, 1))
     propose_key, _ = jax.random.split(draw_keys[0])
@@ -440,8 +431,8 @@ def test_the_base_alone_ignores_edits_and_critics(initial):
 
 
 def test_a_decision_says_what_was_chosen(initial):
-    """Index among base samples and edits, whether it is an edit, and its value to the critics that
-    chose."""
+    """Index among base samples and edits, whether it is an edit, and its value to the critics
+    that chose."""
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
 
     @jax.jit
@@ -487,8 +478,8 @@ def test_proposals_made_elsewhere(initial):
 
 
 def test_smallest_sizes():
-    """One observation, one candidate, one critic, one action dimension; a chunk of three keeps its
-    axis."""
+    """One observation, one candidate, one critic, one action dimension; a chunk of three keeps
+    its axis."""
     spec = Spec((("state", (1,), "float32"),), action_dim=1, chunk_length=3)
     config = dataclasses.replace(
         CONFIG, num_base_samples=1, num_edit_samples=1, num_qs=1, num_min_qs=1

@@ -103,16 +103,10 @@ def golden(golden_path):
         )
         hidden = tuple(data[name].shape[0] for name in layers)
         config = ExpoConfig(
-            num_base_samples=n,
-            num_edit_samples=n,
-            edit_scale=float(data["edit_scale"]),
-            num_qs=e,
-            num_min_qs=2,
-            hidden=hidden,
-            target_entropy="released",
-            clip_edits=False,
+            num_base_samples=n, num_edit_samples=n, edit_scale=float(data["edit_scale"]), num_qs=e,
+            num_min_qs=2, hidden=hidden, target_entropy="released", clip_edits=False,
             acting_base="live",
-        )
+        )  # fmt: skip
         base_config = BaseConfig(num_steps=k, width=width, num_blocks=blocks, time_dim=time_dim)
         base, coarse = diffusion(base_config, spec), diffusion(base_config, spec, "bfloat16")
         batch = Batch(
@@ -130,21 +124,13 @@ def golden(golden_path):
             for net in ("base", "edit", "critic", "target_critic")
         }
         yield types.SimpleNamespace(
-            data=data,
-            spec=spec,
-            config=config,
-            base=base,
-            expo=make_expo(config, spec, base),
-            batch=batch,
-            features=flat_observation(batch.observation),
-            next_features=flat_observation(batch.next_observation),
-            params=params,
-            temperature=jnp.exp(data["params/log_temp"]),
-            denoiser=Denoiser(width, blocks, time_dim=time_dim),
-            schedule=vp_schedule(k),
-            coarse_base=coarse,
+            data=data, spec=spec, config=config, base=base, expo=make_expo(config, spec, base),
+            batch=batch, features=flat_observation(batch.observation),
+            next_features=flat_observation(batch.next_observation), params=params,
+            temperature=jnp.exp(data["params/log_temp"]), denoiser=Denoiser(width, blocks,
+            time_dim=time_dim), schedule=vp_schedule(k), coarse_base=coarse,
             coarse=make_expo(config, spec, coarse, "bfloat16"),
-        )
+        )  # fmt: skip
 
 
 def candidates(golden) -> Candidates:
@@ -168,8 +154,9 @@ def test_denoiser(golden):
 
 def test_sample(golden):
     start, added = golden.data["sample/initial_noise"], golden.data["sample/step_noise"]
-    # [k, b, n, a]: the noise of t = 0 is never added
-    noise = jnp.concatenate([start[None], added[:-1]])
+    noise = jnp.concatenate(
+        [start[None], added[:-1]]
+    )  # [k, b, n, a]: the noise of t = 0 is never added
     noise = jnp.moveaxis(noise, 0, 2)[:, :, :, None]
     observation = {"state": golden.batch.next_observation["state"][:, None]}
     got = golden.base.decode(golden.params["base"], observation, noise)
@@ -185,9 +172,7 @@ def test_edit(golden):
     np.testing.assert_allclose(mean[:, :, 0], data["edit/mean"], **VALUE)
     np.testing.assert_allclose(jnp.exp(log_std)[:, :, 0], data["edit/std"], rtol=1e-5, atol=2e-5)
     moved, unit, log_prob = golden.expo.edits(net, golden.params["edit"], features, action, eps)
-    log_prob = log_prob + golden.spec.action_dim * np.log(
-        golden.config.edit_scale
-    )  # of the unscaled edit
+    log_prob = log_prob + golden.spec.action_dim * np.log(golden.config.edit_scale)
     np.testing.assert_allclose(moved[:, :, 0], data["edit/edited_actions"], **VALUE)
     saturated = (jnp.abs(unit) > 1 - 1e-4).any(axis=(-2, -1))
     np.testing.assert_allclose(
@@ -213,20 +198,14 @@ def test_select(golden):
 def test_target(golden):
     data = golden.data
     target, choice = golden.expo.target(
-        golden.params["target_critic"],
-        golden.temperature,
-        golden.batch,
-        candidates(golden),
-        jnp.asarray(data["select/members"]),
-        jnp.asarray(data["target/members"]),
-        jax.random.key(0),
-    )
+        golden.params["target_critic"], golden.temperature, golden.batch, candidates(golden),
+        jnp.asarray(data["select/members"]), jnp.asarray(data["target/members"]), jax.random.key(0),
+    )  # fmt: skip
     np.testing.assert_allclose(target, data["target/td_target"], **VALUE)
     winners = Critic(golden.config.hidden, 2).apply(
         take_members(golden.params["target_critic"], jnp.asarray(data["target/members"])),
-        golden.next_features,
-        jnp.asarray(data["select/action"])[:, None],
-    )
+        golden.next_features, jnp.asarray(data["select/action"])[:, None],
+    )  # fmt: skip
     np.testing.assert_allclose(winners.min(axis=0), data["target/next_q"], **VALUE)
     np.testing.assert_array_equal(choice.index, data["select/index"])
 
@@ -325,16 +304,11 @@ def test_bfloat16_ranks(golden):
     np.testing.assert_array_equal(np.asarray(index)[clear], data["select/index"][clear])
     targets = [
         a.target(
-            golden.params["target_critic"],
-            golden.temperature,
-            golden.batch,
-            candidates(golden),
-            members,
-            jnp.asarray(data["target/members"]),
-            jax.random.key(0),
+            golden.params["target_critic"], golden.temperature, golden.batch, candidates(golden),
+            members, jnp.asarray(data["target/members"]), jax.random.key(0),
         )[0]
         for a in (golden.expo, golden.coarse)
-    ]
+    ]  # fmt: skip
     agreed = np.asarray(index) == np.asarray(data["select/index"])
     assert agreed.any()
     np.testing.assert_array_equal(np.asarray(targets[0])[agreed], np.asarray(targets[1])[agreed])
@@ -345,17 +319,11 @@ def test_bfloat16_leaves_training_alone(golden):
     params, eps = golden.params, jnp.asarray(golden.data["edit_loss/eps"])[:, None]
     weight = jnp.ones(golden.batch.reward.shape)
     for one, other in [
-        [
-            jax.value_and_grad(b.loss, has_aux=True)(
-                params["base"], golden.batch, weight, jax.random.key(3)
-            )
-            for b in (golden.base, golden.coarse_base)
-        ],
-        [
-            jax.value_and_grad(a.edit_loss, has_aux=True)(
-                params["edit"], params["critic"], golden.temperature, golden.batch, eps
-            )
-            for a in (golden.expo, golden.coarse)
-        ],
-    ]:
+        [jax.value_and_grad(b.loss, has_aux=True)(params["base"], golden.batch, weight,
+        jax.random.key(3))
+         for b in (golden.base, golden.coarse_base)],
+        [jax.value_and_grad(a.edit_loss, has_aux=True)(
+            params["edit"], params["critic"], golden.temperature, golden.batch, eps)
+         for a in (golden.expo, golden.coarse)],
+    ]:  # fmt: skip
         jax.tree.map(np.testing.assert_array_equal, one, other)

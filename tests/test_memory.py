@@ -137,7 +137,7 @@ def test_a_run_prints_its_plan_first(tmp_path):
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("exporl.session.available_bytes", lambda: 400)
+    monkeypatch.setattr("exporl.run.session.available_bytes", lambda: 400)
     changes = {"train.online_steps": 100}
     with pytest.raises(
         ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"

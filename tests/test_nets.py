@@ -157,7 +157,7 @@ def test_tanh_gaussian_bounds_its_log_std():
 
 
 def test_dropout_only_when_not_deterministic():
-    net, features = TanhGaussian((32,), 1, 2, dropout=0.5), normals(0, 8, 3)
+    net, features = TanhGaussian((32,), 1, 2, dropout=0.5), jnp.asarray(normals(0, 8, 3))
     params = random_params(net.init, features)
     without = jax.jit(TanhGaussian((32,), 1, 2).apply)(params, features)[0]
     still = jax.jit(net.apply)(params, features)[0]

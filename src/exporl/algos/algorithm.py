@@ -85,8 +85,9 @@ class Algorithm(NamedTuple):
     """state -> the part of it that acting needs: what is shipped to actors."""
     act: Act
     """Compiled, once per mode."""
-    propose: Callable[[Any, Observation, KeyArray], Proposals] | None = None
-    """(state, observation [b, ...], key) -> base samples, for the replay to keep. Compiled."""
+    propose: Any = None
+    """(state, observation [b, ...], key) -> base samples [b, n, h, a], for the replay to keep.
+    Compiled; None where there is no base policy."""
     needs: Needs = Needs()
     """What the loop has to provide."""
     has_base: bool = False
