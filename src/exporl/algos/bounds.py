@@ -11,6 +11,7 @@ have none of them, and all are off by default:
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +19,21 @@ from jaxtyping import Array, Float
 
 from exporl.types import Batch, Metrics, Params, Spec
 
+OnAutoOff = Literal["auto"] | bool
 RETURN_BOUND = "return_bound"
 """The replay column with the return of a step's episode, if that succeeded, else -infinity."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BoundOptions:
-    """How critics use what is known about values. All off: the paper's critics."""
+    """How critics use what is known about values. All off: the paper's critics. auto: on where the
+    task says between which values its rewards lie."""
 
-    pessimistic_start: bool = False
+    pessimistic_start: OnAutoOff = False
     """Critics begin at the least value that the rewards allow, instead of around 0."""
-    clip_targets: bool = False
+    clip_targets: OnAutoOff = False
     """Clip TD targets to the values that the rewards and the discount allow."""
-    return_bound: bool = False
+    return_bound: OnAutoOff = False
     """No TD target below the return that a successful episode really had from that step on."""
 
 
@@ -51,21 +54,23 @@ class TargetBounds:
         Raises:
             ValueError: an option needs the range of values, and the task's rewards do not say it.
         """
-        asked = [
-            name
-            for name in ("pessimistic_start", "clip_targets", "return_bound")
-            if getattr(config, name)
-        ]
-        if not asked:
-            return cls()
         if spec.value_range is None:
-            raise ValueError(
-                f"{asked[0]} needs to know between which values rewards lie, and the environment's "
-                f"own reward does not say it: set {asked[0]}=False, or learn from the reward -1/0 "
-                "or 0/1."
-            )
+            for name in ("pessimistic_start", "clip_targets", "return_bound"):
+                if getattr(config, name) is True:
+                    raise ValueError(
+                        f"{name} needs to know between which values rewards lie, and the "
+                        f"environment's own reward does not say it: set {name}=False, or learn "
+                        "from the reward -1/0 or 0/1."
+                    )
+            return cls()
         low, high = spec.value_range
-        return cls(low, high, config.pessimistic_start, config.clip_targets, config.return_bound)
+        return cls(
+            low=low,
+            high=high,
+            pessimistic_start=bool(config.pessimistic_start),
+            clip=bool(config.clip_targets),
+            returns=bool(config.return_bound),
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from exporl.algos.common import CriticTrainer, Imitation
 from exporl.algos.expo import Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, resolve
 from exporl.algos.filtered import FilteredExpo
-from exporl.algos.presets import OURS, SCRIPT, SIZE, TABLE1
+from exporl.algos.presets import OURS, SCRIPT, SIZE, STABLE, TABLE1
 from exporl.nets.critic import Critic
 from exporl.nets.gaussian import TanhGaussian
 from exporl.policies.base import BasePolicy, learning_rate
@@ -82,6 +82,14 @@ _ADROIT: Preset = {"algo.edit_dropout": (0.1, TABLE1)}
 _SMALL: Preset = {
     "algo.num_base_samples": (4, SIZE),
     "algo.num_edit_samples": (4, SIZE),
+    "algo.base_data": ("successes", STABLE),
+    "algo.base_tau": (0.005, STABLE),
+    "algo.base_updates": (4, STABLE),
+    "algo.min_noise_scale": (0.0, STABLE),
+    "algo.pessimistic_start": ("auto", STABLE),
+    "algo.return_bound": ("auto", STABLE),
+    "algo.clip_targets": ("auto", STABLE),
+    "train.guard": ("auto", STABLE),
     "train.critic_warmup_steps": (1_000, OURS),
     "train.update_after": (200, OURS),
 }

@@ -13,6 +13,7 @@ SCRIPT = "official script"
 CODE = "official code"
 OURS = "measured here: docs/algorithms/expo.md"
 SIZE = "chosen for a CPU"
+STABLE = "benchmarks/stable.py"
 
 LEARNING: Preset = {
     "train.batch_size": (256, TABLE1),

@@ -69,10 +69,10 @@ class TrainConfig:
     Not repeatable to the bit."""
     discount: float = 0.99
     """Per environment step (gamma)."""
-    guard: Literal["off", "success", "return"] = "off"
+    guard: Literal["off", "auto", "success", "return"] = "off"
     """Choose between the base policy alone and the policy around it by how their last episodes
     went, measured by success or by return: who acts in the next training episode, and who is
-    deployed."""
+    deployed. auto: by success where that is what the environment pays for, else by return."""
     prefetch: bool = True
     """Draw the next update's rows while the device is busy with this one: they cannot include the
     step in between. False draws them afterwards, as the release does."""

@@ -80,7 +80,7 @@ class Trainer(Session):
             action_dim=self.spec.action_dim,
             execute_length=config.actions_played,
             seed=config.seed,
-            guard=None if config.train.guard == "off" else Guard(config.train.guard),
+            guard=self._guard(),
         )
         self.offline_steps = self.critic_steps = 0
         self.last_eval = -1
@@ -98,6 +98,14 @@ class Trainer(Session):
         return compile_ahead(
             algorithm, self.network_spec, programs(train), train.batch_size, columns
         )
+
+    def _guard(self) -> Guard | None:
+        measure = self.config.train.guard
+        if measure == "off":
+            return None
+        if measure == "auto":
+            measure = "success" if self.task.reward_range == (0.0, 1.0) else "return"
+        return Guard(measure)
 
     def run(self) -> None:
         """All phases. Stops at the next step boundary after SIGINT or SIGTERM, with a checkpoint.

@@ -1,0 +1,182 @@
+"""Does EXPO stay above its base policy, and what is each part of the CPU presets worth?
+
+    .venv/bin/python benchmarks/stable.py --rows new today --tasks assembly push --seeds 0 1 2
+
+Preset `demo` with cached backups, 20 scripted demonstrations, 100 paired evaluation starts. A row changes options of
+the preset (`ROWS`). At every evaluation: the deployed policy, the policy without its guard, the policy without edits
+(best of its base samples, same parameters) and the base alone. One run per core at a time; finished runs are not
+repeated, and `--collect` reports what there is. Writes benchmarks/results/stable.json.
+"""
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import numpy as np
+from common import write_result
+
+from exporl.files.atomic import read_lines
+from exporl.run.config import override
+from exporl.run.loop import train
+from exporl.run.presets import preset_config
+from exporl.speed.tuning import keep_compiled_programs
+
+FOLDER = Path("runs/stable")
+TASKS = {
+    "assembly": 0.3,
+    "box-close": 0.3,
+    "peg-insert-side": 0.4,
+    "push": 0.4,
+    "pick-place-wall": 0.3,
+    "door-open": 0.4,
+}
+"""Meta-World task -> action noise of its demonstrations."""
+TODAY: dict[str, Any] = {
+    "algo.pessimistic_start": False,
+    "algo.return_bound": False,
+    "algo.clip_targets": False,
+    "algo.base_data": "all",
+    "algo.base_tau": 0.001,
+    "algo.base_updates": 1,
+    "algo.min_noise_scale": 1.0,
+    "train.guard": "off",
+}
+"""The preset as it was before this study."""
+ROWS: dict[str, dict[str, Any]] = {
+    "new": {},
+    "today": TODAY,
+    "no-guard": {"train.guard": "off"},
+    "all-data": {"algo.base_data": "all"},
+    "slow-base": {"algo.base_tau": 0.001, "algo.base_updates": 1},
+    "full-noise": {"algo.min_noise_scale": 1.0},
+    "no-bounds": {name: TODAY[name] for name in list(TODAY)[:3]},
+    "no-edits": {"algo.num_edit_samples": 0},
+}
+AT = (0, 1_000, 2_000, 4_000, 6_000, 8_000)
+WHO = ("policy", "unguarded", "unedited", "base")
+
+
+def run_folder(task: str, row: str, seed: int) -> Path:
+    """Where one run lives."""
+    return FOLDER / f"{task}-{row}-s{seed}"
+
+
+def one(task: str, row: str, seed: int, steps: int) -> None:
+    """Trains one run unless it is finished."""
+    keep_compiled_programs()
+    run = run_folder(task, row, seed)
+    options: dict[str, Any] = {
+        "algo.backup": "cached",
+        "data.demo_noise": TASKS[task],
+        "train.online_steps": steps,
+        "eval.episodes": 100,
+        "eval.at": tuple(at for at in AT if at <= steps),
+        "eval.unedited": True,
+        "log.save_every": 2_000,
+    }
+    config = override(preset_config("expo", "demo", f"metaworld/{task}-v3"), options | ROWS[row])
+    train(dataclasses.replace(config, seed=seed), run, resume=(run / "config.json").is_file())
+
+
+def launch(jobs: list[tuple[str, str, int, int]], cores: list[int]) -> None:
+    """Every job in a process pinned to one core, as many at a time as there are cores."""
+    free: Queue[int] = Queue()
+    for core in cores:
+        free.put(core)
+
+    def work(job: tuple[str, str, int, int]) -> None:
+        core = free.get()
+        code = (
+            "import os, sys\n"
+            f"if hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, {{{core}}})\n"
+            f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            f"import stable\nstable.one{job!r}\n"
+        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        free.put(core)
+        outcome = "finished" if done.returncode == 0 else "FAILED: " + done.stderr[-500:]
+        print(*job, outcome, flush=True)
+
+    with ThreadPoolExecutor(len(cores)) as pool:
+        list(pool.map(work, jobs))
+
+
+def collected(task: str, row: str, seed: int) -> dict[str, Any] | None:
+    """The evaluations of one run, as far as it went; None where there are none."""
+    lines = read_lines(run_folder(task, row, seed) / "eval.jsonl")
+    if not lines:
+        return None
+    result: dict[str, Any] = {"task": task, "row": row, "seed": seed}
+    result["env_steps"] = [line["env_steps"] for line in lines]
+    result["deployed"] = [line.get("deployed", "explore") for line in lines]
+    for who in WHO:
+        if all(who in line for line in lines):
+            result[who] = [line[who]["success_rate"] for line in lines]
+    best = [max(lines[0]["base"]["success_rate"], line["base"]["success_rate"]) for line in lines]
+    result["policy_minus_best_base"] = [
+        round(line["policy"]["success_rate"] - high, 3)
+        for line, high in zip(lines, best, strict=True)
+    ]
+    result["train_s"] = lines[-1]["time/train_s"]
+    return result
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Means over seeds, in %, at every evaluation that all seeds of a row have."""
+    rows = []
+    for task, row in dict.fromkeys((r["task"], r["row"]) for r in results):
+        group = [r for r in results if (r["task"], r["row"]) == (task, row)]
+        steps = sorted(set.intersection(*(set(r["env_steps"]) for r in group)))
+        for who in WHO:
+            members = [r for r in group if who in r]
+            if len(members) < len(group):
+                continue
+            means = [
+                100 * np.mean([r[who][r["env_steps"].index(step)] for r in members])
+                for step in steps
+            ]
+            cells = " | ".join(f"{mean:.0f}" for mean in means)
+            rows.append((tuple(steps), f"| {task} | {row} | {len(group)} | {who} | {cells} |"))
+    text = []
+    for steps in dict.fromkeys(steps for steps, _ in rows):
+        text.append("| task | row | seeds | who | " + " | ".join(f"{s:,}" for s in steps) + " |")
+        text.append("|---" * (4 + len(steps)) + "|")
+        text += [line for own, line in rows if own == steps]
+    return "\n".join(text)
+
+
+def main() -> None:
+    """Trains what is missing, then reports."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", nargs="+", default=["new", "today"], choices=list(ROWS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=4_000, help="environment steps per run")
+    parser.add_argument("--collect", action="store_true", help="train nothing, report what there is")
+    options = parser.parse_args()
+    if not options.collect:
+        jobs = [
+            (task, row, seed, options.steps)
+            for seed, row, task in product(options.seeds, options.rows, options.tasks)
+            if not (run_folder(task, row, seed) / "summary.json").is_file()
+        ]
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+        launch(jobs, cores)
+    every = [collected(*job) for job in product(TASKS, ROWS, range(20))]
+    results = [result for result in every if result is not None]
+    print(table(results))
+    print(write_result("stable", {"command": "benchmarks/stable.py", "demo_noise": TASKS, "results": results}))
+
+
+if __name__ == "__main__":
+    main()
