@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/stable.py --rows new today --tasks assembly push --seeds 0 1 2
 
-Preset `demo` with cached backups, 20 scripted demonstrations, 100 paired evaluation starts. A row changes options of
-the preset (`ROWS`). At every evaluation: the deployed policy, the policy without its guard, the policy without edits
-(best of its base samples, same parameters) and the base alone. One run per core at a time; finished runs are not
-repeated, and `--collect` reports what there is. Writes benchmarks/results/stable.json.
+Preset `demo` with cached backups, 20 scripted demonstrations, 100 paired evaluation starts. A row
+changes options of the preset (`ROWS`). At every evaluation: the deployed policy, the policy
+without its guard, the policy without edits (best of its base samples, same parameters) and the
+base alone. One run per core at a time; finished runs are not repeated, and `--collect` reports
+what there is. Writes benchmarks/results/stable.json.
 """
 
 import argparse
@@ -162,7 +163,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=4_000, help="environment steps per run")
-    parser.add_argument("--collect", action="store_true", help="train nothing, report what there is")
+    parser.add_argument(
+        "--collect", action="store_true", help="train nothing, report what there is"
+    )
     options = parser.parse_args()
     if not options.collect:
         jobs = [
@@ -175,7 +178,11 @@ def main() -> None:
     every = [collected(*job) for job in product(TASKS, ROWS, range(20))]
     results = [result for result in every if result is not None]
     print(table(results))
-    print(write_result("stable", {"command": "benchmarks/stable.py", "demo_noise": TASKS, "results": results}))
+    print(
+        write_result(
+            "stable", {"command": "benchmarks/stable.py", "demo_noise": TASKS, "results": results}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -595,3 +595,62 @@ def test_make_algorithm():
         make_algorithm("exppo", CONFIG, SPEC, base)
     with pytest.raises(ValueError, match="rlpd needs a RlpdConfig, got a ExpoConfig"):
         make_algorithm("rlpd", CONFIG, SPEC, None)
+
+
+def test_unedited_is_the_best_of_the_base_samples(initial):
+    """Edits stay out of acting in mode "unedited", and at evaluation where they only explore."""
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+    best = act(params, observation, mode="evaluate", num_edit_samples=0)
+    np.testing.assert_array_equal(act(params, observation, mode="unedited"), best)
+    exploring = {"edits_act": "explore"}
+    np.testing.assert_array_equal(act(params, observation, mode="evaluate", **exploring), best)
+    edited = act(params, observation, mode="explore")
+    np.testing.assert_array_equal(act(params, observation, mode="explore", **exploring), edited)
+    assert not np.array_equal(edited, best)
+
+
+def test_the_first_samples_come_from_less_noise(initial):
+    """At scale 0 the first sample is the same for every key; the last one is a plain sample."""
+    params, observation = initial.base.params, row(BATCHES, 0).observation
+    one, other, plain = (
+        np.asarray(functions(min_noise_scale=scale).propose(params, observation, jax.random.key(k)))
+        for scale, k in ((0.0, 0), (0.0, 1), (1.0, 0))
+    )
+    np.testing.assert_array_equal(one[:, 0], other[:, 0])
+    np.testing.assert_allclose(one[:, -1], plain[:, -1], atol=1e-6)
+    assert np.abs(one[:, 1] - other[:, 1]).max() > 1e-3
+    with pytest.raises(ValueError, match=r"min_noise_scale=0.0 needs backup='fresh' or 'cached'"):
+        algorithm(min_noise_scale=0.0, backup="filtered")
+
+
+def test_base_updates_counts_imitation_steps(initial):
+    """One per minibatch at most; the critics and edits learn as before."""
+    once, twice, more = (run(initial, base_updates=num)[0] for num in (1, 2, 5))
+    counts = [
+        max(int(leaf) for leaf in jax.tree.leaves(state.base.opt_state) if leaf.ndim == 0)
+        for state in (once, twice, more)
+    ]
+    assert counts == [1, 2, 2]
+    assert same(once.critic, twice.critic) and same(once.edit, twice.edit)
+    assert distance(twice.base.params, once.base.params) > 0
+
+
+def test_edits_towards_the_minimum(initial):
+    batch, eps = row(BATCHES, 0), jnp.zeros((8, 2, 2))
+    given = initial.edit.params, initial.critic.params, jnp.float32(0.3), batch, eps
+    (mean, _), (least, _) = (functions(edit_value=how).edit_loss(*given) for how in ("mean", "min"))
+    edits = functions().edits(
+        functions().edit, initial.edit.params, batch.observation["state"], batch.action, eps
+    )
+    q = every_critic(initial.critic.params, batch.observation["state"], edits.action)
+    np.testing.assert_allclose(least - mean, (q.mean(axis=0) - q.min(axis=0)).mean(), rtol=1e-4)
+
+
+def test_what_is_imitated():
+    imitation = functions(base_data="successes").imitation
+    batch = row(BATCHES, 0)
+    np.testing.assert_array_equal(imitation.weight(batch), batch.success)
+    none = batch.replace(success=jnp.zeros(8))
+    np.testing.assert_array_equal(imitation.weight(none), batch.prior)
+    np.testing.assert_array_equal(imitation.weight(none.replace(prior=jnp.zeros(8))), np.ones(8))
+    np.testing.assert_array_equal(functions().imitation.weight(none), np.ones(8))

@@ -27,6 +27,7 @@ TINY = {
     "train.online_steps": 24,
     "train.update_after": 4,
     "train.critic_warmup_steps": 6,
+    "train.guard": "off",
     "eval.every": 12,
     "eval.episodes": 4,
     "eval.num_envs": 2,

@@ -41,8 +41,6 @@ class Needs(NamedTuple):
     """Base samples that the replay keeps per next observation, in `Batch.next_proposals`."""
     refresh: int = 0
     """Observations whose samples are renewed per update call."""
-    minibatches: int = 1
-    """Least minibatches per update call."""
 
 
 @runtime_checkable

@@ -285,7 +285,7 @@ class Expo:
     def update_base(self, state: StateT, batches: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
         """One imitation step of the base policy on the last minibatch, one Polyak step of its
         average; with `base_updates` both on each of the last few."""
-        num = self.config.base_updates
+        num = min(self.config.base_updates, batches.reward.shape[0])
         if num == 1:
             step, rows = self.imitation.step, common.last_minibatch(batches)
         else:

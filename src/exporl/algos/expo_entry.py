@@ -63,7 +63,7 @@ def expo(
         return agent.propose(state.base.params, observation, key)
 
     functions = agent
-    needs = Needs(columns=agent.critic_trainer.bounds.columns, minibatches=config.base_updates)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns)
     if config.backup == "filtered":
         functions = FilteredExpo.create(agent, precision)
     if config.backup == "cached":

@@ -47,7 +47,8 @@ class ExpoConfig(BoundOptions):
     base_tau: float = option(0.001, within="(0, 1]")
     """Polyak step of the averaged base policy, per base update."""
     base_updates: int = option(1, within="[1, inf)")
-    """Imitation steps of the base policy per update call, on the last so many minibatches."""
+    """Imitation steps of the base policy per update call, one on each of the last minibatches (and
+    no more than there are)."""
     initial_temperature: float = option(1.0, within="(0, inf)")
     """Entropy weight at the start (paper: alpha). Scale it with the reward."""
     edit_dropout: float = option(0.0, within="[0, 1)")

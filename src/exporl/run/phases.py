@@ -59,12 +59,6 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
                 f"{name} has nothing to learn in train.{option}={getattr(train, option)}; set it "
                 "to 0."
             )
-    minibatches = train.utd_ratio * train.update_every
-    if minibatches < algorithm.needs.minibatches:
-        raise ValueError(
-            f"{name} learns from {algorithm.needs.minibatches} minibatches per update call "
-            f"(base_updates), and train.utd_ratio x train.update_every gives {minibatches}."
-        )
     if train.guard != "off" and not algorithm.has_base:
         raise ValueError(
             f"{name} has no base policy to choose instead: train.guard={train.guard!r} has no"
