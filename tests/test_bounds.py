@@ -63,7 +63,7 @@ def test_unknown_rewards(name):
 
 
 def test_rows_without_the_column_are_refused():
-    with pytest.raises(ValueError, match="return_bound reads Batch.extra"):
+    with pytest.raises(ValueError, match="return_bound reads"):
         TargetBounds.create(ALL, SPEC).apply(jnp.zeros(4), random_batch(SPEC, 4))
 
 

@@ -18,7 +18,7 @@ from exporl.ops.gaussian import tanh_sample
 from exporl.ops.selection import Candidates, select, take_candidate
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
-from exporl.report import DIAGNOSTICS
+from exporl.report.page import DIAGNOSTICS
 from exporl.types import Spec
 from helpers.batches import distance, random_batch, same, to_device, to_host
 
