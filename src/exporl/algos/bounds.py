@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from exporl.plain import added
 from exporl.types import Batch, Metrics, Params, Spec
 
 RETURN_BOUND = "return_bound"
@@ -26,11 +27,11 @@ RETURN_BOUND = "return_bound"
 class BoundOptions:
     """How critics use what is known about values. All off: the paper's critics."""
 
-    pessimistic_start: bool = False
+    pessimistic_start: bool = added(False, absent=False)
     """Critics begin at the least value that the rewards allow, instead of around 0."""
-    clip_targets: bool = False
+    clip_targets: bool = added(False, absent=False)
     """Clip TD targets to the values that the rewards and the discount allow."""
-    return_bound: bool = False
+    return_bound: bool = added(False, absent=False)
     """No TD target below the return that a successful episode really had from that step on."""
 
 
