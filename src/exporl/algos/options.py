@@ -53,9 +53,7 @@ class Interval(NamedTuple):
         return f"be {'at least' if self.has_low else 'above'} {self.low:g}"
 
 
-def option(
-    default: Any, within: str, advice: str = "", absent: Any = dataclasses.MISSING
-) -> Any:
+def option(default: Any, within: str, advice: str = "", absent: Any = dataclasses.MISSING) -> Any:
     """A field of an options class with a range.
 
     Args:

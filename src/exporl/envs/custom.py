@@ -191,8 +191,8 @@ def _units(env: gymnasium.Env, name: str) -> ActionUnits:
             f"{name}: action bounds are [{low.min():g}, {high.max():g}]; they must be finite, low "
             "below high. Give the environment the bounds that its actuators have."
         )
-    bounds = (tuple(bound.ravel().tolist()) for bound in (low, high))
-    return ActionUnits(*bounds, space.shape, str(space.dtype))
+    lowest, highest = (tuple(bound.ravel().tolist()) for bound in (low, high))
+    return ActionUnits(lowest, highest, space.shape, str(space.dtype))
 
 
 def _make(
