@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same to Python
     from exporl.acting.evaluate import EvalResult, evaluate
+    from exporl.acting.policy import Policy, load_policy
     from exporl.algos import (
         ALGORITHMS,
         Algorithm,
@@ -67,6 +68,7 @@ _HOME = {
     "Mixture": "exporl.data.mixture",
     "Normalizer": "exporl.data.episodes",
     "PRESETS": "exporl.run.presets",
+    "Policy": "exporl.acting.policy",
     "ReadOptions": "exporl.data.formats",
     "Replay": "exporl.data.replay",
     "RlpdConfig": "exporl.algos",
@@ -89,6 +91,7 @@ _HOME = {
     "load_config": "exporl.run.directory",
     "load_episodes": "exporl.data.formats",
     "load_npz": "exporl.data.formats",
+    "load_policy": "exporl.acting.policy",
     "load_run": "exporl.run.session",
     "make_algorithm": "exporl.algos",
     "make_base": "exporl.policies",
@@ -122,6 +125,7 @@ __all__ = [
     "LogConfig",
     "Mixture",
     "Normalizer",
+    "Policy",
     "ReadOptions",
     "Replay",
     "RlpdConfig",
@@ -144,6 +148,7 @@ __all__ = [
     "load_config",
     "load_episodes",
     "load_npz",
+    "load_policy",
     "load_run",
     "make_algorithm",
     "make_base",

@@ -1,35 +1,66 @@
 """Playing action chunks: the only action queue in the code base."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 
-class ActionQueue:
-    """Plays action chunks one action at a time, for several environments at once."""
+def playable(chunks: np.ndarray, execute_length: int) -> np.ndarray:
+    """The actions of decided chunks [b, h, a] that are played, within [-1, 1].
+
+    Raises:
+        FloatingPointError: the policy produced NaN or infinity.
+    """
+    if not np.isfinite(chunks).all():
+        raise FloatingPointError(
+            "the policy produced NaN or infinity: training diverged. Lower the learning rates or "
+            "the update-to-data ratio; the last checkpoint is intact."
+        )
+    return np.clip(chunks[:, :execute_length], -1.0, 1.0)
+
+
+class Chunks:
+    """Plays action chunks one action at a time, in several environments at once.
+
+    Every environment is at its own place in its own chunk.
+    """
 
     def __init__(self, num_envs: int, execute_length: int):
+        """For `num_envs` environments, of whose chunks `execute_length` actions are played."""
         self.execute_length = execute_length
-        self.chunks: list[np.ndarray] = [np.zeros((0, 0), np.float32) for _ in range(num_envs)]
+        self._left: list[np.ndarray] = [np.zeros((0, 0), np.float32) for _ in range(num_envs)]
+
+    @property
+    def used_up(self) -> list[int]:
+        """The environments that have no action left."""
+        return [env for env, chunk in enumerate(self._left) if len(chunk) == 0]
 
     def clear(self, env: int) -> None:
         """Forgets the rest of an environment's chunk: its episode ended."""
-        self.chunks[env] = self.chunks[env][:0]
+        self._left[env] = self._left[env][:0]
 
-    def next(self, decide: Callable[[], Any]) -> np.ndarray:
-        """The next action [b, a] of every environment; `decide() -> [b, h, a]` is asked when some
-        chunk is used up."""
-        if any(len(chunk) == 0 for chunk in self.chunks):
-            chunks = np.asarray(decide())
-            if not np.isfinite(chunks).all():
-                raise FloatingPointError(
-                    "the policy produced NaN or infinity: training diverged. Lower the learning "
-                    "rates or the update-to-data ratio; the last checkpoint is intact."
-                )
-            for env, chunk in enumerate(self.chunks):
-                if len(chunk) == 0:
-                    self.chunks[env] = np.clip(chunks[env, : self.execute_length], -1.0, 1.0)
-        actions = np.stack([chunk[0] for chunk in self.chunks])
-        self.chunks = [chunk[1:] for chunk in self.chunks]
+    def next(self, decide: Callable[[list[int]], np.ndarray]) -> np.ndarray:
+        """The next action [b, a] of every environment.
+
+        Args:
+            decide: environments -> a chunk for each of them, [len(environments), h, a]. Asked about
+                those whose chunk is used up, and only where there are any.
+
+        Raises:
+            FloatingPointError: the policy produced NaN or infinity.
+        """
+        if envs := self.used_up:
+            decided = playable(np.asarray(decide(envs)), self.execute_length)
+            for env, chunk in zip(envs, decided, strict=True):
+                self._left[env] = chunk
+        actions = np.stack([chunk[0] for chunk in self._left])
+        self._left = [chunk[1:] for chunk in self._left]
         return actions
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What is left of every chunk, [h, a] by the environment's number. Inverse of `load`."""
+        return {str(env): chunk for env, chunk in enumerate(self._left)}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restores `state`."""
+        self._left = [state[str(env)] for env in range(len(self._left))]

@@ -8,7 +8,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from exporl.acting.chunks import ActionQueue
+from exporl.acting.chunks import Chunks
 from exporl.acting.rollout import Act, stack
 from exporl.randomness import EVALUATE, env_seed, run_key
 from exporl.types import Mode, Params
@@ -64,26 +64,27 @@ def evaluate(
     current: list[int | None] = list(range(len(envs)))
     waiting = list(range(len(envs), episodes))
     observations = [env.reset(seed=env_seed(seed, i))[0] for i, env in enumerate(envs)]
-    queue, decisions = ActionQueue(len(envs), execute_length), 0
+    chunks, decisions, decided = Chunks(len(envs), execute_length), 0, np.zeros((0, 0, 0))
 
-    def decide() -> Any:
-        nonlocal decisions
-        decisions += 1
-        return jax.device_get(
-            act(acting, stack(observations), run_key(seed, EVALUATE, decisions), mode=mode).action
-        )
+    def decide(slots: list[int]) -> np.ndarray:
+        nonlocal decisions, decided
+        decisions += 1  # also where only slots without an episode ask: draws are numbered by it
+        if any(current[slot] is not None for slot in slots):
+            key = run_key(seed, EVALUATE, decisions)
+            decided = jax.device_get(act(acting, stack(observations), key, mode=mode).action)
+        return decided[slots]
 
     while any(episode is not None for episode in current):
-        actions = queue.next(decide)
+        actions = chunks.next(decide)
         for slot, episode in enumerate(current):
-            if episode is None:  # keeps the batch shape; its action is not played
+            if episode is None:  # a row of the batch, whose action is not played
                 continue
             observations[slot], paid, terminated, truncated, info = envs[slot].step(actions[slot])
             returns[episode] += reward(float(paid))
             lengths[episode] += 1
             success[episode] |= bool(info.get("success", False))
             if terminated or truncated:
-                queue.clear(slot)
+                chunks.clear(slot)
                 following = waiting.pop(0) if waiting else None
                 current[slot] = following
                 if following is not None:

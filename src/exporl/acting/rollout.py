@@ -1,5 +1,6 @@
 """Acting in one or more environments."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from exporl.acting.chunks import ActionQueue
+from exporl.acting.chunks import Chunks
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.randomness import ACT, GUARD, RANDOM, env_seed, run_key, run_rng
 from exporl.types import Decision, Params, Step
@@ -48,7 +49,7 @@ class Rollout:
         self._act, self.guard = act, guard
         self._shape = (len(self.envs), chunk_length, action_dim)
         self.env_steps = 0
-        self.queue = ActionQueue(len(self.envs), execute_length)
+        self.chunks = Chunks(len(self.envs), execute_length)
         self.episodes = np.zeros(len(self.envs), np.int64)
         self.outcomes: list[Outcome] = []
         self._arms: list[str] = ["" for _ in self.envs]
@@ -82,7 +83,7 @@ class Rollout:
         for env, arm in enumerate(self._arms):
             if not arm or self.guard is None:
                 self._arms[env] = self._arm(env, mode)
-        actions = self.queue.next(lambda: self._decide(acting, mode))
+        actions = self.chunks.next(functools.partial(self._decide, acting))
         result = []
         for env, action in enumerate(actions):
             before = self._observations[env]
@@ -111,7 +112,7 @@ class Rollout:
 
     def _start_next_episode(self, env: int) -> None:
         self.episodes[env] += 1
-        self.queue.clear(env)
+        self.chunks.clear(env)
         self._actions[env], self._returns[env], self._succeeded[env] = [], 0.0, False
         self._arms[env] = ""
         self._observations[env] = self._reset(env)
@@ -130,19 +131,24 @@ class Rollout:
         episode = len(self.envs) * int(self.episodes[env]) + env
         return self.guard.choose(self.outcomes, run_rng(self.seed, GUARD, episode))
 
-    def _decide(self, acting: Params, mode: str) -> Any:
-        if mode == "random":
-            return (
-                run_rng(self.seed, RANDOM, self.env_steps)
-                .uniform(-1, 1, self._shape)
-                .astype(np.float32)
-            )
+    def _decide(self, acting: Params, envs: list[int]) -> np.ndarray:
+        """A chunk [len(envs), h, a] for each of some environments, decided by whose turn it is.
+
+        All environments are in the batch, each in its own row: one shape to compile, and the draws
+        of an environment do not depend on who else is asked.
+        """
+        chunks = np.zeros(self._shape, np.float32)
+        for arm in sorted({self._arms[env] for env in envs}):
+            mine = [env for env in envs if self._arms[env] == arm]
+            chunks[mine] = self._all_chunks(acting, arm)[mine]
+        return chunks[envs]
+
+    def _all_chunks(self, acting: Params, arm: str) -> np.ndarray:
+        if arm == "random":
+            rng = run_rng(self.seed, RANDOM, self.env_steps)
+            return rng.uniform(-1, 1, self._shape).astype(np.float32)
         key, observation = run_key(self.seed, ACT, self.env_steps), stack(self._observations)
-        decided = {
-            arm: jax.device_get(self._act(acting, observation, key, mode=arm).action)
-            for arm in sorted(set(self._arms))
-        }
-        return np.stack([decided[arm][env] for env, arm in enumerate(self._arms)])
+        return jax.device_get(self._act(acting, observation, key, mode=arm).action)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything needed to go on exactly here: arrays, and a JSON-able record.
@@ -156,11 +162,12 @@ class Rollout:
             arrays[f"actions/{env}"] = np.array(self._actions[env], np.float32).reshape(
                 -1, action_dim
             )
-            arrays[f"queue/{env}"] = self.queue.chunks[env].reshape(-1, action_dim)
             arrays |= {
                 f"observation/{env}/{name}": value
                 for name, value in self._observations[env].items()
             }
+        for env, left in self.chunks.state().items():
+            arrays[f"queue/{env}"] = left.reshape(-1, action_dim)
         record: dict[str, Any] = {"env_steps": self.env_steps, "arms": list(self._arms)}
         return arrays, record | {"outcomes": [list(outcome) for outcome in self.outcomes]}
 
@@ -175,19 +182,19 @@ class Rollout:
         self.env_steps = record["env_steps"]
         self.outcomes = [Outcome(*outcome) for outcome in record["outcomes"]]
         self.episodes[...] = arrays["episodes"]
+        self.chunks.load({str(env): arrays[f"queue/{env}"] for env in range(len(self.envs))})
+        self._arms = record.get("arms", self._arms)  # runs of earlier versions had no guard
         lost = []
         for env in range(len(self.envs)):
             observation = self._reset(env)
             self._actions[env] = list(arrays[f"actions/{env}"])
             for action in self._actions[env]:
                 observation = self.envs[env].step(action)[0]
-            self.queue.chunks[env] = arrays[f"queue/{env}"]
             self._observations[env] = observation
             self._returns[env], self._succeeded[env] = (
                 arrays["returns"][env],
                 arrays["succeeded"][env],
             )
-            self._arms[env] = record["arms"][env]
             if any(
                 not np.array_equal(value, arrays[f"observation/{env}/{name}"])
                 for name, value in observation.items()

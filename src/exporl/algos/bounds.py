@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from exporl.plain import added
 from exporl.types import Batch, Metrics, Params, Spec
 
 OnAutoOff = Literal["auto"] | bool
@@ -29,11 +30,11 @@ class BoundOptions:
     """How critics use what is known about values. All off: the paper's critics. auto: on where the
     task says between which values its rewards lie."""
 
-    pessimistic_start: OnAutoOff = False
+    pessimistic_start: OnAutoOff = added(False, absent=False)
     """Critics begin at the least value that the rewards allow, instead of around 0."""
-    clip_targets: OnAutoOff = False
+    clip_targets: OnAutoOff = added(False, absent=False)
     """Clip TD targets to the values that the rewards and the discount allow."""
-    return_bound: OnAutoOff = False
+    return_bound: OnAutoOff = added(False, absent=False)
     """No TD target below the return that a successful episode really had from that step on."""
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from exporl.algos.algorithm import Measurements
 from exporl.algos.bounds import BoundOptions
 from exporl.algos.options import check_members, check_options, option, sizes
+from exporl.plain import added
 
 Backup = Literal["fresh", "filtered", "cached"]
 
@@ -20,12 +21,12 @@ class ExpoConfig(BoundOptions):
     """How many of them are also edited; 0 turns EXPO into best-of-n."""
     edit_scale: float = option(0.1, within="(0, 2]", advice="for no edits set num_edit_samples=0")
     """Largest edit per action dimension, in units of the [-1, 1] range (paper: beta)."""
-    edit_value: Literal["mean", "min"] = "mean"
+    edit_value: Literal["mean", "min"] = added("mean", absent="mean")
     """What edits are moved towards: the mean over all critics, or their minimum."""
-    edits_act: Literal["always", "explore"] = "always"
+    edits_act: Literal["always", "explore"] = added("always", absent="always")
     """When edits are candidates for acting: always, or only while learning. The TD target always
     has them."""
-    min_noise_scale: float = option(1.0, within="[0, 1]")
+    min_noise_scale: float = option(1.0, within="[0, 1]", absent=1.0)
     """Scale of the noise that the first of the n base samples is decoded from; it rises evenly to
     1 at the last. 1: all are samples of the base policy. 0: the first is its central action."""
     num_qs: int = 10
@@ -46,7 +47,7 @@ class ExpoConfig(BoundOptions):
     """Polyak step of the target critics, per critic update."""
     base_tau: float = option(0.001, within="(0, 1]")
     """Polyak step of the averaged base policy, per base update."""
-    base_updates: int = option(1, within="[1, inf)")
+    base_updates: int = option(1, within="[1, inf)", absent=1)
     """Imitation steps of the base policy per update call, one on each of the last minibatches (and
     no more than there are)."""
     initial_temperature: float = option(1.0, within="(0, inf)")

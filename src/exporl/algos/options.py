@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from exporl.outside import is_outside
+from exporl.plain import ABSENT
 from exporl.types import OutsideName
 
 
@@ -52,15 +53,19 @@ class Interval(NamedTuple):
         return f"be {'at least' if self.has_low else 'above'} {self.low:g}"
 
 
-def option(default: Any, within: str, advice: str = "") -> Any:
+def option(default: Any, within: str, advice: str = "", absent: Any = dataclasses.MISSING) -> Any:
     """A field of an options class with a range.
 
     Args:
         default: its default.
         within: the range.
         advice: what else to do, said where a value is refused.
+        absent: the value that a run of an earlier version, without the option, has.
     """
-    return dataclasses.field(default=default, metadata={"within": within, "advice": advice})
+    metadata = {"within": within, "advice": advice}
+    if absent is not dataclasses.MISSING:
+        metadata[ABSENT] = absent
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def sizes(*default: int, of: str = "layer size") -> Any:

@@ -1,6 +1,7 @@
 """The commands about runs that exist: `exporl eval` and `exporl report`."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,17 @@ from exporl.files.atomic import append_line
 from exporl.files.run_files import EVALUATIONS, REPORT, seed_runs
 from exporl.report.page import write_report
 from exporl.report.stats import paired_difference, wilson
+from exporl.run.progress import Silent
 from exporl.run.session import load_run
 from exporl.speed.tuning import keep_compiled_programs
+
+
+class _Said(Silent):
+    """What is said while a run is loaded, on the error stream."""
+
+    def say(self, message: str) -> None:
+        """One line."""
+        print(message, file=sys.stderr)
 
 
 def eval_command(args: list[str]) -> int:
@@ -31,7 +41,7 @@ def eval_command(args: list[str]) -> int:
             f"need --episodes >= 1 and --seed >= 0, got {options.episodes} and {options.seed}."
         )
     keep_compiled_programs()
-    run = load_run(options.run)
+    run = load_run(options.run, _Said())
     record: dict[str, Any] = {
         "episodes": options.episodes,
         "seed": options.seed,

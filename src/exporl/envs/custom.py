@@ -16,6 +16,7 @@ from exporl.data.episodes import Episode
 from exporl.envs.task import Reward, Task, sparse_reward
 from exporl.spec import Spec
 from exporl.suggest import closest
+from exporl.units import ActionUnits
 
 Success = str | Callable[[float, bool, dict[str, Any]], bool]
 """Name of an info entry, or a function of (reward, terminated, info) of a step."""
@@ -60,33 +61,40 @@ def custom_task(
     Raises:
         ValueError: the environment cannot be made into a task; says what to change.
     """
-    observation, low, high, limit = _shapes(make_env(), name, max_episode_steps)
+    observation, own_shapes, units, limit = _shapes(make_env(), name, max_episode_steps)
     own = callable(reward) or reward == "env"
     return Task(
         name=name,
         make_env=functools.partial(_make, make_env, name, success, limit, own),
-        spec=Spec(observation, action_dim=low.size),
+        spec=Spec(observation, action_dim=len(units.low)),
         reward=reward if callable(reward) else sparse_reward(reward),
         max_episode_steps=limit,
         collect=collect,
         normalize=normalize,
         source=source,
         adapt=functools.partial(
-            _adapt, observation, (low, high) if recorded_actions == "env" else None, own
+            _adapt, observation, units if recorded_actions == "env" else None, own
         ),
         observation_note="as the environment has it",
         reward_note="the environment's own" if own else "0/1 success",
         reward_range=None if own else (0.0, 1.0),
         control_hz=control_hz,
+        action_units=units,
+        own_shapes=own_shapes,
     )
 
 
 def _shapes(env: Any, name: str, max_episode_steps: int | None) -> Any:
-    """Observation entries, bounds of actions and time limit of an environment, which is closed."""
+    """Observation entries and their shapes in the environment, units of actions, and time limit of
+    an environment, which is closed."""
     if not isinstance(env, gymnasium.Env):
         raise ValueError(f"{name}: make_env() returned {type(env).__name__}, not a gymnasium.Env.")
     try:
-        return _entries(env, name), *_bounds(env, name), _time_limit(env, name, max_episode_steps)
+        entries, units = _entries(env, name), _units(env, name)
+        space = env.observation_space
+        own = space.values() if isinstance(space, gymnasium.spaces.Dict) else [space]
+        own_shapes = {key: box.shape for (key, _, _), box in zip(entries, own, strict=True)}
+        return entries, own_shapes, units, _time_limit(env, name, max_episode_steps)
     finally:
         env.close()
 
@@ -171,7 +179,7 @@ def _entry(space: gymnasium.Space, what: str) -> tuple[tuple[int, ...], str]:
     return (math.prod(space.shape),), "float32"
 
 
-def _bounds(env: gymnasium.Env, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _units(env: gymnasium.Env, name: str) -> ActionUnits:
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
         raise ValueError(
@@ -183,7 +191,8 @@ def _bounds(env: gymnasium.Env, name: str) -> tuple[np.ndarray, np.ndarray]:
             f"{name}: action bounds are [{low.min():g}, {high.max():g}]; they must be finite, low "
             "below high. Give the environment the bounds that its actuators have."
         )
-    return low, high
+    lowest, highest = (tuple(bound.ravel().tolist()) for bound in (low, high))
+    return ActionUnits(lowest, highest, space.shape, str(space.dtype))
 
 
 def _make(
@@ -210,7 +219,7 @@ class CanonicalEnv(gymnasium.Wrapper):
             own_reward,
             0,
         )
-        self._entries, (self._low, self._high) = _entries(env, name), _bounds(env, name)
+        self._entries, self._units = _entries(env, name), _units(env, name)
         self._flat = not isinstance(env.observation_space, gymnasium.spaces.Dict)
         boxes: dict[str, gymnasium.Space] = {
             key: gymnasium.spaces.Box(0, 255, shape, np.uint8)
@@ -218,7 +227,7 @@ class CanonicalEnv(gymnasium.Wrapper):
             for key, shape, dtype in self._entries
         }  # fmt: skip
         self.observation_space = gymnasium.spaces.Dict(boxes)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self._low.size,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(self._units.low),), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Starts an episode; the environment must fix everything by its seed."""
@@ -238,11 +247,7 @@ class CanonicalEnv(gymnasium.Wrapper):
 
     def step(self, action: np.ndarray):
         """One step; truncated at the time limit, with a boolean "success" in the info."""
-        share = (np.clip(np.asarray(action, np.float64), -1.0, 1.0) + 1) / 2
-        wanted = (self._low + share.reshape(self._low.shape) * (self._high - self._low)).astype(
-            self.env.action_space.dtype
-        )
-        answer: Any = self.env.step(wanted)
+        answer: Any = self.env.step(self._units.to_own(np.ravel(action)))
         if not (isinstance(answer, tuple) and len(answer) == 5):
             raise ValueError(
                 f"{self._name}: step() must return (observation, reward, terminated, truncated, "
@@ -295,7 +300,7 @@ class CanonicalEnv(gymnasium.Wrapper):
 
 def _adapt(
     entries: tuple[tuple[str, tuple[int, ...], str], ...],
-    bounds: tuple[np.ndarray, np.ndarray] | None,
+    units: ActionUnits | None,
     own_reward: bool,
     episode: Episode,
 ) -> Episode:
@@ -311,8 +316,8 @@ def _adapt(
         keep = dtype == "uint8" or value[0].size != math.prod(shape)
         observations[key] = value if keep else value.astype(np.float32).reshape(len(value), *shape)
     actions = episode.actions
-    if bounds is not None:
-        low, high = bounds[0].reshape(-1), bounds[1].reshape(-1)
+    if units is not None:
+        low, high = np.array(units.low), np.array(units.high)
         if actions.reshape(len(actions), -1).shape[1] != low.size:
             raise ValueError(
                 f"actions have shape {actions.shape}, the task needs ({len(actions)}, {low.size})."
@@ -326,6 +331,6 @@ def _adapt(
                 f"environment's bounds [{low[entry]:g}, {high[entry]:g}]. Clip it, or say"
                 " recorded_actions='unit' if the file holds [-1, 1]."
             )
-        actions = np.clip((actions - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
+        actions = units.to_unit(actions)
     rewards = episode.rewards if own_reward else episode.successes.astype(np.float32)
     return dataclasses.replace(episode, observations=observations, actions=actions, rewards=rewards)

@@ -1,13 +1,14 @@
 """The record of a task, and what families of tasks share."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import gymnasium
 
 from exporl.data.episodes import Episode
 from exporl.spec import Spec
+from exporl.units import ActionUnits
 
 Reward = Literal["-1/0", "0/1", "env"]
 """-1 per step and 0 at success, 0 per step and 1 at success, or whatever the environment pays."""
@@ -49,6 +50,12 @@ class Task:
     """Least and most that the environment pays for a step, before `reward`; None: unknown."""
     control_hz: float | None = None
     """Actions per second of simulated or real time."""
+    action_units: ActionUnits | None = None
+    """What the actions in [-1, 1] are scaled to before the environment itself gets them; None:
+    it takes them as they are."""
+    own_shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """Shapes of observation entries as the environment itself gives them, where they differ from
+    the spec's."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -77,8 +77,14 @@ def save(
     return target
 
 
-def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+def load(
+    path: Path, only: Collection[str] | None = None
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     """(parts, record) of one checkpoint.
+
+    Args:
+        path: its folder.
+        only: the parts to read; the files of others may be missing or damaged. By default all.
 
     Raises:
         CorruptCheckpointError: a file is missing or its SHA-256 differs; names the file.
@@ -94,6 +100,9 @@ def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
         raise CorruptCheckpointError(f"{path.name}: {MANIFEST} was altered (its SHA-256 differs).")
     parts = {}
     for name, digest in manifest["sha256"].items():
+        part = name.removesuffix(".safetensors")
+        if only is not None and part not in only:
+            continue
         try:
             content = (path / name).read_bytes()
         except OSError as error:
@@ -105,7 +114,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
                 f"{path.name}: {name} was altered or truncated (its SHA-256 differs)."
             )
         try:
-            parts[name.removesuffix(".safetensors")] = load_tensors(content)
+            parts[part] = load_tensors(content)
         except SafetensorError as error:
             raise CorruptCheckpointError(
                 f"{path.name}: {name} is not a safetensors file ({error})."
@@ -113,11 +122,22 @@ def load(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
     return parts, manifest["record"]
 
 
-def load_newest(
-    folder: Path,
-) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], list[str]] | None:
-    """The newest intact checkpoint and what was wrong with newer ones, or None if there never was
-    one.
+class Found(NamedTuple):
+    """A checkpoint of a run."""
+
+    parts: dict[str, dict[str, np.ndarray]]
+    record: dict[str, Any]
+    problems: list[str]
+    """What was wrong with newer checkpoints, one sentence each."""
+    name: str
+
+
+def find_newest(folder: Path, only: Collection[str] | None = None) -> Found | None:
+    """The newest intact checkpoint, or None if there never was one.
+
+    Args:
+        folder: where the run keeps its checkpoints.
+        only: the parts to read, see `load`.
 
     Raises:
         CorruptCheckpointError: there are checkpoints, and none is intact.
@@ -127,14 +147,26 @@ def load_newest(
     replaced = folder.glob(".old-*")
     for path in [*sorted(folder.glob(f"{PREFIX}*"), reverse=True), *replaced]:
         try:
-            parts, record = load(path)
+            parts, record = load(path, only)
         except CorruptCheckpointError as error:
             problems.append(str(error))
         else:
-            return parts, record, problems
+            return Found(parts, record, problems, path.name)
     if problems:
         raise CorruptCheckpointError("no intact checkpoint is left: " + " ".join(problems))
     return None
+
+
+def load_newest(
+    folder: Path,
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], list[str]] | None:
+    """(parts, record, problems) of the newest intact checkpoint, see `find_newest`.
+
+    Raises:
+        CorruptCheckpointError: there are checkpoints, and none is intact.
+    """
+    found = find_newest(folder)
+    return None if found is None else (found.parts, found.record, found.problems)
 
 
 def _digest(text: str) -> str:

@@ -10,6 +10,8 @@ DEMONSTRATIONS = "demonstrations.npz"
 """Episodes collected for it."""
 STATISTICS = "statistics.json"
 """Means and standard deviations that its observations are normalised with."""
+POLICY = "policy.json"
+"""What its policy takes and gives: shapes, units, execute length; acting needs no task for it."""
 TUNING = "tuning.json"
 """What was decided for it by measurement."""
 METRICS = "metrics.jsonl"
@@ -38,6 +40,15 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     path = Path(run_dir) / CONFIG
     if not path.is_file():
         raise ValueError(f"{run_dir} is not a run directory: it has no {CONFIG}.")
+    return read_object(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises:
+        ValueError: it holds something else; names the file.
+    """
     try:
         data = json.loads(path.read_text())
     except ValueError as error:

@@ -1,17 +1,15 @@
 """A run's configuration: frozen dataclasses, JSON there and back, differences by name."""
 
 import dataclasses
-import types
-import typing
-from collections.abc import Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
 from exporl.envs.task import Reward
 from exporl.outside import is_outside
+from exporl.plain import added, from_plain
 from exporl.policies import BaseConfig
 from exporl.suggest import closest
-from exporl.types import OutsideName, Precision
+from exporl.types import Precision
 
 AlgoT = TypeVar("AlgoT")
 
@@ -69,7 +67,7 @@ class TrainConfig:
     Not repeatable to the bit."""
     discount: float = 0.99
     """Per environment step (gamma)."""
-    guard: Literal["off", "auto", "success", "return"] = "off"
+    guard: Literal["off", "auto", "success", "return"] = added("off", absent="off")
     """Choose between the base policy alone and the policy around it by how their last episodes
     went, measured by success or by return: who acts in the next training episode, and who is
     deployed. auto: by success where that is what the environment pays for, else by return."""
@@ -85,7 +83,7 @@ class EvalConfig:
     every: int = 5_000
     """Environment steps between evaluations; there is one before the first step and one after the
     last."""
-    at: tuple[int, ...] = ()
+    at: tuple[int, ...] = added((), absent=())
     """Environment steps at which to evaluate, instead of `every`; beside the first and the last."""
     episodes: int = 50
     """Episodes per evaluation, the same starts every time."""
@@ -95,7 +93,7 @@ class EvalConfig:
     """Fixes the starts; shared by all runs, so that results pair up."""
     base: bool = True
     """Also evaluate the base policy alone on the same starts."""
-    unedited: bool = False
+    unedited: bool = added(False, absent=False)
     """Also evaluate the policy without edits, the best of its base samples, on the same starts."""
 
 
@@ -276,54 +274,4 @@ def from_json(data: dict[str, Any]) -> RunConfig[Any]:
             f"config has the unknown algorithm {data.get('algorithm')!r}."
             f" {closest(name, ALGORITHMS)}"
         )
-    return _parse(RunConfig, data, "", {AlgoT: find_algorithm(name).config})
-
-
-def _parse(kind: Any, value: Any, where: str, generics: dict[Any, type]) -> Any:
-    """A value of the kind that an option's annotation says."""
-    kind = generics.get(kind, kind) if isinstance(kind, TypeVar) else kind
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _parse_options(kind, value, where, generics)
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _parse_any(args, value, where, generics)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_parse(args[0], item, where, generics) for item in value)
-    elif (origin is Literal and value in args) or (
-        kind is OutsideName and isinstance(value, str) and is_outside(value)
-    ):
-        return value
-    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif kind in (int, bool, str, type(None)) and type(value) is kind:
-        return value
-    raise ValueError(f"config option {where!r} must be {kind}, got {value!r}.")
-
-
-def _parse_any(kinds: Sequence[Any], value: Any, where: str, generics: dict[Any, type]) -> Any:
-    """A value of the first kind that it fits."""
-    for kind in kinds:
-        try:
-            return _parse(kind, value, where, generics)
-        except ValueError:
-            continue
-    names = " or ".join(str(kind) for kind in kinds)
-    raise ValueError(f"config option {where!r} must be {names}, got {value!r}.")
-
-
-def _parse_options(kind: type, value: Any, where: str, generics: dict[Any, type]) -> Any:
-    """The options of one dataclass: all of them, and no others."""
-    hints, prefix = typing.get_type_hints(kind), f"{where}." if where else ""
-    if not isinstance(value, dict):
-        raise ValueError(f"config option {where!r} must be an object, got {value!r}.")
-    for name in value:
-        if name not in hints:
-            raise ValueError(f"unknown config option {prefix + name!r}. {closest(name, hints)}")
-    missing = sorted(field.name for field in dataclasses.fields(kind) if field.name not in value)
-    if missing:
-        raise ValueError(
-            f"config lacks {prefix + missing[0]!r}: it was written by another version."
-        )
-    return kind(
-        **{name: _parse(hints[name], v, prefix + name, generics) for name, v in value.items()}
-    )
+    return from_plain(RunConfig, data, generics={AlgoT: find_algorithm(name).config})

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from exporl.acting.parameters import from_arrays, to_arrays
 from exporl.algos import Algorithm
 from exporl.randomness import INIT, PROPOSE, UPDATE, run_key
 from exporl.types import Batch, Metrics, Observation, Params, Phase
@@ -53,8 +54,7 @@ class Learner:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The whole state as flat arrays, named by their path."""
-        leaves = jax.tree_util.tree_leaves_with_path(self.state)
-        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        return to_arrays(self.state)
 
     def load(self, arrays: Mapping[str, Any], updates: int) -> None:
         """Restores `arrays()` of a learner of the same configuration.
@@ -62,23 +62,5 @@ class Learner:
         Raises:
             ValueError: an array is missing, left over, or has another shape; names its path.
         """
-        leaves, structure = jax.tree_util.tree_flatten_with_path(self.state)
-        names = [jax.tree_util.keystr(path) for path, _ in leaves]
-        different = sorted(set(names) ^ set(arrays))
-        if different:
-            raise ValueError(
-                f"saved state and configuration disagree about {different[0]} (and "
-                f"{len(different) - 1} more)."
-            )
-        for name, (_, leaf) in zip(names, leaves, strict=True):
-            if arrays[name].shape != leaf.shape:
-                raise ValueError(
-                    f"saved {name} has shape {arrays[name].shape}, the configuration needs "
-                    f"{leaf.shape}."
-                )
-        restored = [
-            jnp.array(arrays[name], leaf.dtype)
-            for name, (_, leaf) in zip(names, leaves, strict=True)
-        ]
-        self.state = jax.tree_util.tree_unflatten(structure, restored)
+        self.state = jax.tree.map(jnp.array, from_arrays(self.state, arrays))
         self.updates = updates

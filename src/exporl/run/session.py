@@ -9,6 +9,8 @@ from typing import Any
 
 from exporl.acting.evaluate import EvalResult, evaluate
 from exporl.acting.guard import Arm
+from exporl.acting.interface import Interface, write_interface
+from exporl.acting.of_task import interface_of
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.columns import Column, needed_columns
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
@@ -20,7 +22,14 @@ from exporl.envs.task import Task, state_spec, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.files import checkpoint
 from exporl.files.atomic import write_text
-from exporl.files.run_files import CHECKPOINTS, DEMONSTRATIONS, STATISTICS, TUNING
+from exporl.files.run_files import (
+    CHECKPOINTS,
+    DEMONSTRATIONS,
+    POLICY,
+    STATISTICS,
+    TUNING,
+    read_object,
+)
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.directory import load_config
@@ -43,12 +52,15 @@ class Session:
         progress: Progress,
         share: Share = None,
         task: Task | None = None,
+        learns: bool = True,
     ):
+        """With `learns` off nothing is to be learnt: demonstrations are left unread, and statistics
+        that the run keeps are enough."""
         check(config)
         self.config, self.run_dir, self.progress = config, run_dir, progress
         self.task: Task = task or make_task(config.task, config.reward)
-        self.episodes = self._prior_episodes()
-        self.normalizer = self._statistics()
+        self.episodes = self._prior_episodes() if learns else []
+        self.normalizer = self._statistics(learns)
         shapes, values = self.task.spec, value_range(self.task, config.train.discount)
         self.spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
         self.network_spec = state_spec(self.spec)
@@ -61,6 +73,14 @@ class Session:
         self.learner = Learner(self.algorithm, config.seed)
         self._eval_envs: list[Any] = []
         self.deployed: Arm = "explore"
+        if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
+            write_interface(run_dir, self._interface())
+
+    def _interface(self) -> Interface:
+        played, normalized = self.config.actions_played, self.normalizer is not None
+        return interface_of(
+            self.task, self.network_spec, execute_length=played, normalized=normalized
+        )
 
     def _algo_options(self) -> Any:
         """The algorithm's options, with what is decided by measurement decided: once per run."""
@@ -113,13 +133,16 @@ class Session:
         validate_episodes(episodes, self.task.spec, source)
         return episodes
 
-    def _statistics(self) -> Normalizer | None:
-        if not (self.task.normalize and self.episodes):
-            return None
+    def _statistics(self, learns: bool) -> Normalizer | None:
         stored = self.run_dir / STATISTICS
+        if not self.task.normalize:
+            return None
         if stored.is_file():
-            return Normalizer.from_json(json.loads(stored.read_text()))
-        normalizer = Normalizer.fit(self.episodes)
+            return Normalizer.from_json(read_object(stored))
+        episodes = self.episodes if learns else self._prior_episodes()
+        if not episodes:
+            return None
+        normalizer = Normalizer.fit(episodes)
         write_text(stored, json.dumps(normalizer.to_json()))
         return normalizer
 
@@ -232,19 +255,21 @@ def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
 def load_run(
     run_dir: Path, progress: Progress | None = None, *, task: Task | None = None
 ) -> Session:
-    """A finished or interrupted run, ready to evaluate or act; `task` is what `train` was given, if
+    """A finished or interrupted run, ready to evaluate; `task` is what `train` was given, if
     it was given one.
 
     Raises:
         ValueError: not a run directory, or no intact checkpoint.
     """
-    session = Session(load_config(run_dir), Path(run_dir), progress or Silent(), task=task)
-    found = checkpoint.load_newest(Path(run_dir) / CHECKPOINTS)
+    run_dir, progress = Path(run_dir), progress or Silent()
+    session = Session(load_config(run_dir), run_dir, progress, task=task, learns=False)
+    found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=("learner",))
     if found is None:
         raise ValueError(
             f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
         )
-    parts, record, _ = found
-    session.learner.load(parts["learner"], record["updates"])
-    session.deployed = record.get("deployed", "explore")
+    for problem in found.problems:
+        progress.say(f"skipped a damaged checkpoint: {problem} This is the older {found.name}.")
+    session.learner.load(found.parts["learner"], found.record["updates"])
+    session.deployed = found.record.get("deployed", "explore")
     return session

@@ -1,0 +1,279 @@
+"""A trained policy apart from the run that made it: no task, data, optimiser or simulator."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import numpy as np
+
+from exporl.acting.chunks import Chunks, playable
+from exporl.acting.interface import Interface, read_interface
+from exporl.acting.parameters import from_arrays
+from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
+from exporl.data.episodes import Normalizer
+from exporl.files import checkpoint
+from exporl.files.run_files import (
+    CHECKPOINTS,
+    CONFIG,
+    POLICY,
+    STATISTICS,
+    read_config,
+    read_object,
+    seed_runs,
+)
+from exporl.plain import from_plain
+from exporl.policies import BaseConfig, make_base
+from exporl.randomness import EVALUATE, INIT, run_key
+from exporl.spec import Spec
+from exporl.suggest import closest
+from exporl.types import Decision, Mode, Params, Precision
+
+LEARNER = "learner"
+"""The part of a checkpoint that acting needs."""
+SEEDS = 2**32
+
+
+class Policy:
+    """A trained policy; `load_policy` makes one.
+
+    Observations are the environment's own: a dictionary of arrays, or the array alone where the
+    policy reads one entry; one observation, or many with a leading axis b. Entries that it does not
+    read may be there or not. Actions are in the environment's own units as well.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        parameters: Params,
+        interface: Interface,
+        normalizer: Normalizer | None,
+        *,
+        mode: Mode = "evaluate",
+        checkpoint_name: str = "",
+    ):
+        self.algorithm, self.interface, self.normalizer = algorithm, interface, normalizer
+        self.parameters = jax.device_put(parameters)
+        """What the algorithm acts with."""
+        self.mode: Mode = mode
+        """How it acts unless told otherwise: as it was deployed."""
+        self.checkpoint_name = checkpoint_name
+        """Where the parameters come from."""
+        self._chunks = Chunks(1, interface.execute_length)
+        self._next_seed = 0
+
+    @property
+    def execute_length(self) -> int:
+        """Actions played of each chunk."""
+        return self.interface.execute_length
+
+    @property
+    def control_hz(self) -> float | None:
+        """Actions per second; None where the task does not say."""
+        return self.interface.control_hz
+
+    def __repr__(self) -> str:
+        """What it is and what it reads."""
+        spec = self.interface.spec
+        reads = ", ".join(f"{name} {dtype}{list(shape)}" for name, shape, dtype in spec.observation)
+        return (
+            f"Policy({self.interface.task}, {self.checkpoint_name}: reads {reads}; plays "
+            f"{self.execute_length} of {spec.chunk_length} actions [{spec.action_dim}])"
+        )
+
+    def act(self, observation: Any, seed: int | None = None, mode: str | None = None) -> np.ndarray:
+        """The chunk of actions to play.
+
+        Args:
+            observation: one, or many with a leading axis b.
+            seed: decides every draw, of all b together. By default 0, 1, 2, ... call by call.
+            mode: "evaluate", "explore" (as in training), "base" (the base policy alone) or
+                "unedited"; by default as the policy was deployed.
+
+        Returns:
+            [h, a], or [b, h, a] for many: the h actions that are played of a chunk, in the
+            environment's own units, shape and type.
+
+        Raises:
+            ValueError: an observation that does not fit, an unknown mode, or mode "base" without a
+                base policy.
+            FloatingPointError: the policy produced NaN.
+        """
+        batch, many = self.interface.batch(observation)
+        decided = self._decide(batch, seed, mode).action
+        action = self.interface.own_actions(decided[:, : self.execute_length])
+        return action if many else action[0]
+
+    def decide(
+        self, observation: Any, seed: int | None = None, mode: str | None = None
+    ) -> Decision:
+        """The whole predicted chunk, and what there is to say about the choice.
+
+        Arguments and errors are those of `act`.
+
+        Returns:
+            `action` [chunk length, a], or [b, ...] for many, in the environment's own units; `info`
+            by name, a number each, or [b]. EXPO: "q", the value of the choice, its "index" among
+            the candidates, and whether it was "edited".
+        """
+        batch, many = self.interface.batch(observation)
+        decision = self._decide(batch, seed, mode)
+        action, info = self.interface.own_actions(decision.action), decision.info
+        if many:
+            return Decision(action, info)
+        return Decision(action[0], {name: value[0] for name, value in info.items()})
+
+    def reset(self, seed: int | None = None) -> None:
+        """An episode begins: `next_action` forgets the rest of its chunk.
+
+        Args:
+            seed: where seeds are counted from now on; by default they go on.
+        """
+        self._chunks.clear(0)
+        if seed is not None:
+            self._next_seed = _checked(seed)
+
+    def next_action(self, observation: Any, mode: str | None = None) -> np.ndarray:
+        """The next action [a] in one environment, of the chunk that is being played; a new one is
+        decided when it is used up.
+
+        Raises:
+            ValueError, FloatingPointError: as `act`, or many observations were given.
+        """
+        batch, many = self.interface.batch(observation)
+        if many:
+            raise ValueError(
+                "next_action plays in one environment, and was given many observations: use act."
+            )
+
+        def decide(envs: list[int]) -> np.ndarray:
+            return self._decide(batch, None, mode).action[envs]
+
+        return self.interface.own_actions(self._chunks.next(decide)[0])
+
+    def _known(self, mode: str | None) -> Mode:
+        for known in get_args(Mode):
+            if mode == known:
+                return known
+        if mode is not None:
+            raise ValueError(f"unknown mode {mode!r}. {closest(mode, get_args(Mode))}")
+        return self.mode
+
+    def _decide(self, batch: dict[str, np.ndarray], seed: int | None, mode: str | None) -> Decision:
+        """A decision in [-1, 1] about observations [b, ...] in the environment's units."""
+        mode = self._known(mode)
+        if mode in ("base", "unedited") and not self.algorithm.has_base:
+            raise ValueError(f"mode {mode!r} needs a base policy, and this one has none.")
+        if seed is None:
+            seed, self._next_seed = self._next_seed, (self._next_seed + 1) % SEEDS
+        key = run_key(0, EVALUATE, _checked(seed))
+        observation = batch if self.normalizer is None else self.normalizer(batch)
+        decision = self.algorithm.act(self.parameters, observation, key, mode=mode)
+        action, info = jax.device_get((decision.action, decision.info))
+        return Decision(playable(action, self.interface.spec.chunk_length), info)
+
+
+def _checked(seed: int) -> int:
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"a seed must be at least 0 and below 2**32, got {seed}.")
+    return int(seed)
+
+
+def load_policy(run: Path | str) -> Policy:
+    """The policy of a finished or interrupted run, as it was deployed at the newest checkpoint.
+
+    Reads nothing but the run directory: config.json, policy.json, statistics.json where
+    observations are normalised, and of the newest intact checkpoint its manifest and
+    learner.safetensors. It runs on any device, whatever the run was trained on.
+
+    Args:
+        run: the run directory, or a copy of it.
+
+    Raises:
+        ValueError: not a run directory, a file of it is missing or damaged (names it), or there is
+            no checkpoint.
+    """
+    run_dir = Path(run)
+    seeds = seed_runs(run_dir)
+    if seeds and not (run_dir / CONFIG).is_file():
+        raise ValueError(
+            f"{run_dir} is a folder of {len(seeds)} runs: load one of them, such as "
+            f"{seeds[min(seeds)]}."
+        )
+    config = read_config(run_dir)
+    interface = read_interface(run_dir) if (run_dir / POLICY).is_file() else _derived(run_dir)
+    algorithm = _algorithm(config, interface.spec)
+    found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=(LEARNER,))
+    if found is None:
+        raise ValueError(
+            f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
+            f"; of a copy, copy the folder {CHECKPOINTS} too."
+        )
+    if found.problems:
+        warnings.warn(
+            f"a damaged checkpoint of {run_dir} was skipped: {' '.join(found.problems)} Acting "
+            f"with the older {found.name} instead.",
+            stacklevel=2,
+        )
+    return Policy(
+        algorithm,
+        _acting_parameters(algorithm, found.parts[LEARNER]),
+        interface,
+        _normalizer(run_dir, interface),
+        mode="base" if found.record.get("deployed") == "base" else "evaluate",
+        checkpoint_name=found.name,
+    )
+
+
+def _algorithm(config: Mapping[str, Any], spec: Spec) -> Algorithm:
+    """The algorithm that a configuration describes, from those of its options that shape acting."""
+
+    def option(kind: Any, name: str) -> Any:
+        if name not in config:
+            raise ValueError(f"{CONFIG} lacks {name!r}: it is not the configuration of a run.")
+        return from_plain(kind, config[name], name)
+
+    name = option(str, "algorithm")
+    entry = find_algorithm(name)
+    # What is decided by measurement makes updates faster, and leaves acting as it is.
+    algo = entry.resolve(option(entry.config, "algo"), Measurements(lambda samples: False))
+    precision = option(Precision, "precision")
+    base = make_base(option(BaseConfig, "base"), spec, precision)
+    return make_algorithm(name, algo, spec, base, precision)
+
+
+def _acting_parameters(algorithm: Algorithm, arrays: Mapping[str, np.ndarray]) -> Params:
+    """What acting needs of a saved learner: only that reaches the device."""
+    state = jax.eval_shape(algorithm.init, run_key(0, INIT))
+    return algorithm.acting(from_arrays(state, arrays))
+
+
+def _normalizer(run_dir: Path, interface: Interface) -> Normalizer | None:
+    """The run's statistics of the entries that the policy reads."""
+    if not interface.normalized:
+        return None
+    path = run_dir / STATISTICS
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing, and this policy was trained on normalised observations: copy it "
+            "from the run, or start the run anew."
+        )
+    data, reads = read_object(path), {name: shape for name, shape, _ in interface.spec.observation}
+    try:
+        stored = Normalizer.from_json(data)
+        mean = {name: stored.mean[name].reshape(shape) for name, shape in reads.items()}
+        std = {name: stored.std[name].reshape(shape) for name, shape in reads.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} does not hold the statistics of {', '.join(reads)} "
+            f"({type(error).__name__}: {error}). Copy it from the run again."
+        ) from error
+    return Normalizer(mean, std, stored.clip)
+
+
+def _derived(run_dir: Path) -> Interface:
+    """The interface of a run that was made before there was a policy.json: from its task."""
+    from exporl.acting.of_task import interface_of_run
+
+    return interface_of_run(run_dir)
