@@ -20,7 +20,6 @@ from jaxtyping import Array, Float
 from exporl.plain import added
 from exporl.types import Batch, Metrics, Params, Spec
 
-OnAutoOff = Literal["auto"] | bool
 RETURN_BOUND = "return_bound"
 """The replay column with the return of a step's episode, if that succeeded, else -infinity."""
 
@@ -30,11 +29,11 @@ class BoundOptions:
     """How critics use what is known about values. All off: the paper's critics. auto: on where the
     task says between which values its rewards lie."""
 
-    pessimistic_start: OnAutoOff = added(False, absent=False)
+    pessimistic_start: Literal["auto"] | bool = added(False, absent=False)
     """Critics begin at the least value that the rewards allow, instead of around 0."""
-    clip_targets: OnAutoOff = added(False, absent=False)
+    clip_targets: Literal["auto"] | bool = added(False, absent=False)
     """Clip TD targets to the values that the rewards and the discount allow."""
-    return_bound: OnAutoOff = added(False, absent=False)
+    return_bound: Literal["auto"] | bool = added(False, absent=False)
     """No TD target below the return that a successful episode really had from that step on."""
 
 
