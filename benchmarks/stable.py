@@ -1,8 +1,8 @@
-"""Does EXPO stay above its base policy, and what is each part of the CPU presets worth?
+"""Does EXPO stay above its base policy, and what is each part of the preset `stable` worth?
 
-    .venv/bin/python benchmarks/stable.py --rows new today --tasks assembly push --seeds 0 1 2
+    .venv/bin/python benchmarks/stable.py --rows new demo --tasks assembly push --seeds 0 1 2
 
-Preset `demo` with cached backups, 20 scripted demonstrations, 100 paired evaluation starts. A row
+Preset `stable` with cached backups, 20 scripted demonstrations, 100 paired evaluation starts. A row
 changes options of the preset (`ROWS`). At every evaluation: the deployed policy, the policy
 without its guard, the policy without edits (best of its base samples, same parameters) and the
 base alone. One run per core at a time; finished runs are not repeated, and `--collect` reports
@@ -39,7 +39,7 @@ TASKS = {
     "door-open": 0.4,
 }
 """Meta-World task -> action noise of its demonstrations."""
-TODAY: dict[str, Any] = {
+DEMO: dict[str, Any] = {
     "algo.pessimistic_start": False,
     "algo.return_bound": False,
     "algo.clip_targets": False,
@@ -49,15 +49,15 @@ TODAY: dict[str, Any] = {
     "algo.min_noise_scale": 1.0,
     "train.guard": "off",
 }
-"""The preset as it was before this study."""
+"""What the preset `demo` has instead."""
 ROWS: dict[str, dict[str, Any]] = {
     "new": {},
-    "today": TODAY,
+    "demo": DEMO,
     "no-guard": {"train.guard": "off"},
     "all-data": {"algo.base_data": "all"},
     "slow-base": {"algo.base_tau": 0.001, "algo.base_updates": 1},
     "full-noise": {"algo.min_noise_scale": 1.0},
-    "no-bounds": {name: TODAY[name] for name in list(TODAY)[:3]},
+    "no-bounds": {name: DEMO[name] for name in list(DEMO)[:3]},
     "no-edits": {"algo.num_edit_samples": 0},
 }
 AT = (0, 1_000, 2_000, 4_000, 6_000, 8_000)
@@ -82,7 +82,7 @@ def one(task: str, row: str, seed: int, steps: int) -> None:
         "eval.unedited": True,
         "log.save_every": 2_000,
     }
-    config = override(preset_config("expo", "demo", f"metaworld/{task}-v3"), options | ROWS[row])
+    config = override(preset_config("expo", "stable", f"metaworld/{task}-v3"), options | ROWS[row])
     train(dataclasses.replace(config, seed=seed), run, resume=(run / "config.json").is_file())
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", nargs="+", default=["new", "today"], choices=list(ROWS))
+    parser.add_argument("--rows", nargs="+", default=["new", "demo"], choices=list(ROWS))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=4_000, help="environment steps per run")

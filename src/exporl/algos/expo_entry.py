@@ -82,6 +82,10 @@ _ADROIT: Preset = {"algo.edit_dropout": (0.1, TABLE1)}
 _SMALL: Preset = {
     "algo.num_base_samples": (4, SIZE),
     "algo.num_edit_samples": (4, SIZE),
+    "train.critic_warmup_steps": (1_000, OURS),
+    "train.update_after": (200, OURS),
+}
+_STABLE: Preset = {
     "algo.base_data": ("successes", STABLE),
     "algo.base_tau": (0.005, STABLE),
     "algo.base_updates": (4, STABLE),
@@ -90,8 +94,6 @@ _SMALL: Preset = {
     "algo.return_bound": ("auto", STABLE),
     "algo.clip_targets": ("auto", STABLE),
     "train.guard": ("auto", STABLE),
-    "train.critic_warmup_steps": (1_000, OURS),
-    "train.update_after": (200, OURS),
 }
 
 
@@ -134,6 +136,7 @@ PRESETS: Mapping[str, Preset] = {
     "small": _on_a_cpu("small"),
     "tiny": _on_a_cpu("tiny"),
     "demo": _on_a_cpu("demo"),
+    "stable": {**_on_a_cpu("demo"), **_STABLE},
 }
 
 EXPO = Entry("expo", ExpoConfig, expo, check, resolve, PRESETS)
