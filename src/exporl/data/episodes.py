@@ -1,7 +1,9 @@
 """Recorded episodes: the record, its validation, observation statistics."""
 
+import collections
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -155,6 +157,22 @@ def _outside(actions: np.ndarray) -> Iterator[str]:
             "Then give its task (--task T, as training does), which scales them, or map a known "
             "range with `exporl data convert --scale-actions`. Clip only what is noise."
         )
+
+
+def kind(sentence: str) -> str:
+    """The sentence without its numbers."""
+    return re.sub(r"-?\d+(\.\d+)?(e[-+]?\d+)?", "#", sentence)
+
+
+def kinds(found: Iterable[tuple[str, str]]) -> list[tuple[str, int, str]]:
+    """Sentences that differ only in their numbers counted together: (an example, how often, where
+    first), most first."""
+    counts: collections.Counter[str] = collections.Counter()
+    examples: dict[str, tuple[str, str]] = {}
+    for name, sentence in found:
+        counts[kind(sentence)] += 1
+        examples.setdefault(kind(sentence), (sentence, name))
+    return [(examples[key][0], count, examples[key][1]) for key, count in counts.most_common()]
 
 
 def fingerprint(episodes: Iterable[Episode]) -> str:

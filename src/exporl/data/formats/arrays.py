@@ -44,7 +44,7 @@ from exporl.data.formats.ends import (
     plain,
 )
 from exporl.data.formats.fields import NUMERIC, action_rows, naming
-from exporl.data.formats.outcomes import compare, contradiction
+from exporl.data.formats.outcomes import Outcomes, compare, contradiction
 from exporl.data.formats.record import Format, ReadOptions, Record
 from exporl.data.formats.success import from_rewards
 
@@ -268,13 +268,16 @@ def _pieces(
     if stated_stops is not None:
         ends[:] = False
         ends[stated_stops - 1] = True
-    jumps, notes = _jumps(path, seen, after, ends)
+    outcomes = _outcomes(path, seen, after, ends)
+    stated = bool(after) and not any(outcome.copied for outcome in outcomes)
+    jumps = np.any([outcome.jumps for outcome in outcomes if stated], axis=0) & np.ones(rows, bool)
+    notes = dict.fromkeys(note for outcome in outcomes if (note := outcome.note()))
     if stated_stops is None:
         ends |= jumps
     with naming(path):
         check_doubtful(marks, ends)
     true_ends = np.zeros(rows, bool) if marks.true_ends is None else marks.true_ends
-    closes = ends if after else ends & true_ends & (not bare)
+    closes = ends if stated else ends & true_ends & (not bare)
     stops = np.flatnonzero(ends) + 1
     starts = np.r_[0, stops[:-1]]
     if bare and stated_stops is not None and (stops - starts < 2).any():
@@ -295,11 +298,11 @@ def _pieces(
     return pieces, np.flatnonzero(closes) + 1
 
 
-def _jumps(
+def _outcomes(
     path: Path, seen: dict[str, np.ndarray], after: dict[str, np.ndarray], ends: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
-    """Rows after which another one follows than they say, and sentences about small differences."""
-    jumps, notes = np.zeros(len(ends), bool), []
+) -> list[Outcomes]:
+    """How the outcomes that each entry states compare with the rows that follow."""
+    found = []
     for name, following in after.items():
         if following.shape[1:] != seen[name].shape[1:]:
             suffix = "" if name == "state" and len(seen) == 1 else f"/{name}"
@@ -307,10 +310,8 @@ def _jumps(
                 f"{path}: observations{suffix} and next_observations{suffix} have rows of different"
                 " shapes."
             )
-        outcomes = compare(_reader(seen[name]), _reader(following), ends)
-        jumps |= outcomes.jumps
-        notes += [outcomes.note()] if outcomes.noisy else []
-    return jumps, notes
+        found.append(compare(_reader(seen[name]), _reader(following), ends))
+    return found
 
 
 def _reader(array: np.ndarray):

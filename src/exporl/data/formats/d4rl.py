@@ -139,7 +139,7 @@ class _Piece(NamedTuple):
 
 
 def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[_Piece]:
-    """Every episode that has a step."""
+    """Every episode that has a step; `arrays` loses next observations that state nothing."""
     rows = len(arrays["actions"])
     marks = find_marks(
         {name: hdf5.read(arrays[name], name) for name in may_mark(arrays)}, rows
@@ -153,8 +153,12 @@ def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[_Piece]:
     jumps = np.zeros(rows, bool)
     if "next_observations" in arrays:
         outcomes = _outcomes(arrays, ends)
-        jumps, notes = outcomes.jumps & ~ends, [outcomes.note()] if outcomes.noisy else []
-        ends |= jumps
+        notes = [note] if (note := outcomes.note()) else []
+        if outcomes.copied:
+            del arrays["next_observations"]
+        else:
+            jumps = outcomes.jumps & ~ends
+            ends |= jumps
     if not ends.any():
         raise ValueError(
             f"no row of its {rows} is marked as the end of an episode, in terminals or timeouts. "

@@ -109,6 +109,19 @@ def looks_like(path: Path, test: Callable[[Any], bool], damaged: bool = False) -
         return damaged
 
 
+def root_names(path: Path) -> list[str]:
+    """Names at the root of an HDF5 file, with what is in a first group; none for anything else.
+    Never raises."""
+    try:
+        with Source(path).open() as root:
+            found = names(root, "the file")
+            first = child(root, found[0]) if found else None
+            inner = names(first, found[0])[:MAX_DEPTH] if is_group(first) else []
+            return [f"{found[0]} (with {', '.join(inner)})", *found[1:]] if inner else found
+    except Exception:  # not such a file, or so damaged that it cannot be looked at
+        return []
+
+
 def is_group(node: Any) -> bool:
     """Whether a node of the file is a group."""
     return isinstance(node, package().Group)

@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+COPIED = (
+    "next_observations only repeat the observations of their own rows (was one array written into?):"
+    " the observations of the following rows are used instead."
+)
 Rows = Callable[[int, int], np.ndarray]
 """(start, stop) -> those rows of an array."""
 STEP_SHARE, SPREAD_SHARE = 0.1, 0.01
@@ -27,9 +31,14 @@ class Outcomes(NamedTuple):
     """[n] bool: rows whose outcome is not the following row; the last row is one."""
     noisy: int
     """Rows whose outcome differs by no more than noise."""
+    copied: bool
+    """Every outcome is the observation of its own row, although those change: one array was
+    written into, so nothing is stated."""
 
     def note(self) -> str:
-        """A sentence about noise, "" without any."""
+        """A sentence about what is odd, "" where all is well."""
+        if self.copied:
+            return COPIED
         if not self.noisy:
             return ""
         return (
@@ -52,18 +61,20 @@ def compare(
     rows = len(ends)
     block = block or max(1, BLOCK_BYTES // max(1, now(0, 1).nbytes))
     differing = np.ones(rows, bool)
+    copied = np.array_equal(now(rows - 1, rows), following(rows - 1, rows))
     for start, stop in _blocks(rows - 1, block):
         after, stated = now(start + 1, stop + 1), following(start, stop)
         with np.errstate(all="ignore"):
             same = np.isclose(after, stated, rtol=1e-5, atol=1e-6, equal_nan=True)
             same |= ~(np.isfinite(after) & np.isfinite(stated))  # named by another check
         differing[start:stop] = ~same.reshape(stop - start, -1).all(axis=1)
+        copied = copied and np.array_equal(now(start, stop), stated)
     inner = differing & ~ends
     inner[-1] = False
-    if not inner.any():
-        return Outcomes(differing, 0)
+    if not inner.any() or copied:
+        return Outcomes(differing & ~inner, 0, copied and bool(inner.any()))
     noise = _within_noise(now, following, rows, block)
-    return Outcomes(differing & ~noise, int((inner & noise).sum()))
+    return Outcomes(differing & ~noise, int((inner & noise).sum()), copied=False)
 
 
 def _blocks(rows: int, block: int) -> list[tuple[int, int]]:

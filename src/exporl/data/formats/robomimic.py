@@ -156,13 +156,13 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
                 f"attribute num_samples says {claimed}, actions has {steps} rows. They must agree."
             )
         now, following = _entries(demo, keys, steps)
+        seen = {key: hdf5.read(array, f"obs/{key}") for key, array in now.items()}
+        following, notes = _check_outcomes(seen, following, steps)
         rewards = _column(demo, "rewards", steps)
         solved, question = _successes(demo, rewards, steps)
         terminated = _terminated(demo, bool(solved[-1]), bool(following), steps)
         unit_actions = hdf5.flag(demo, "unit_actions")
         infos = _infos(demo, steps)
-        seen = {key: hdf5.read(array, f"obs/{key}") for key, array in now.items()}
-        notes = _check_outcomes(seen, following, steps)
         last = {
             key: hdf5.read(array, f"next_obs/{key}", steps - 1) for key, array in following.items()
         }
@@ -236,13 +236,14 @@ def _terminated(demo: Any, solved: bool, stated: bool, steps: int) -> bool:
 
 def _check_outcomes(
     seen: dict[str, np.ndarray], following: dict[str, Any], steps: int
-) -> list[str]:
-    """Sentences about small differences between next observations and the rows that follow.
+) -> tuple[dict[str, Any], list[str]]:
+    """The next observations, empty where they state nothing, and sentences about small differences
+    between them and the rows that follow.
 
     Raises:
         ValueError: large ones; names the entry.
     """
-    notes = []
+    notes, copied = [], False
     for key, array in following.items():
 
         def now(start: int, stop: int, key: str = key) -> np.ndarray:
@@ -252,10 +253,11 @@ def _check_outcomes(
             return hdf5.read(array, f"next_obs/{key}", start, stop)
 
         outcomes = compare(now, after, np.arange(steps) == steps - 1)
+        copied |= outcomes.copied
         if fault := contradiction(outcomes.jumps, 0, steps):
             raise ValueError(f"{key}: {fault}")
-        notes += [f"{key}: {outcomes.note()}"] if outcomes.noisy else []
-    return notes
+        notes += [f"{key}: {note}"] if (note := outcomes.note()) else []
+    return {} if copied else following, notes
 
 
 def _needed(demo: Any, name: str) -> np.ndarray:
