@@ -182,9 +182,11 @@ class Larger(Cart):
         ),
         (
             lambda: Cart(
-                observation_space=gymnasium.spaces.Dict(a=gymnasium.spaces.Dict(b=Box(0, 1, (1,))))
+                observation_space=gymnasium.spaces.Dict(
+                    a=gymnasium.spaces.Dict(b=gymnasium.spaces.Discrete(3))
+                )
             ),
-            "observation 'a' is Dict('b'",
+            "observation 'a/b' is Discrete(3); it must be a Box, or Dicts of Boxes",
         ),
         (Old, "Give reset the signature of gymnasium"),
         (OldStep, "step() must return (observation, reward, terminated, truncated, info)"),

@@ -322,11 +322,25 @@ ENDS = {
         [0, 0, 0],
         True,
     ),
-    "positive rewards": (
+    "sparse rewards": (
+        {"next.success": None, "next.truncated": None, "next.reward": [0.0, 0.0, 1.0]},
+        {},
+        [0, 0, 1],
+        [0, 0, 1],
+        True,
+    ),
+    "dense rewards do not tell": (
         {"next.success": None, "next.truncated": None},
         {},
+        [0, 0.5],
+        [0, 0],
+        False,
+    ),
+    "dense rewards, all successful": (
+        {"next.success": None, "next.truncated": None},
+        {"assume_success": True},
         [0, 0.5, 1],
-        [0, 1, 1],
+        [0, 0, 1],
         True,
     ),
     "success, no reward": ({"next.reward": None}, {}, [0, 0, 1], [0, 0, 1], True),

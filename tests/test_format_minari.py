@@ -177,10 +177,9 @@ def test_images(root, kind, jpeg):
 @pytest.mark.parametrize("key", ["success", "is_success", "goal_achieved", "something"])
 def test_where_success_comes_from(root, key):
     make(root, key=key)
-    last = load_episodes(root / FOLDER)[1].successes.tolist()
-    assert last == (
-        [True, False, True, False] if key == "something" else [False, False, False, True]
-    )
+    last = load_episodes(root / FOLDER)[1]
+    assert last.successes.tolist() == [False, False, False, key != "something"]
+    assert ("above 0 in 2 of 4 steps" in last.question) == (key == "something")
 
 
 def test_ids(root):
@@ -369,8 +368,10 @@ def test_odd_but_valid(root):
     episodes = load_episodes(root / "odd-v0")
     # episode_10 comes after episode_9
     np.testing.assert_array_equal(episodes[11].actions, episode(5, 11).actions)
-    assert episodes[10].rewards.tolist() == [1] * 5 and episodes[10].successes.all()
+    assert episodes[10].rewards.tolist() == [1] * 5 and not episodes[10].success
+    assert "above 0 in 5 of 5 steps, from 1 to 1" in episodes[10].question
     assert not episodes[10].terminated and episodes[10].infos == {}
+    assert "marks 1 steps before the last one; the recording went on" in episodes[10].notes[0]
 
 
 METADATA = {

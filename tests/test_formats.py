@@ -51,9 +51,10 @@ EPISODES = [episode(5, seed=1), episode(1, seed=2, terminated=False), episode(3,
 def flat(**changes) -> dict[str, np.ndarray]:
     """Two episodes of 2 and 3 steps in the flat layout; None leaves an array out."""
     rng = np.random.default_rng(0)
+    states = rng.normal(size=(7, 3))  # in the order of time: the first episode has three of them
     arrays = {
-        "observations": rng.normal(size=(5, 3)),
-        "next_observations": rng.normal(size=(5, 3)),
+        "observations": states[[0, 1, 3, 4, 5]],
+        "next_observations": states[[1, 2, 4, 5, 6]],
         "actions": rng.uniform(-1, 1, (5, 2)),
         "rewards": np.array([0, 1, 0, 0, 0], np.float32),
         "terminals": np.array([0, 1, 0, 0, 0], np.float32),

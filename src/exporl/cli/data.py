@@ -1,6 +1,7 @@
 """`exporl data`: parses and dispatches, as `cli` does."""
 
 import argparse
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ HELP = """exporl data: files of recorded episodes, in any format the library kno
 `exporl data COMMAND --help` shows options and examples. PATH may be a file or a folder; its format
 is recognised.
 """
-PLACES = 2
+SHOWN = 3
+"""Faults of a kind that are shown one by one; of more only the number, and where the first is."""
 
 
 def inspect_command(args: list[str]) -> int:
@@ -50,7 +52,11 @@ def inspect_command(args: list[str]) -> int:
     task = task_named(options.task)
     name, records = records_of(options.path, options)
     found = survey(
-        records, adapt=task.adapt if task else None, limit=options.limit, skip_bad=options.skip_bad
+        records,
+        adapt=task.adapt if task else None,
+        limit=options.limit,
+        skip_bad=options.skip_bad,
+        max_steps=task.max_episode_steps if task else None,
     )
     if not found.records and found.faults:
         raise ValueError(found.faults[0][1])
@@ -76,7 +82,8 @@ def validate_command(args: list[str]) -> int:
     parser.add_argument("--task", help="also check against this task's observations and actions")
     add_reading(parser)
     options = parser.parse_args(args)
-    from exporl.data.inspect import kinds, survey
+    from exporl.data.episodes import kind, kinds
+    from exporl.data.inspect import survey
 
     task = task_named(options.task)
     name, records = records_of(options.path, options)
@@ -85,12 +92,16 @@ def validate_command(args: list[str]) -> int:
         spec=task.spec if task else None,
         adapt=task.adapt if task else None,
         limit=options.limit,
+        max_steps=task.max_episode_steps if task else None,
     )
     against = f" against {options.task}" if task else ""
+    often = {kind(example) for example, count, _ in kinds(found.faults) if count > SHOWN}
     for episode, sentence in found.faults:
-        print(sentence if episode == "file" else f"{options.path}, {episode}: {sentence}")
+        if kind(sentence) not in often:
+            print(sentence if episode == "file" else f"{options.path}, {episode}: {sentence}")
     for episode, first in found.duplicates:
         print(f"note: {episode} repeats {first}")
+    _print_notes(found.notes)
     if not found.records and not found.faults:
         found.faults.append(("file", "no episodes"))
         print(f"{options.path} has no episodes.")
@@ -102,9 +113,19 @@ def validate_command(args: list[str]) -> int:
         f"{len(found.faults):,} faults in {len([n for n in found.damaged if n != 'file']):,}"
         " episodes"
     )
-    for example, count, _ in kinds(found.faults):
-        print(f"  {count:>5,} x such as: {example}")
+    for example, count, first in kinds(found.faults):
+        where = f", first in {first}" if count > SHOWN else " such as"
+        print(f"  {count:>5,} x{where}: {example}")
     return FAILED
+
+
+def _print_notes(notes: list[tuple[str, str]]) -> None:
+    """What is odd without being wrong, one line per kind."""
+    from exporl.data.episodes import kinds
+
+    for example, count, first in kinds(notes):
+        where = "" if first == "file" else f"{count:,} x, first in {first}: "
+        print(f"note: {where}{example}")
 
 
 def _convert_options(args: list[str]) -> argparse.Namespace:
@@ -117,6 +138,9 @@ def _convert_options(args: list[str]) -> argparse.Namespace:
             "low_dim.hdf5 demos.npz",
             "demos.npz first20.npz --limit 20",
             "pixels.npz scaled.npz --scale-actions 0 512",
+            "arm.npz scaled.npz --scale-actions -1 0 1 2   (-1 to 1 in the first dimension, 0 to 2 "
+            "in the second)",
+            "own.npz clipped.npz --task my_robot:task --clip-actions",
             "mixed.npz good.npz --skip-bad",
         ],
     )
@@ -132,16 +156,19 @@ def _convert_options(args: list[str]) -> argparse.Namespace:
     how.add_argument(
         "--clip-actions",
         action="store_true",
-        help="move actions outside [-1, 1] to the nearest bound",
+        help=(
+            "move actions outside [-1, 1], or with --task outside the bounds of its environment, to"
+            " the nearest bound"
+        ),
     )
     how.add_argument(
         "--scale-actions",
         type=float,
         nargs="*",
-        metavar="LOW HIGH",
+        metavar="N",
         help=(
-            "map [LOW, HIGH] to [-1, 1]; without numbers the range found per dimension (reads "
-            "twice)"
+            "LOW HIGH: map that range to [-1, 1]; the LOWs of all dimensions and then the HIGHs: "
+            "one range each; without numbers the range found per dimension (reads twice)"
         ),
     )
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
@@ -153,19 +180,22 @@ def convert_command(args: list[str]) -> int:
     """`exporl data convert SRC DST`."""
     options = _convert_options(args)
     from exporl.data import convert
+    from exporl.data.episodes import adapted
+    from exporl.envs.custom_data import clipping
 
     to = convert.find_writer(options.target, options.to)
     convert.check_target(options.target, options.force)
     task = task_named(options.task)
-    adapt = task.adapt if task is not None and task.adapt is not None else _as_it_is
+    adapt = functools.partial(adapted, adapt=None if task is None else task.adapt)
     change, note = _scaling(options, adapt)
+    clip = clipping(task) if options.clip_actions else None
     name, records = records_of(options.source, options)
     written = convert.Written(options.target, to.name)
     episodes = convert.good_episodes(
         records,
         written,
         change=change,
-        clip=options.clip_actions,
+        clip=clip,
         limit=options.limit,
         skip_bad=options.skip_bad,
         say=only_bar(Console(stderr=True)).say,
@@ -183,14 +213,12 @@ def convert_command(args: list[str]) -> int:
     if written.skipped:
         print(f"skipped {written.skipped:,} damaged episodes")
     if options.clip_actions:
-        print(f"clipped actions of {written.changed:,} episodes to [-1, 1]")
+        bounds = "[-1, 1]" if task is None else "the bounds of the environment's actions"
+        print(f"clipped actions of {written.changed:,} episodes to {bounds}")
     if note:
         print(note)
+    _print_notes(written.notes)
     return 0
-
-
-def _as_it_is(episode: Any) -> Any:
-    return episode
 
 
 def _scaling(
@@ -199,24 +227,21 @@ def _scaling(
     """What is done to each episode, and a sentence about it."""
     import numpy as np
 
-    from exporl.data.convert import action_range, scale_actions
+    from exporl.data.convert import action_range, given_range, scale_actions
 
     numbers = options.scale_actions
     if numbers is None:
         return adapt, ""
-    if len(numbers) not in (0, PLACES) or (numbers and not numbers[0] < numbers[1]):
-        raise ValueError(
-            f"--scale-actions takes LOW and HIGH with LOW < HIGH, or nothing; got {numbers}."
-        )
     if numbers:
-        low, high = numbers
+        low, high = given_range(numbers)
     else:
         low, high = action_range(_readable(records_of(options.source, options)[1], adapt, options))
     words = f"{np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
-    return (
-        lambda episode: scale_actions(adapt(episode), low, high),
-        f"scaled actions from {words} to [-1, 1]",
-    )
+
+    def scaled(episode: Any) -> Any:
+        return scale_actions(adapt(episode), low, high)
+
+    return scaled, f"scaled actions from {words} to [-1, 1]"
 
 
 def _readable(records: Any, adapt: Callable[[Any], Any], options: argparse.Namespace) -> Any:

@@ -1,6 +1,7 @@
 """Where files of episodes come from: `exporl data collect` and `exporl data download`."""
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def collect_command(args: list[str]) -> int:
     finally:
         progress.close()
     written = convert.Written(options.output, to.name)
-    counted = convert.counted(episodes, written)
+    # They were played in an environment of the task, whose actions are in [-1, 1].
+    marked = (dataclasses.replace(episode, unit_actions=True) for episode in episodes)
+    counted = convert.counted(marked, written)
     print(summary(convert.write(options.output, to, counted, written, force=options.force)))
     print(
         f"{task.source}, noise {options.noise:g}, seed {options.seed}: {written.steps / took:.0f} "

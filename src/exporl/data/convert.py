@@ -4,7 +4,7 @@ import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ class Written:
     changed: int = 0
     """Episodes whose actions were clipped."""
     bytes: int = 0
+    notes: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    """(episode, sentence): what was left out of what was read, or is not known."""
 
 
 def find_writer(path: Path, name: str | None = None) -> Format:
@@ -65,11 +67,55 @@ def action_range(episodes: Iterable[Episode]) -> tuple[np.ndarray, np.ndarray]:
     return np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
 
 
+def given_range(
+    numbers: Sequence[float],
+) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """(low, high) of actions as they were asked for: one pair for all dimensions, or the lows of
+    every dimension and then the highs.
+
+    Raises:
+        ValueError: not in pairs, or a low that is not below its high.
+    """
+    half = len(numbers) // 2
+    low, high = np.array(numbers[:half]), np.array(numbers[half:])
+    if not numbers or len(numbers) % 2 or not (low < high).all():
+        raise ValueError(
+            "--scale-actions takes LOW and HIGH with LOW < HIGH, or nothing, or the LOWs of all "
+            f"dimensions and then the HIGHs; got {[float(number) for number in numbers]}."
+        )
+    return (low, high) if half > 1 else (float(low[0]), float(high[0]))
+
+
 def scale_actions(episode: Episode, low: np.ndarray | float, high: np.ndarray | float) -> Episode:
-    """Maps [low, high] to [-1, 1] per dimension; a dimension that never changes becomes 0."""
+    """Maps [low, high] to [-1, 1] per dimension; a dimension that never changes becomes 0.
+
+    Raises:
+        ValueError: the range has another number of dimensions, or the actions are known to be in
+            [-1, 1] already.
+    """
+    if episode.unit_actions:
+        raise ValueError(
+            "the file says that its actions are in [-1, 1] already: they would be scaled a second "
+            "time. Leave --scale-actions out."
+        )
+    dims = episode.actions.shape[-1]
+    if np.ndim(low) and len(np.ravel(low)) != dims:
+        raise ValueError(
+            f"--scale-actions has a range for {len(np.ravel(low))} dimensions, actions have {dims}."
+        )
     width = np.asarray(high, np.float64) - low
     scaled = 2 * (episode.actions - np.asarray(low, np.float64)) / np.where(width > 0, width, 1) - 1
-    return dataclasses.replace(episode, actions=np.where(width > 0, scaled, 0).astype(np.float32))
+    actions = np.where(width > 0, scaled, 0).astype(np.float32)
+    return dataclasses.replace(episode, actions=actions, unit_actions=True)
+
+
+def clip_actions(
+    episode: Episode, low: np.ndarray | float = -1.0, high: np.ndarray | float = 1.0
+) -> Episode:
+    """Moves actions outside [low, high] to the nearest bound; the same episode where none is."""
+    actions = np.clip(episode.actions, low, high).astype(episode.actions.dtype)
+    same = np.array_equal(actions, episode.actions, equal_nan=True)
+    return episode if same else dataclasses.replace(episode, actions=actions)
 
 
 def good_episodes(
@@ -77,7 +123,7 @@ def good_episodes(
     written: Written,
     *,
     change: Callable[[Episode], Episode] = lambda episode: episode,
-    clip: bool = False,
+    clip: Callable[[Episode], Episode] | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
     say: Callable[[str], None] = lambda line: None,
@@ -88,7 +134,7 @@ def good_episodes(
         records: of a file, see `read_records`.
         written: the tally.
         change: applied to every episode first.
-        clip: move actions outside [-1, 1] to the nearest bound.
+        clip: applied before it: moves actions outside their bounds to the nearest one.
         limit: how many episodes at most.
         skip_bad: leave damaged ones out, and say which, instead of stopping.
         say: receives one line per message.
@@ -100,10 +146,10 @@ def good_episodes(
         if limit is not None and written.episodes >= limit:
             return
         try:
-            episode = change(record.read())
-            if clip and (np.abs(episode.actions) > 1).any():
-                written.changed += 1
-                episode = dataclasses.replace(episode, actions=np.clip(episode.actions, -1, 1))
+            recorded = record.read()
+            clipped = recorded if clip is None else clip(recorded)
+            written.changed += clipped is not recorded
+            episode = change(clipped)
             for fault in faults(episode):
                 raise ValueError(fault)
         except ValueError as error:
@@ -112,6 +158,8 @@ def good_episodes(
             written.skipped += 1
             say(f"skipped {record.name}: {error}")
             continue
+        asked = (episode.question,) if episode.question else ()
+        written.notes += [(record.name, note) for note in (*episode.notes, *asked)]
         yield from counted([episode], written)
 
 

@@ -9,6 +9,8 @@ from exporl.data.inspect import SATURATED, Moments, Survey, kinds
 _BARS = " ▁▂▃▄▅▆▇█"
 ROWS = 40
 """Dimensions listed one by one; of more, the first so many."""
+MOST = 10
+"""Kinds of notes and of faults."""
 
 
 def bars(
@@ -36,19 +38,28 @@ def describe(found: Survey, title: str) -> str:
 def _episodes(found: Survey) -> list[str]:
     count, steps = len(found.names), sum(found.lengths)
     good = sum(found.successes)
-    unrecorded = (
-        ""
-        if good or any(found.returns)
-        else "; no rewards in this file: --task T applies the task's own rule"
-    )
     ends = f"{sum(found.terminated):,} terminated, {count - sum(found.terminated):,} cut off"
     lengths, returns = np.array(found.lengths, np.float64), np.array(found.returns)
     return [
         f"  episodes   {count:,}, {steps:,} steps; {ends}",
-        f"  success    {good:,} of {count:,} ({100 * good / count:.0f}%)" + unrecorded,
+        f"  success    {good:,} of {count:,} ({100 * good / count:.0f}%)" + _unknown(found),
         f"  length     {_range(lengths)}  |{bars(lengths, lengths.min(), lengths.max())}|",
         f"  return     {_range(returns)}  |{bars(returns, returns.min(), returns.max())}|",
     ]
+
+
+def _unknown(found: Survey) -> str:
+    """What is not known about success, after the number."""
+    if found.asked:
+        return f"; not recorded in {found.asked:,}, whose rewards do not tell it, see the notes"
+    if found.lost:
+        return (
+            f"; {found.lost:,} more in last steps that had to be left out: the observations after "
+            "them are not in the file"
+        )
+    if any(found.successes) or found.rewarded:
+        return ""
+    return "; no rewards in this file: --task T applies the task's own rule"
 
 
 def _range(values: np.ndarray) -> str:
@@ -140,13 +151,16 @@ def _troubles(found: Survey) -> list[str]:
         lines.append(f"  duplicates {len(found.duplicates):,}: {pairs}{more}")
     else:
         lines.append("  duplicates none")
+    for example, count, name in kinds(found.notes)[:MOST]:
+        where = "" if name == "file" else f"{count:,} x, first in {name}: "
+        lines.append(f"  note       {where}{example}")
     if not found.faults:
         return [*lines, "  faults     none"]
     lines.append(
         f"  faults     {len(found.faults):,} in {len(found.damaged):,} of {found.records:,} "
         "episodes"
     )
-    for example, count, name in kinds(found.faults)[:10]:
+    for example, count, name in kinds(found.faults)[:MOST]:
         lines.append(f"    {count:>5,} x, first in {name}: {example}")
     return lines
 

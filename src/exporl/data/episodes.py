@@ -1,8 +1,10 @@
 """Recorded episodes: the record, its validation, observation statistics."""
 
+import collections
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -26,6 +28,14 @@ class Episode:
     infos: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Whatever else the file has per step, [t, ...] or [t + 1, ...] (simulator states, say): for
     tasks that compute rewards from it. Never learnt from."""
+    unit_actions: bool = False
+    """The actions are known to be in [-1, 1] already (written by this library, or scaled by it).
+    Otherwise they are as the file has them, mostly in the environment's own bounds."""
+    question: str = ""
+    """What counts as success here, where neither the file nor its rewards tell. `successes` are
+    all False then; a task whose own rule answers it clears the question."""
+    notes: tuple[str, ...] = ()
+    """What had to be left out, or is odd without being wrong: one sentence each."""
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -34,6 +44,27 @@ class Episode:
     def success(self) -> bool:
         """Whether the task was solved at any step."""
         return bool(self.successes.any())
+
+
+LOST_STEP = "the last step is left out: the observation after it is not recorded"
+LOST_SUCCESS = f"{LOST_STEP}, and with it a success or a reward above 0"
+
+
+def adapted(episode: Episode, adapt: Callable[[Episode], Episode] | None) -> Episode:
+    """The episode in a task's units (see `Task.adapt`), which are [-1, 1] for actions.
+
+    A question about success is answered by the task's own rule, unless `adapt` asks another.
+    """
+    if adapt is None:
+        return episode
+    result = adapt(episode)
+    kept = result.notes[: len(episode.notes)] == episode.notes
+    return dataclasses.replace(
+        result,
+        unit_actions=True,
+        question="" if result.question == episode.question else result.question,
+        notes=result.notes if kept else episode.notes + result.notes,
+    )
 
 
 def owned(episode: Episode) -> Episode:
@@ -72,8 +103,13 @@ def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
     if steps == 0:
         yield "no steps. Remove the episode."
         return
-    action_dim = spec.action_dim if spec is not None else episode.actions.shape[-1]
-    yield from _shape("actions", episode.actions, (steps, action_dim))
+    if episode.actions.ndim != 2:
+        yield (
+            f"actions has shape {episode.actions.shape}, expected [steps, action dimensions]. "
+            f"Store one dimension as ({steps}, 1)."
+        )
+    elif spec is not None:
+        yield from _shape("actions", episode.actions, (steps, spec.action_dim))
     yield from _shape("rewards", episode.rewards, (steps,))
     yield from _shape("successes", episode.successes, (steps,))
     entries = (
@@ -91,15 +127,9 @@ def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
         yield from _finite(what, value)
     yield from _finite("actions", episode.actions)
     yield from _finite("rewards", episode.rewards)
-    outside = ~(np.abs(episode.actions) <= 1) & np.isfinite(episode.actions)
-    if outside.any():
-        row = int(np.argwhere(outside)[0][0])
-        worst = float(np.nanmax(np.abs(episode.actions[row])))
-        least, most = np.nanmin(episode.actions), np.nanmax(episode.actions)
-        yield (
-            f"actions row {row} reaches {worst:g}, outside [-1, 1]; the episode's range from "
-            f"{least:g} to {most:g}. Rescale or clip the recorded actions."
-        )
+    yield from _outside(episode.actions)
+    if spec is not None and episode.question:
+        yield episode.question
 
 
 def _shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> Iterator[str]:
@@ -114,6 +144,35 @@ def _finite(what: str, array: np.ndarray) -> Iterator[str]:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         yield f"{what} row {row} holds NaN or infinity. Remove or repair the episode."
+
+
+def _outside(actions: np.ndarray) -> Iterator[str]:
+    outside = ~(np.abs(actions) <= 1) & np.isfinite(actions)
+    if outside.any():
+        row = int(np.argwhere(outside)[0][0])
+        worst = float(np.nanmax(np.abs(actions[row])))
+        yield (
+            f"actions row {row} reaches {worst:g}, outside [-1, 1]; the episode's range from "
+            f"{np.nanmin(actions):g} to {np.nanmax(actions):g}. In the environment's own units? "
+            "Then give its task (--task T, as training does), which scales them, or map a known "
+            "range with `exporl data convert --scale-actions`. Clip only what is noise."
+        )
+
+
+def kind(sentence: str) -> str:
+    """The sentence without its numbers."""
+    return re.sub(r"-?\d+(\.\d+)?(e[-+]?\d+)?", "#", sentence)
+
+
+def kinds(found: Iterable[tuple[str, str]]) -> list[tuple[str, int, str]]:
+    """Sentences that differ only in their numbers counted together: (an example, how often, where
+    first), most first."""
+    counts: collections.Counter[str] = collections.Counter()
+    examples: dict[str, tuple[str, str]] = {}
+    for name, sentence in found:
+        counts[kind(sentence)] += 1
+        examples.setdefault(kind(sentence), (sentence, name))
+    return [(examples[key][0], count, examples[key][1]) for key, count in counts.most_common()]
 
 
 def fingerprint(episodes: Iterable[Episode]) -> str:

@@ -1,19 +1,19 @@
 """What a file of episodes contains, in one pass that holds one episode at a time: statistics,
 faults, duplicates."""
 
-import collections
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from exporl.data.episodes import Episode, faults, fingerprint
+from exporl.data.episodes import LOST_SUCCESS, Episode, adapted, faults, fingerprint
 from exporl.data.formats.record import Record
 from exporl.spec import Spec
 
 SATURATED = 0.999
 """An action dimension counts as saturated from this magnitude on."""
+SUSPICIOUS = 3
+"""So many ends of the same kind are no coincidence."""
 SAMPLE_ROWS = 100_000
 """Action rows kept for histograms; of longer data every second, fourth, ... row."""
 
@@ -110,6 +110,18 @@ class Survey:
     observations: dict[str, Moments] = dataclasses.field(default_factory=dict)
     infos: dict[str, str] = dataclasses.field(default_factory=dict)
     """Further arrays of the first episode: name -> type and shape."""
+    notes: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    """(episode, sentence): what is odd without being wrong; "file" for the file as a whole."""
+    rewarded: bool = False
+    """Whether any reward differs from 0."""
+    lost: int = 0
+    """Episodes whose last step was left out and with it a success or a reward."""
+    asked: int = 0
+    """Episodes of which it is not known what counts as success."""
+    unit_actions: int = 0
+    """Episodes whose actions are known to be in [-1, 1] already."""
+    whole: bool = True
+    """Whether all actions so far are whole numbers."""
 
     @property
     def damaged(self) -> list[str]:
@@ -123,6 +135,13 @@ class Survey:
         self.returns.append(float(np.sum(episode.rewards, dtype=np.float64)))
         self.successes.append(episode.success)
         self.terminated.append(episode.terminated)
+        asked = (episode.question,) if episode.question else ()
+        self.notes += [(name, note) for note in (*episode.notes, *asked)]
+        self.rewarded |= bool((episode.rewards != 0).any())
+        self.lost += any(note.startswith(LOST_SUCCESS) for note in episode.notes)
+        self.asked += bool(episode.question)
+        self.unit_actions += episode.unit_actions
+        self.whole &= bool((episode.actions % 1 == 0).all())
         if self.actions is None:
             self.actions = Moments(episode.actions)
             self.saturated, self.outside = (
@@ -150,6 +169,7 @@ def survey(
     adapt: Callable[[Episode], Episode] | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
+    max_steps: int | None = None,
     on_record: Callable[[], None] = lambda: None,
 ) -> Survey:
     """Reads every record and looks at it from all sides.
@@ -161,6 +181,7 @@ def survey(
         limit: how many records at most.
         skip_bad: leave episodes with faults out of the statistics; by default only those that
             cannot be read, or whose shapes differ from the first one's, are.
+        max_steps: the task's time limit, to tell what ends there.
         on_record: called after every record.
     """
     result, seen, shapes = Survey(), {}, None
@@ -168,8 +189,7 @@ def survey(
         result.records += 1
         on_record()
         try:
-            episode = record.read()
-            episode = episode if adapt is None else adapt(episode)
+            episode = adapted(record.read(), adapt)
         except ValueError as error:
             result.faults.append((record.name, str(error)))
             continue
@@ -189,7 +209,41 @@ def survey(
             if digest in seen:
                 result.duplicates.append((record.name, seen[digest]))
             seen.setdefault(digest, record.name)
+    result.notes += [("file", note) for note in _oddities(result, max_steps)]
     return result
+
+
+def _oddities(found: Survey, max_steps: int | None) -> Iterator[str]:
+    """Sentences about the file as a whole."""
+    ends = [
+        length
+        for length, terminated, solved in zip(
+            found.lengths, found.terminated, found.successes, strict=True
+        )
+        if terminated and not solved
+    ]
+    limit = max_steps or (max(ends) if ends and max(ends) == max(found.lengths) else None)
+    late = sum(length == limit for length in ends)
+    if late and (max_steps is not None or late >= SUSPICIOUS):
+        what = "the task's time limit" if max_steps is not None else "the longest. A time limit"
+        yield (
+            f"{late} of {len(found.names)} episodes end as terminated after {limit} steps, without "
+            f"success: {what}{'' if max_steps is not None else '?'}. A cut-off there is a timeout, "
+            "not a true end: values go on beyond it."
+        )
+    actions = found.actions
+    if actions is None:
+        return
+    if found.whole and actions.dims == 1 and actions.minimum[0] == 0 and actions.maximum[0] == 1:
+        yield "every action is 0 or 1: discrete actions cannot be learnt from."
+    outside = int((found.outside > 0).sum())
+    if outside and not found.unit_actions:
+        yield (
+            f"actions reach from {actions.minimum.min():g} to {actions.maximum.max():g}, beyond "
+            f"[-1, 1] in {outside} of {actions.dims} dimensions: they look like the environment's "
+            "own units. --task T scales them by its bounds, as training does; clipping would "
+            "destroy them."
+        )
 
 
 def _until_damage(records: Iterable[Record], limit: int | None, result: Survey) -> Iterator[Record]:
@@ -220,15 +274,3 @@ def _lengths_fit(episode: Episode) -> bool:
         return False
     lengths = {len(value) - 1 for value in episode.observations.values()}
     return {len(episode), *lengths, len(episode.rewards), len(episode.successes)} == {len(episode)}
-
-
-def kinds(found: Iterable[tuple[str, str]]) -> list[tuple[str, int, str]]:
-    """Faults that differ only in their numbers counted together: (an example, how often, where
-    first), most first."""
-    counts: collections.Counter[str] = collections.Counter()
-    examples: dict[str, tuple[str, str]] = {}
-    for name, sentence in found:
-        kind = re.sub(r"-?\d+(\.\d+)?(e[-+]?\d+)?", "#", sentence)
-        counts[kind] += 1
-        examples.setdefault(kind, (sentence, name))
-    return [(examples[kind][0], count, examples[kind][1]) for kind, count in counts.most_common()]

@@ -15,6 +15,8 @@ from exporl.randomness import env_seed
 
 SHORT = 25
 """Steps of the episodes that are played several times."""
+ALIKE, FEWEST = 2, 5
+"""So many failures after the same number of steps, and no fewer steps, may be a time limit."""
 
 
 class Finding(NamedTuple):
@@ -215,8 +217,40 @@ def _endings(case: Case) -> tuple[list[str], str]:
         for play in plays
     ]
     if not any(play.endings[-1][1] for play in plays):
+        if fault := _own_limit(case, plays):
+            return [fault], ""
         raise Skip(f"random actions never reached the limit of {limit} steps: {', '.join(ends)}")
     return [], ", ".join(ends)
+
+
+def _own_limit(case: Case, plays: list[Play]) -> str:
+    """A sentence where episodes end as terminated after the same number of steps whatever is done:
+    that is a time limit."""
+    if (length := _failures(plays)) is None:
+        return ""
+    limit, shape = case.task.max_episode_steps, (case.task.spec.action_dim,)
+    for number, value in enumerate((0.0, 1.0, -1.0)):
+        actions = np.full((limit + 1, *shape), value, np.float32)
+        plays.append(play_episode(case.env, env_seed(case.seed, 30, number), actions))
+    late = sum(_failed(play) and len(play.rewards) == length for play in plays)
+    if _failures(plays) != length or late < ALIKE + 1:
+        return ""
+    return (
+        f"{late} of {len(plays)} episodes, of random and of constant actions, end as terminated "
+        f"after exactly {length} steps, without success: a time limit of the environment's own, "
+        f"below max_episode_steps {limit}? Report it as truncated: values go on beyond it."
+    )
+
+
+def _failures(plays: list[Play]) -> int | None:
+    """The length of the longest episodes, where several of them failed and none went on."""
+    length = max(len(play.rewards) for play in plays)
+    alike = sum(_failed(play) and len(play.rewards) == length for play in plays)
+    return length if length >= FEWEST and alike >= ALIKE else None
+
+
+def _failed(play: Play) -> bool:
+    return bool(play.endings[-1][0]) and not any(info.get("success") for info in play.infos)
 
 
 def _determinism(case: Case) -> tuple[list[str], str]:

@@ -2,11 +2,12 @@
 statistics."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from exporl.data.episodes import Normalizer, faults
+from exporl.data.episodes import Episode, Normalizer, faults, kinds
+from exporl.data.formats.success import ADVICE
 from exporl.envs.check_case import Case, Skip, long_play, play_episode, random_actions
 from exporl.randomness import env_seed
 
@@ -45,13 +46,30 @@ def demonstrations(case: Case) -> tuple[list[str], str]:
         # recordings may be longer, play data is; what the task itself plays may not
         if origin != "read":
             found.append(f"{beyond}. Which is right?")
+    found += _late_ends(case.episodes, task.max_episode_steps)
     solved = sum(e.success for e in case.episodes)
     more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
     detail = (
         f"{len(steps)} episodes {origin}, {min(steps)}-{max(steps)} steps, {solved} successful"
         + (f"; {beyond}" if beyond else "")
+        + ("" if solved else f"; none shows what success is. {ADVICE}")
     )
+    notes = [(f"episode {i}", note) for i, e in enumerate(case.episodes) for note in e.notes]
+    detail += "".join(f"; {count} x {example}" for example, count, _ in kinds(notes))
     return [*found[:3], *([more] if more else [])], detail
+
+
+def _late_ends(episodes: Sequence[Episode], limit: int) -> list[str]:
+    """A sentence where the only failures end as terminated at the time limit."""
+    failed = [len(e) for e in episodes if e.terminated and not e.success]
+    late = failed.count(limit)
+    if not late or late < len(failed):  # others failed before: these may have too
+        return []
+    return [
+        f"{late} of {len(episodes)} episodes end as terminated at the time limit of {limit} steps, "
+        "without success. A cut-off there is a timeout, not a true end: values go on beyond it. "
+        "Record terminated=False there."
+    ]
 
 
 def rewards(case: Case) -> tuple[list[str], str]:

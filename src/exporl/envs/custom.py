@@ -5,7 +5,7 @@ import functools
 import importlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,15 +13,11 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.custom_data import SUCCESS_KEYS, Recorded, Success
 from exporl.envs.task import Reward, Task, sparse_reward
 from exporl.spec import Spec
 from exporl.suggest import closest
 from exporl.units import ActionUnits
-
-Success = str | Callable[[float, bool, dict[str, Any]], bool]
-"""Name of an info entry, or a function of (reward, terminated, info) of a step."""
-SUCCESS_KEYS = ("success", "is_success")
-"""Entries of the info that are looked for when nothing else is said."""
 
 
 def custom_task(
@@ -40,7 +36,7 @@ def custom_task(
     """A task around any gymnasium environment with continuous actions.
 
     Box observations become {"state": float32}, or {"image": uint8} for [H, W, C] images; entries of
-    a flat Dict keep their names. Actions are scaled to [-1, 1].
+    a Dict keep their names, those within another Dict joined by "/". Actions are scaled to [-1, 1].
 
     Args:
         make_env: returns a new environment.
@@ -49,9 +45,10 @@ def custom_task(
             environment pays.
         success: name of a boolean entry of every step's info, or a function of (reward, terminated,
             info) of a step. Default: the info's "success" or "is_success".
-        max_episode_steps: time limit; by default that of the environment's own specification.
+        max_episode_steps: time limit; by default that of the environment's own specification, or of
+            a TimeLimit around it.
         recorded_actions: whether data files hold actions in the environment's own bounds or in [-1,
-            1].
+            1]. Files that say it themselves (written by `exporl data`) are believed.
         collect: (episodes, action noise, seed) -> demonstrations, recorded in an environment of
             this task.
         normalize: whether observations are normalised with statistics of the demonstrations.
@@ -69,11 +66,14 @@ def custom_task(
         spec=Spec(observation, action_dim=len(units.low)),
         reward=reward if callable(reward) else sparse_reward(reward),
         max_episode_steps=limit,
-        collect=collect,
+        collect=None if collect is None else functools.partial(_collected, collect),
         normalize=normalize,
         source=source,
-        adapt=functools.partial(
-            _adapt, observation, units if recorded_actions == "env" else None, own
+        adapt=Recorded(
+            observation,
+            (np.array(units.low), np.array(units.high)) if recorded_actions == "env" else None,
+            own,
+            success,
         ),
         observation_note="as the environment has it",
         reward_note="the environment's own" if own else "0/1 success",
@@ -99,14 +99,39 @@ def _shapes(env: Any, name: str, max_episode_steps: int | None) -> Any:
         env.close()
 
 
+def _collected(
+    collect: Callable[[int, float, int], list[Episode]], episodes: int, noise: float, seed: int
+) -> list[Episode]:
+    """Demonstrations, marked as recorded in an environment of the task: in [-1, 1]."""
+    made = collect(episodes, noise, seed)
+    return [dataclasses.replace(episode, unit_actions=True) for episode in made]
+
+
 def _time_limit(env: gymnasium.Env, name: str, chosen: int | None) -> int:
-    limit = chosen or getattr(env.spec, "max_episode_steps", None)
+    limit = chosen or min(_own_limits(env), default=None)
     if limit is None or limit < 1:
         raise ValueError(
             f"{name}: no time limit (got {limit}). Give custom_task(..., max_episode_steps=N), or "
-            "wrap the environment in gymnasium.wrappers.TimeLimit through gymnasium.make."
+            "wrap the environment in gymnasium.wrappers.TimeLimit."
         )
     return limit
+
+
+def _own_limits(env: gymnasium.Env) -> Iterator[int]:
+    """Time limits that the environment, or a wrapper around it, has of its own."""
+    layer: Any = env
+    while True:
+        for holder, name in (
+            (layer.spec, "max_episode_steps"),
+            (layer, "max_episode_steps"),
+            (layer, "_max_episode_steps"),
+        ):
+            value = getattr(holder, name, None)
+            if isinstance(value, int | np.integer) and not isinstance(value, bool):
+                yield int(value)
+        if not isinstance(layer, gymnasium.Wrapper):
+            return
+        layer = layer.env
 
 
 def import_task(name: str, reward: Reward) -> Task:
@@ -157,22 +182,43 @@ def import_task(name: str, reward: Reward) -> Task:
     )
 
 
-def _entries(env: gymnasium.Env, name: str) -> tuple[tuple[str, tuple[int, ...], str], ...]:
-    """What the observations become: (name, shape, dtype) per entry."""
-    space = env.observation_space
+Way = tuple[str | int, ...]
+"""Keys and numbers that lead to an entry of a nested observation."""
+
+
+def _leaves(space: gymnasium.Space, path: Way = ()) -> Iterator[tuple[Way, gymnasium.Space]]:
+    """Every space within Dicts and Tuples, and the way to it."""
     if isinstance(space, gymnasium.spaces.Dict):
+        for key, part in space.items():
+            yield from _leaves(part, (*path, key))
+    elif isinstance(space, gymnasium.spaces.Tuple):
+        for index, part in enumerate(space):
+            yield from _leaves(part, (*path, index))
+    else:
+        yield path, space
+
+
+def _key(path: Way) -> str:
+    return "/".join(map(str, path))
+
+
+def _entries(env: gymnasium.Env, name: str) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """What the observations become: (name, shape, dtype) per entry, nested names joined by "/"."""
+    leaves = list(_leaves(env.observation_space))
+    if [path for path, _ in leaves] != [()]:
         return tuple(
-            (key, *_entry(value, f"{name}: observation {key!r}")) for key, value in space.items()
+            (_key(path), *_entry(space, f"{name}: observation {_key(path)!r}"))
+            for path, space in leaves
         )
-    shape, dtype = _entry(space, f"{name}: the observation")
+    shape, dtype = _entry(env.observation_space, f"{name}: the observation")
     return (("image" if dtype == "uint8" and len(shape) == 3 else "state", shape, dtype),)
 
 
 def _entry(space: gymnasium.Space, what: str) -> tuple[tuple[int, ...], str]:
     if not isinstance(space, gymnasium.spaces.Box):
         raise ValueError(
-            f"{what} is {space}; it must be a Box or a flat Dict of Boxes. Flatten it, for example "
-            "with gymnasium.wrappers.FlattenObservation."
+            f"{what} is {space}; it must be a Box, or Dicts of Boxes. Flatten it, for example with "
+            "gymnasium.wrappers.FlattenObservation."
         )
     if space.dtype == np.uint8 and len(space.shape) == 3:
         return space.shape, "uint8"
@@ -220,7 +266,7 @@ class CanonicalEnv(gymnasium.Wrapper):
             0,
         )
         self._entries, self._units = _entries(env, name), _units(env, name)
-        self._flat = not isinstance(env.observation_space, gymnasium.spaces.Dict)
+        self._ways = [path for path, _ in _leaves(env.observation_space)]
         boxes: dict[str, gymnasium.Space] = {
             key: gymnasium.spaces.Box(0, 255, shape, np.uint8)
             if dtype == "uint8" else gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
@@ -254,11 +300,17 @@ class CanonicalEnv(gymnasium.Wrapper):
                 "info), as gymnasium has it."
             )
         observation, paid, terminated, truncated, info = answer
+        if not isinstance(info, Mapping):
+            raise ValueError(
+                f"{self._name}: the info of step() is {type(info).__name__}, not a dictionary."
+            )
+        paid = self._number(paid, "the reward", "float(reward)")
+        terminated = bool(self._number(terminated, "terminated", "bool(terminated)"))
+        truncated = bool(self._number(truncated, "truncated", "bool(truncated)"))
         self._steps += 1
-        terminated = bool(terminated)
-        success = self._solved(float(paid), terminated, info)
-        truncated = not terminated and (bool(truncated) or self._steps >= self._limit)
-        reward = float(paid) if self._own_reward else float(success)
+        success = self._solved(paid, terminated, dict(info))
+        truncated = not terminated and (truncated or self._steps >= self._limit)
+        reward = paid if self._own_reward else float(success)
         return (
             self._observation(observation),
             reward,
@@ -267,15 +319,31 @@ class CanonicalEnv(gymnasium.Wrapper):
             {**info, "success": success},
         )
 
+    def _number(self, value: Any, what: str, cure: str) -> float:
+        """One number of what step() returned; anything else is named."""
+        try:
+            if np.ndim(value) == 0 and value is not None:
+                return float(value)
+            shape = f" of shape {np.shape(value)}" if np.ndim(value) else ""
+        except (TypeError, ValueError):
+            shape = ""
+        raise ValueError(
+            f"{self._name}: {what} of step() is {type(value).__name__}{shape}, {str(value)[:40]}; "
+            f"it must be one number. Return {cure}."
+        )
+
     def _observation(self, observation: Any) -> dict[str, np.ndarray]:
-        values = {self._entries[0][0]: observation} if self._flat else observation
         result = {}
-        for key, shape, dtype in self._entries:
-            if key not in values:
-                raise ValueError(
-                    f"{self._name}: the observation lacks {key!r}, which its space has."
-                )
-            value = np.array(values[key], dtype)  # a copy: many environments write into one array
+        for (key, shape, dtype), way in zip(self._entries, self._ways, strict=True):
+            value = observation
+            for part in way:
+                try:
+                    value = value[part]
+                except (KeyError, IndexError, TypeError) as error:
+                    raise ValueError(
+                        f"{self._name}: the observation lacks {key!r}, which its space has."
+                    ) from error
+            value = np.array(value, dtype)  # a copy: many environments write into one array
             if value.size != math.prod(shape):
                 raise ValueError(
                     f"{self._name}: observation {key!r} has shape {value.shape}, its space says "
@@ -296,41 +364,3 @@ class CanonicalEnv(gymnasium.Wrapper):
             f"{sorted(info)}). Set info['success'], or return custom_task(make_env, success=...)"
             " with another entry's name or a function of (reward, terminated, info)."
         )
-
-
-def _adapt(
-    entries: tuple[tuple[str, tuple[int, ...], str], ...],
-    units: ActionUnits | None,
-    own_reward: bool,
-    episode: Episode,
-) -> Episode:
-    """A recorded episode in the task's types, action range and reward."""
-    observations = {}
-    for key, shape, dtype in entries:
-        if key not in episode.observations:
-            raise ValueError(
-                f"observation {key!r} is missing; found {sorted(episode.observations)}."
-            )
-        value = episode.observations[key]
-        # what does not fit is named later
-        keep = dtype == "uint8" or value[0].size != math.prod(shape)
-        observations[key] = value if keep else value.astype(np.float32).reshape(len(value), *shape)
-    actions = episode.actions
-    if units is not None:
-        low, high = np.array(units.low), np.array(units.high)
-        if actions.reshape(len(actions), -1).shape[1] != low.size:
-            raise ValueError(
-                f"actions have shape {actions.shape}, the task needs ({len(actions)}, {low.size})."
-            )
-        actions = actions.reshape(len(actions), -1).astype(np.float64)
-        outside = (actions < low - 1e-4 * (high - low)) | (actions > high + 1e-4 * (high - low))
-        if outside.any():
-            row, entry = map(int, np.argwhere(outside)[0])
-            raise ValueError(
-                f"actions row {row} has {actions[row, entry]:g} in entry {entry}, outside the "
-                f"environment's bounds [{low[entry]:g}, {high[entry]:g}]. Clip it, or say"
-                " recorded_actions='unit' if the file holds [-1, 1]."
-            )
-        actions = units.to_unit(actions)
-    rewards = episode.rewards if own_reward else episode.successes.astype(np.float32)
-    return dataclasses.replace(episode, observations=observations, actions=actions, rewards=rewards)

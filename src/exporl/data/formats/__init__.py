@@ -3,14 +3,19 @@
 `load_episodes(path)` reads any of them.
 """
 
+import contextlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from exporl.data.episodes import Episode, faults, owned
-from exporl.data.formats import arrays, d4rl, lerobot, minari, ogbench, pusht, robomimic
+from exporl.data.episodes import Episode, adapted, faults, kinds, owned
+from exporl.data.formats import arrays, d4rl, hdf5, lerobot, minari, ogbench, pusht, robomimic
+from exporl.data.formats.archives import archive_names
 from exporl.data.formats.arrays import load_npz, save_npz
+from exporl.data.formats.fields import refuse_stand_in
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.data.formats.success import ADVICE
 
 FORMATS: dict[str, Format] = {
     record.name: record
@@ -25,6 +30,8 @@ FORMATS: dict[str, Format] = {
     )
 }
 """Name -> format, in the order in which they are tried on an unknown file."""
+FEW = 8
+"""Names shown of what an unknown file holds."""
 
 __all__ = [
     "FORMATS",
@@ -73,9 +80,11 @@ def find_format(path: Path, name: str | None = None) -> Format:
         [FORMATS[name]] if name is not None else [f for f in FORMATS.values() if f.matches(path)]
     )
     if not fitting:
-        known = "; ".join(f"{f.name}: {f.summary}" for f in FORMATS.values())
+        refuse_stand_in(path)
         raise ValueError(
-            f"{path} is in no known format ({known}). Name one with --format if it is."
+            f"{path} is in no known format. {_content(path)}Known are {', '.join(FORMATS)} (see "
+            "docs/data.md); name one with --format if it is. Otherwise read the arrays yourself, "
+            "give them to exporl.from_arrays and write a file with exporl.save_npz."
         )
     found = fitting[0]
     if found.module is not None and importlib.util.find_spec(found.module) is None:
@@ -125,30 +134,60 @@ def load_episodes(
         ValueError: the file is damaged, or an episode is and `skip_bad` is off; names file, episode
             and field.
     """
+    say = _nothing if say is None else say
     episodes: list[Episode] = []
-    skipped = 0
-    for record in read_records(path, format_name, options):
+    notes: list[tuple[str, str]] = []
+    skipped, records = 0, read_records(path, format_name, options)
+    for record in records:
         if limit is not None and len(episodes) >= limit:
             # a few episodes must not keep all the file in memory
             episodes = [owned(episode) for episode in episodes]
+            more = 1 + sum(1 for _ in _rest(records))
+            say(f"the first {len(episodes)} of {len(episodes) + skipped + more} episodes of {path}")
             break
         try:
-            episode = record.read()
-            episode = episode if adapt is None else adapt(episode)
+            episode = adapted(record.read(), adapt)
             for fault in faults(episode):
                 raise ValueError(fault)
         except ValueError as error:
             if not skip_bad:
                 raise ValueError(f"{path}, {record.name}: {error}") from error
             skipped += 1
-            if say is not None:
-                say(f"skipped {record.name}: {error}")
+            say(f"skipped {record.name}: {error}")
         else:
             episodes.append(episode)
-    if skipped and say is not None:
+            notes += [(record.name, note) for note in episode.notes]
+    for example, count, first in kinds(notes):
+        say(f"{path}: {count} x, first in {first}: {example}")
+    if adapt is not None and episodes and not any(episode.success for episode in episodes):
+        say(f"{path}: none of its {len(episodes)} episodes used is a success. {ADVICE}")
+    if skipped:
         say(f"skipped {skipped} damaged episodes of {path}, read {len(episodes)}")
     if not episodes:
         raise ValueError(
             f"{path} has no usable episode" + (f" ({skipped} damaged)." if skipped else ".")
         )
     return episodes
+
+
+def _nothing(message: str) -> None:
+    """Says nothing."""
+
+
+def _rest(records: Iterator[Record]) -> Iterator[Record]:
+    """The records that are left, up to where the file turns out to be damaged."""
+    with contextlib.suppress(ValueError):
+        yield from records
+
+
+def _content(path: Path) -> str:
+    """What a file or folder holds at its outermost, in a sentence; "" where that cannot be seen."""
+    names = sorted(archive_names(path)) or hdf5.root_names(path)
+    if not names and path.is_dir():
+        names = sorted(entry.name for entry in path.iterdir())
+    if not names:
+        return ""
+    few = ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
+    groups = [name for name in names if re.match(r"[A-Za-z_]*\d+\b", name)]
+    each = " (one group per trajectory)" if len(groups) == len(names) else ""
+    return f"It holds {few}{each}. "

@@ -2,59 +2,58 @@
 
 Flat arrays over all N steps of all episodes:
   observations [N, o]  next_observations [N, o]  actions [N, a]  rewards [N]  terminals [N]
-  episode_ends [episodes]
-  successes [N] (per step) or success [episodes]; without either, success means a positive reward.
-A recording without next_observations and terminals (demonstrations as they were teleoperated) is
-read too: the last action of every episode, whose outcome is unknown, is left out, and no episode
-counts as terminated. Observations with several entries are stored as `observations/<name>` and
-`next_observations/<name>`; whatever else an episode has as `infos/<name>`, [N, ...] per step or [N
-+ episodes, ...] per observation.
+  episode_ends [episodes] (steps up to each end) or episode_lengths [episodes]
+  successes [N] (per step) or success [episodes]; without either, a single reward of 1 among zeros
+  is the success, and of other rewards it is asked, see `success`
+  unit_actions [episodes]: whether actions are known to be in [-1, 1] already
+  success_known [episodes]: whether `successes` says anything
+
+Without episode_ends the arrays that `ends` knows (terminals, timeouts, truncations, episode_starts,
+...) say where episodes end, and so do next observations that do not lead on; with it they must
+agree. Every next observation must be the observation of the following row, noise apart.
+
+Without next_observations, the last action of an episode has no outcome. A true end is kept, with
+its own observation repeated, as nothing is bootstrapped from it; any other last step is left out,
+and a note says so. Where neither terminals nor next_observations are there (demonstrations as they
+were teleoperated) no episode counts as terminated.
+
+Observations with several entries are stored as `observations/<name>` and
+`next_observations/<name>`; whatever else an episode has as `infos/<name>`, [N, ...] per step or
+[N + episodes, ...] per observation.
 """
 
 import functools
 import itertools
-import os
-import shutil
-import uuid
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from exporl.data.episodes import Episode
+from exporl.data.episodes import LOST_STEP, LOST_SUCCESS, Episode
+from exporl.data.formats.archives import Archive, archive_names, open_archive, write_archive
+from exporl.data.formats.ends import (
+    CUT_OFFS,
+    SURE,
+    TRUE_ENDS,
+    Marks,
+    check_doubtful,
+    find_marks,
+    inside,
+    may_mark,
+    plain,
+)
+from exporl.data.formats.fields import NUMERIC, action_rows, naming
+from exporl.data.formats.outcomes import Outcomes, compare, contradiction
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.data.formats.success import from_rewards
 
 _NEEDED = ("actions", "rewards", "terminals", "episode_ends")
-_DATE = (1980, 1, 1, 0, 0, 0)
-"""Of every member: the same episodes always make the same file."""
-
-
-class _Column:
-    """Rows of one array, appended to a file, so that nothing is held in memory."""
-
-    def __init__(self, path: Path, first: np.ndarray):
-        self.dtype, self.tail, self.rows, self.path = first.dtype, first.shape[1:], 0, path
-        self._file = path.open("wb")
-
-    def append(self, name: str, rows: np.ndarray) -> None:
-        if (rows.dtype, rows.shape[1:]) != (self.dtype, self.tail):
-            raise ValueError(
-                f"{name} is {rows.dtype} {rows.shape[1:]} in one episode and {self.dtype} "
-                f"{self.tail} in those before."
-            )
-        self._file.write(np.ascontiguousarray(rows).data if rows.size else b"")
-        self.rows += len(rows)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def copy_to(self, member: Any) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(member, header | {"shape": (self.rows, *self.tail)})
-        with self.path.open("rb") as file:
-            shutil.copyfileobj(file, member, 1 << 20)
+_LENGTHS = ("episode_lengths", "traj_lengths")
+_PER_STEP = ("rewards", "successes")
+_PER_EPISODE = ("success", "success_known", "unit_actions")
+_OGBENCH = {"qpos", "qvel", "button_states", "valids"}
+"""Arrays that OGBench's own files have: there `terminals` marks last states."""
 
 
 def save_npz(path: Path, episodes: Iterable[Episode]) -> None:
@@ -65,40 +64,14 @@ def save_npz(path: Path, episodes: Iterable[Episode]) -> None:
     Raises:
         ValueError: there are no episodes, or their entries, shapes or types differ.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    columns: dict[str, _Column] = {}
-    folder.mkdir()
-    try:
-        steps = 0
-        for index, episode in enumerate(episodes):
-            steps += len(episode)
-            rows = _rows(episode, steps)
-            if columns and rows.keys() != columns.keys():
-                raise ValueError(
-                    f"episode {index} has {sorted(rows)}, those before have {sorted(columns)}."
-                )
-            for name, array in rows.items():
-                if name not in columns:
-                    columns[name] = _Column(folder / str(len(columns)), array)
-                columns[name].append(name, array)
-        if not columns:
-            raise ValueError(f"no episodes to write to {path}.")
-        with (folder / "archive").open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, column in columns.items():
-                    column.close()
-                    info = zipfile.ZipInfo(f"{name}.npy", _DATE)
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    with archive.open(info, "w", force_zip64=True) as member:
-                        column.copy_to(member)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(folder / "archive", path)
-    finally:
-        for column in columns.values():
-            column.close()
-        shutil.rmtree(folder)
+    write_archive(Path(path), _parts(episodes))
+
+
+def _parts(episodes: Iterable[Episode]) -> Iterator[dict[str, np.ndarray]]:
+    steps = 0
+    for episode in episodes:
+        steps += len(episode)
+        yield _rows(episode, steps)
 
 
 def _rows(episode: Episode, end: int) -> dict[str, np.ndarray]:
@@ -110,6 +83,8 @@ def _rows(episode: Episode, end: int) -> dict[str, np.ndarray]:
         "successes": episode.successes.astype(np.float32),
         "terminals": np.r_[np.zeros(steps - 1), episode.terminated].astype(np.float32),
         "episode_ends": np.array([end]),
+        "unit_actions": np.array([episode.unit_actions]),
+        "success_known": np.array([not episode.question]),
     }
     names = list(episode.observations)
     for name in names:
@@ -130,225 +105,313 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
     return [record.read() for record in itertools.islice(records(path, ReadOptions()), limit)]
 
 
-def read_archive(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz archive, each read once; single numbers become arrays of one.
+class _Piece(NamedTuple):
+    """Where an episode lies."""
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not such an archive, or damaged; names the file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no data file at {path}. Check the path, or leave it out to collect demonstrations."
-        )
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: np.atleast_1d(archive[name]) for name in archive.files}
-    except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
-        raise ValueError(
-            f"{path} is not a readable .npz archive ({error}). Copy or collect it again."
-        ) from error
+    start: int
+    stop: int
+    """Its rows in the file."""
+    first: int
+    """The row of the stored observations at which it begins."""
+    steps: int
+    """One less than it has rows where the last one has no outcome."""
+    terminated: bool
+    fault: str
+    notes: tuple[str, ...]
 
 
-def archive_names(path: Path) -> set[str]:
-    """Names of the arrays in an .npz archive without reading them; none for anything else. Never
-    raises."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except Exception:  # a damaged directory surfaces in many ways
-        return set()
+class _Content(NamedTuple):
+    """All arrays, checked. Observations come in the order they were made, each episode's last
+    outcome among them: episodes are views, nothing is held twice."""
+
+    data: dict[str, np.ndarray]
+    entries: list[str]
+    pieces: list[_Piece]
 
 
 def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """The episodes of an archive, see `Format.records`. Raises as `load_npz` does."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no data file at {path}. Check the path, or leave it out to collect demonstrations."
-        )
-    data, names, ends = _load(path, options.keys)
-    for index, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
-        yield Record(
-            f"episode {index}",
-            functools.partial(_episode, data, names, index, int(start), int(end)),
-        )
+    with open_archive(Path(path)) as archive:
+        content = _load(archive, options.keys)
+    for index, piece in enumerate(content.pieces):
+        yield Record(f"episode {index}", functools.partial(_episode, content, index, piece))
 
 
-def _load(path: Path, keys: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
-    """All arrays, checked, and the names of the observation entries.
-
-    Observations come as [N + episodes, ...], in the order they were made: episodes are views of it,
-    nothing is held twice.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for member in archive.zip.namelist():
-                archive.zip.open(member).close()  # a damaged name would hide an array
-            return _checked(path, keys, archive.files, lambda name: np.atleast_1d(archive[name]))
-    except _Fault as fault:
-        raise ValueError(str(fault)) from fault
-    except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
-        raise ValueError(
-            f"{path} is not a readable .npz archive ({error}). Copy or collect it again."
-        ) from error
-
-
-class _Fault(Exception):
-    """Readable, but not what it should be."""
-
-
-def _checked(
-    path: Path, keys: tuple[str, ...], files: list[str], read: Callable[[str], np.ndarray]
-) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
-    bare = "terminals" not in files and not any(f.startswith("next_observations") for f in files)
-    needed = tuple(name for name in _NEEDED if not (bare and name == "terminals"))
-    if missing := [name for name in needed if name not in files]:
-        raise _lacks(path, ", ".join(missing), files)
-    suffixes = _suffixes(path, keys, files)
-    data = {name: read(name) for name in (*needed, *({"successes", "success"} & set(files)))}
+def _load(archive: Archive, keys: tuple[str, ...]) -> _Content:
+    path, names = archive.path, archive.names
+    stated = any(name.startswith("next_observations") for name in names)
+    signs = may_mark(names)
+    bare = not stated and not any(plain(name) in TRUE_ENDS for name in signs)
+    _check_names(path, names, signs, bare)
+    suffixes = _suffixes(path, keys, names)
+    data = {"actions": _read(archive, "actions")}
     steps = len(data["actions"])
-    for name in sorted({"rewards", "terminals", "successes"} & set(data)):
-        _check_length(path, name, data[name], steps)
-    kinds = ("observations",) if bare else ("observations", "next_observations")
+    for name in (*_PER_STEP, *_PER_EPISODE, *_LENGTHS):
+        if name in names:
+            data[name] = _read(archive, name)
+    for name in _PER_STEP:
+        if name in data:
+            _check_length(path, name, data[name], steps)
+    stops = _stated_stops(path, names, archive, data, steps)
+    must_state = stated or (not bare and stops is not None)
+    kinds = ("observations", "next_observations") if must_state else ("observations",)
     entries = [f"{kind}{suffix}" for suffix in suffixes.values() for kind in kinds]
-    if lost := [entry for entry in entries if entry not in files]:
-        raise _lacks(path, lost[0], files)
-    ends = _checked_ends(path, data, steps)
-
-    def column(name: str) -> np.ndarray:
-        return _check_length(path, name, read(name), steps)
-
+    if lost := [entry for entry in entries if entry not in names]:
+        raise _lacks(path, lost[0], names)
+    marks = _marks(path, archive, signs, steps)
+    seen, after = {}, {}
     for name, suffix in suffixes.items():
-        values = column(f"observations{suffix}")
-        if not bare:
-            final = column(f"next_observations{suffix}")[ends - 1]
-            values = _with_final(path, suffix, values, final, ends)
-        data[f"observations/{name}"] = values
-    data |= _infos(path, files, read, (steps, steps + len(ends)))
-    if bare:
-        ends_without = ends - np.arange(1, len(ends) + 1)
-        return _without_last_actions(path, data, ends), list(suffixes), ends_without
-    return data, list(suffixes), ends
-
-
-def _infos(
-    path: Path, files: list[str], read: Callable[[str], np.ndarray], lengths: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    """Whatever else the episodes have: one row per step, or per observation."""
-    infos = {key: read(key) for key in files if key.startswith("infos/")}
-    for key, values in infos.items():
-        if len(values) not in lengths:
-            raise _Fault(
-                f"{path}: {key} has {len(values)} rows for {lengths[0]} steps. They must agree."
+        for kept, kind in zip((seen, after), kinds, strict=False):
+            kept[name] = _check_length(
+                path, f"{kind}{suffix}", _read(archive, f"{kind}{suffix}"), steps
             )
-    return infos
+    pieces, closing = _pieces(path, seen, after, marks, stops, bare)
+    for name in suffixes:
+        finals = (after if after else seen)[name][closing - 1]
+        after.pop(name, None)  # at no time is there more than was read
+        data[f"observations/{name}"] = _closed(seen.pop(name), finals, closing)
+    data |= _infos(path, archive, steps, len(pieces))
+    _check_episodes(path, data, len(pieces))
+    return _Content(data, list(suffixes), pieces)
 
 
-def _lacks(path: Path, what: str, files: list[str]) -> _Fault:
-    return _Fault(f"{path} lacks {what}; it has {', '.join(sorted(files))}.")
+def _read(archive: Archive, name: str) -> np.ndarray:
+    return np.atleast_1d(archive.read(name))
 
 
-def _suffixes(path: Path, keys: tuple[str, ...], files: list[str]) -> dict[str, str]:
+def _check_names(path: Path, names: list[str], signs: list[str], bare: bool) -> None:
+    """Whether the arrays that are needed are there."""
+    ends = {*_LENGTHS, "episode_ends"} & set(names) or any(plain(name) in SURE for name in signs)
+    missing = [name for name in ("actions", "rewards") if name not in names]
+    if not bare and not any(plain(name) in TRUE_ENDS for name in signs):
+        missing.append("terminals")
+    if not ends or (missing and "episode_ends" not in names):
+        missing.append("episode_ends")
+    if missing:
+        doubtful = [name for name in signs if plain(name) not in SURE]
+        hint = (
+            f" {doubtful[0]} may mark ends, but not which of them are true: store true ends as "
+            "terminals and other ends as timeouts."
+            if doubtful
+            else ""
+        )
+        raise ValueError(f"{_lacks(path, ', '.join(missing), names)}{hint}")
+
+
+def _lacks(path: Path, what: str, names: list[str]) -> ValueError:
+    return ValueError(f"{path} lacks {what}; it has {', '.join(sorted(names))}.")
+
+
+def _suffixes(path: Path, keys: tuple[str, ...], names: list[str]) -> dict[str, str]:
     """Name of an observation entry -> what follows "observations" in the name of its array."""
-    if "observations" in files:
+    if "observations" in names:
         suffixes = {"state": ""}
     else:
-        found = [key.split("/", 1)[1] for key in files if key.startswith("observations/")]
+        found = [key.split("/", 1)[1] for key in names if key.startswith("observations/")]
         suffixes = {name: f"/{name}" for name in found}
     if not suffixes:
-        raise _lacks(path, "observations", files)
+        raise _lacks(path, "observations", names)
     return {name: suffixes.get(name, f"/{name}") for name in keys or suffixes}
 
 
 def _check_length(path: Path, name: str, array: np.ndarray, steps: int) -> np.ndarray:
     if len(array) != steps:
-        raise _Fault(
+        raise ValueError(
             f"{path}: {name} has {len(array)} rows, actions have {steps}. They must agree."
         )
+    if array.dtype.kind not in NUMERIC:
+        raise ValueError(f"{path}: {name} is not an array of numbers (type {array.dtype}).")
     return array
 
 
-def _checked_ends(path: Path, data: dict[str, np.ndarray], steps: int) -> np.ndarray:
-    """Steps up to the end of each episode."""
-    ends = data["episode_ends"].reshape(-1).astype(np.float64)
-    outside = len(ends) == 0 or ends[-1] != steps
-    if outside or (ends % 1 != 0).any() or (np.diff(ends, prepend=0) <= 0).any():
-        raise _Fault(
-            f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}."
-        )
-    if "successes" not in data and "success" in data and len(data["success"]) != len(ends):
-        raise _Fault(
-            f"{path}: success has {len(data['success'])} rows for {len(ends)} episodes. They must "
-            "agree."
-        )
-    return ends.astype(np.int64)
+def _marks(path: Path, archive: Archive, signs: list[str], steps: int) -> Marks:
+    columns = {name: _read(archive, name) for name in signs}
+    for name, column in columns.items():
+        if plain(name) in SURE:
+            _check_length(path, name, column, steps)
+    with naming(path):
+        return find_marks(columns, steps)
 
 
-def _with_final(
-    path: Path, suffix: str, values: np.ndarray, final: np.ndarray, ends: np.ndarray
-) -> np.ndarray:
-    """Observations with the one after each episode's last step put where it belongs."""
-    if final.shape[1:] != values.shape[1:]:
-        raise _Fault(
-            f"{path}: observations{suffix} and next_observations{suffix} have rows of different "
-            "shapes."
-        )
-    return np.insert(values, ends, final, axis=0)
+def _stated_stops(
+    path: Path, names: list[str], archive: Archive, data: dict[str, np.ndarray], steps: int
+) -> np.ndarray | None:
+    """Rows up to the end of each episode as one array has them; None if none does."""
+    if "episode_ends" in names:
+        what, array = "episode_ends", _read(archive, "episode_ends")
+    elif found := [name for name in _LENGTHS if name in data]:
+        what, array = f"the sums of {found[0]}", np.cumsum(data[found[0]].reshape(-1))
+    else:
+        return None
+    numbers = array.dtype.kind in NUMERIC
+    stops = array.reshape(-1).astype(np.float64) if numbers else np.zeros(0)
+    outside = len(stops) == 0 or stops[-1] != steps
+    if outside or (stops % 1 != 0).any() or (np.diff(stops, prepend=0) <= 0).any():
+        raise ValueError(f"{path}: {what} must rise from above 0 to the number of steps, {steps}.")
+    return stops.astype(np.int64)
 
 
-def _without_last_actions(
-    path: Path, data: dict[str, np.ndarray], ends: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Every observation serves as the outcome of the action before it; the last action of an
-    episode has none."""
-    if (np.diff(ends, prepend=0) < 2).any():
-        raise _Fault(
+def _pieces(
+    path: Path,
+    seen: dict[str, np.ndarray],
+    after: dict[str, np.ndarray],
+    marks: Marks,
+    stated_stops: np.ndarray | None,
+    bare: bool,
+) -> tuple[list[_Piece], np.ndarray]:
+    """The episodes, and the rows after which the stored observations need one more."""
+    rows = len(marks.ends)
+    ends = marks.ends.copy()
+    ends[-1:] = True
+    if stated_stops is not None:
+        ends[:] = False
+        ends[stated_stops - 1] = True
+    outcomes = _outcomes(path, seen, after, ends)
+    stated = bool(after) and not any(outcome.copied for outcome in outcomes)
+    jumps = np.any([outcome.jumps for outcome in outcomes if stated], axis=0) & np.ones(rows, bool)
+    notes = dict.fromkeys(note for outcome in outcomes if (note := outcome.note()))
+    if stated_stops is None:
+        ends |= jumps
+    with naming(path):
+        check_doubtful(marks, ends)
+    true_ends = np.zeros(rows, bool) if marks.true_ends is None else marks.true_ends
+    closes = ends if stated else ends & true_ends & (not bare)
+    stops = np.flatnonzero(ends) + 1
+    starts = np.r_[0, stops[:-1]]
+    if bare and stated_stops is not None and (stops - starts < 2).any():
+        raise ValueError(
             f"{path} has an episode of one step and no next_observations: nothing of it can be "
             "used."
         )
-    known = np.delete(np.arange(ends[-1]), ends - 1)
-    steps = len(data["actions"])
-    kept = {
-        name: (
-            values[known]
-            if name in ("actions", "rewards", "successes") or name.startswith("infos/")
-            else values
+    firsts = starts + np.r_[0, np.cumsum(closes[stops - 1])][:-1]
+    pieces = []
+    for start, stop, first in zip(starts.tolist(), stops.tolist(), firsts.tolist(), strict=True):
+        fault = inside(marks, start, stop) or contradiction(jumps, start, stop)
+        kept = stop - start - (not closes[stop - 1])
+        said = list(notes) if start == 0 else []
+        if marks.cut_offs and jumps[stop - 1] and not marks.ends[stop - 1] and stop < rows:
+            said.append("ends where next_observations does not lead on, which no array marks.")
+        terminated = bool(true_ends[stop - 1] and not bare)
+        pieces.append(_Piece(start, stop, first, kept, terminated, fault, tuple(said)))
+    return pieces, np.flatnonzero(closes) + 1
+
+
+def _outcomes(
+    path: Path, seen: dict[str, np.ndarray], after: dict[str, np.ndarray], ends: np.ndarray
+) -> list[Outcomes]:
+    """How the outcomes that each entry states compare with the rows that follow."""
+    found = []
+    for name, following in after.items():
+        if following.shape[1:] != seen[name].shape[1:]:
+            suffix = "" if name == "state" and len(seen) == 1 else f"/{name}"
+            raise ValueError(
+                f"{path}: observations{suffix} and next_observations{suffix} have rows of different"
+                " shapes."
+            )
+        found.append(compare(_reader(seen[name]), _reader(following), ends))
+    return found
+
+
+def _reader(array: np.ndarray):
+    def rows(start: int, stop: int) -> np.ndarray:
+        return array[start:stop]
+
+    return rows
+
+
+def _closed(seen: np.ndarray, finals: np.ndarray, closing: np.ndarray) -> np.ndarray:
+    """Observations with the one after each last step put where it belongs: the one stated, or the
+    last one repeated."""
+    return np.insert(seen, closing, finals, axis=0) if len(closing) else seen
+
+
+def _infos(path: Path, archive: Archive, steps: int, episodes: int) -> dict[str, np.ndarray]:
+    """Whatever else the episodes have: one row per step, or per observation."""
+    infos = {key: _read(archive, key) for key in archive.names if key.startswith("infos/")}
+    for key, values in infos.items():
+        if len(values) not in (steps, steps + episodes):
+            raise ValueError(
+                f"{path}: {key} has {len(values)} rows for {steps} steps. They must agree."
+            )
+    return infos
+
+
+def _check_episodes(path: Path, data: dict[str, np.ndarray], episodes: int) -> None:
+    for name in _PER_EPISODE:
+        if name in data and len(data[name]) != episodes and not (
+            name == "success" and "successes" in data
+        ):  # fmt: skip
+            raise ValueError(
+                f"{path}: {name} has {len(data[name])} rows for {episodes} episodes. They must "
+                "agree."
+            )
+
+
+def _episode(content: _Content, index: int, piece: _Piece) -> Episode:
+    if piece.fault:
+        raise ValueError(piece.fault)
+    if piece.steps == 0:
+        raise ValueError(
+            "a single row, and the observation after it is not recorded: there is no step. Remove "
+            "the episode."
         )
-        for name, values in data.items()
-        if not (name.startswith("infos/") and len(values) != steps)
-    }
-    return kept | {"terminals": np.zeros(len(known), np.float32)}
-
-
-def _episode(
-    data: dict[str, np.ndarray], names: list[str], index: int, start: int, end: int
-) -> Episode:
-    rows, seen = slice(start, end), slice(start + index, end + index + 1)
-    rewards = data["rewards"][rows].reshape(-1).astype(np.float32)
-    if "successes" in data:
-        successes = data["successes"][rows].reshape(-1) > 0
-    elif "success" in data:
-        successes = np.zeros(len(rewards), bool)
-        successes[-1] = bool(data["success"][index])
-    else:
-        successes = rewards > 0
-    observations = {name: data[f"observations/{name}"][seen] for name in names}
-    steps = len(data["actions"])
+    data, steps = content.data, len(content.data["actions"])
+    rows = slice(piece.start, piece.start + piece.steps)
+    whole = data["rewards"][piece.start : piece.stop].reshape(-1).astype(np.float32)
+    successes, question = _successes(data, index, piece, whole)
+    seen = slice(piece.first, piece.first + piece.steps + 1)
+    along = slice(piece.start + index, piece.start + index + piece.steps + 1)
     infos = {
-        key.removeprefix("infos/"): values[rows if len(values) == steps else seen]
+        key.removeprefix("infos/"): values[rows if len(values) == steps else along]
         for key, values in data.items() if key.startswith("infos/")
     }  # fmt: skip
-    actions, terminated = (
-        data["actions"][rows].astype(np.float32, copy=False),
-        bool(data["terminals"][end - 1] > 0),
+    notes = piece.notes
+    if piece.start + piece.steps < piece.stop:
+        flagged = "successes" in data and bool(data["successes"][piece.stop - 1] > 0)
+        notes += (f"{LOST_SUCCESS if flagged or whole[-1] > 0 else LOST_STEP}.",)
+    return Episode(
+        {name: data[f"observations/{name}"][seen] for name in content.entries},
+        action_rows(data["actions"][rows]),
+        whole[: piece.steps],
+        successes,
+        piece.terminated,
+        infos,
+        unit_actions="unit_actions" in data and bool(data["unit_actions"][index]),
+        question=question,
+        notes=notes,
     )
-    return Episode(observations, actions, rewards, successes, terminated, infos)
+
+
+def _successes(
+    data: dict[str, np.ndarray], index: int, piece: _Piece, rewards: np.ndarray
+) -> tuple[np.ndarray, str]:
+    """Success in each step that is kept, and the question where it is not known."""
+    known = "success_known" not in data or bool(data["success_known"][index])
+    if "successes" in data and known:
+        flags = data["successes"][piece.start : piece.start + piece.steps]
+        return flags.reshape(-1) > 0, ""
+    if "success" in data and known:
+        successes = np.zeros(piece.steps, bool)
+        successes[-1] = bool(data["success"][index])
+        return successes, ""
+    return from_rewards(rewards[: piece.steps])
+
+
+def is_flat(names: set[str]) -> bool:
+    """Whether arrays of these names are steps of episodes one after the other, as here, without
+    `episode_ends`: an OGBench file, where marks stand elsewhere, is not."""
+    if "actions" not in names or not any(n.split("/")[0] == "observations" for n in names):
+        return False
+    signs = {plain(name) for name in may_mark(names)}
+    if signs & set(CUT_OFFS) or names & set(_LENGTHS):
+        return True
+    return "rewards" in names and bool(signs & set(SURE)) and not names & _OGBENCH
 
 
 def matches(path: Path) -> bool:
-    """An .npz file with `episode_ends`."""
-    return "episode_ends" in archive_names(path)
+    """An .npz file with `episode_ends`, or with rewards and another array that marks ends."""
+    names = archive_names(path)
+    return "episode_ends" in names or is_flat(names)
 
 
 FORMAT = Format(

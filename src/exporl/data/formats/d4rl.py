@@ -5,32 +5,49 @@
   metadata/* is not read
 
 Conventions:
-- An episode ends at a terminal (a true end) or a timeout. Files that mark no timeouts end their
-  episodes after `ReadOptions.horizon` steps. The rows after the last mark are an episode cut short.
+- An episode ends at a terminal (a true end) or a timeout, under any name that `ends` knows. Files
+  that mark no timeouts end their episodes after `ReadOptions.horizon` steps. The rows after the
+  last mark are an episode cut short.
 - The observation after a step is that of the following row, and after the last step of an episode
   it is not in the file. A terminal step is kept with its own observation repeated, as nothing is
-  bootstrapped from it; any other last step is dropped, and with it an episode of one row.
+  bootstrapped from it; any other last step is dropped, which a note says, and with it an episode of
+  one row.
 - With `next_observations` every step is kept, and an episode also ends where the next observation
-  is not the observation of the following row.
-- Success is a positive reward, which suits the 0/1 rewards of AntMaze; a task with dense rewards
-  measures success itself in `Task.adapt`, if need be from `infos`, whose row i belongs to
-  observation i.
+  is not the observation of the following row, noise apart (see `outcomes`).
+- Success is read off sparse rewards, see `success`; a task with other rewards measures success
+  itself in `Task.adapt`, if need be from `infos`, whose row i belongs to observation i.
 """
 
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from exporl.data.episodes import Episode
+from exporl.data.episodes import LOST_STEP, LOST_SUCCESS, Episode
 from exporl.data.formats import hdf5
-from exporl.data.formats.fields import action_rows, check_rows, column, naming, observation
+from exporl.data.formats.ends import (
+    SURE,
+    TRUE_ENDS,
+    check_doubtful,
+    find_marks,
+    may_mark,
+    plain,
+)
+from exporl.data.formats.fields import (
+    NUMERIC,
+    action_rows,
+    check_rows,
+    column,
+    naming,
+    observation,
+)
+from exporl.data.formats.outcomes import Outcomes, compare
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.data.formats.success import from_rewards
 
 _NEEDED = ("observations", "actions", "rewards", "terminals")
-_OPTIONAL = ("timeouts", "next_observations")
 _BLOCK_ROWS = 16_384
 """Rows compared at a time, so that the file is never held as a whole."""
 
@@ -48,10 +65,9 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
         with naming(path):
             arrays = _arrays(root)
             pieces = _pieces(arrays, options.horizon)
-        for index, (start, stop, terminated) in enumerate(pieces):
+        for index, piece in enumerate(pieces):
             yield Record(
-                f"episode {index}",
-                functools.partial(_episode, source, tuple(arrays), start, stop, terminated),
+                f"episode {index}", functools.partial(_episode, source, tuple(arrays), piece)
             )
 
 
@@ -59,29 +75,43 @@ def matches(path: Path) -> bool:
     """An HDF5 file with arrays `observations` and `actions` at its root."""
     return hdf5.looks_like(
         path,
-        lambda root: all(
-            hdf5.is_dataset(hdf5.child(root, name)) for name in ("observations", "actions")
-        ),
+        lambda root: all(hdf5.has_array(root, name) for name in ("observations", "actions")),
     )
 
 
 def _arrays(root: Any) -> dict[str, Any]:
     """Everything in the file that has one row per step, not read yet."""
-    arrays = {name: hdf5.child(root, name) for name in (*_NEEDED, *_OPTIONAL)}
-    missing = [name for name in _NEEDED if arrays[name] is None]
-    if missing:
-        raise ValueError(
-            f"{', '.join(missing)} is missing; found {', '.join(hdf5.names(root, 'the file'))}."
+    found = hdf5.names(root, "the file")
+    signs = may_mark(found)
+    names = (*_NEEDED, "next_observations", *signs)
+    arrays = {name: hdf5.child(root, name) for name in dict.fromkeys(names)}
+    lacking = [name for name in _NEEDED if arrays[name] is None]
+    if any(plain(name) in TRUE_ENDS for name in signs):
+        lacking = [name for name in lacking if name != "terminals"]
+    if lacking:
+        doubtful = [name for name in signs if plain(name) not in TRUE_ENDS]
+        hint = (
+            f" {doubtful[0]} does not say which ends are true: store those as terminals, others as "
+            "timeouts."
+            if "terminals" in lacking and doubtful
+            else ""
         )
+        raise ValueError(f"{', '.join(lacking)} is missing; found {', '.join(found)}.{hint}")
     arrays = {name: array for name, array in arrays.items() if array is not None}
     infos = hdf5.child(root, "infos")
     for name, array in ({} if infos is None else hdf5.leaves(infos, "infos")).items():
         if hdf5.shape_of(array, f"infos/{name}"):  # single numbers and texts describe the file
             arrays[f"infos/{name}"] = array
-    lengths = {name: hdf5.rows_of(array, name) for name, array in arrays.items()}
-    check_rows(lengths, lengths["actions"])
-    if lengths["actions"] == 0:
+    steps = hdf5.rows_of(arrays["actions"], "actions")
+    arrays = {
+        name: array
+        for name, array in arrays.items()
+        if plain(name) in (*SURE, *_NEEDED) or name not in signs or _is_column(array, steps)
+    }
+    check_rows({name: hdf5.rows_of(array, name) for name, array in arrays.items()}, steps)
+    if steps == 0:
         raise ValueError("actions has no rows.")
+    hdf5.check_total(arrays)
     shapes = {name: hdf5.shape_of(array, name) for name, array in arrays.items()}
     if shapes.get("next_observations", shapes["observations"]) != shapes["observations"]:
         raise ValueError(
@@ -91,54 +121,80 @@ def _arrays(root: Any) -> dict[str, Any]:
     return arrays
 
 
-def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[tuple[int, int, bool]]:
-    """First row, row after the last, and whether it is a true end, of every episode that has a
-    step."""
+def _is_column(array: Any, steps: int) -> bool:
+    """Whether something is one number per step."""
+    if not hdf5.is_dataset(array) or array.dtype.kind not in NUMERIC:
+        return False
+    return hdf5.shape_of(array, "it") in ((steps,), (steps, 1))
+
+
+class _Piece(NamedTuple):
+    """An episode that has a step."""
+
+    start: int
+    stop: int
+    """Its rows in the file."""
+    terminated: bool
+    notes: tuple[str, ...] = ()
+
+
+def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[_Piece]:
+    """Every episode that has a step; `arrays` loses next observations that state nothing."""
     rows = len(arrays["actions"])
-    flags = {
-        name: _flags(arrays[name], name) for name in ("terminals", "timeouts") if name in arrays
-    }
-    terminals = flags["terminals"]
-    ends = terminals.copy()
-    if "timeouts" in flags and flags["timeouts"].any():
-        ends |= flags["timeouts"]
-    elif horizon is not None:
+    marks = find_marks({name: hdf5.read(arrays[name], name) for name in may_mark(arrays)}, rows)
+    assert marks.true_ends is not None  # `_arrays` has seen to that
+    ends, notes = marks.ends.copy(), []
+    if not marks.cut_offs and horizon is not None:
         if horizon < 1:
             raise ValueError(f"the horizon must be at least 1 step, got {horizon}.")
         ends |= _steps_since(ends) % horizon == horizon - 1
+    jumps = np.zeros(rows, bool)
     if "next_observations" in arrays:
-        ends |= _jumps(arrays["observations"], arrays["next_observations"])
+        outcomes = _outcomes(arrays, ends)
+        notes = [note] if (note := outcomes.note()) else []
+        if outcomes.copied:
+            del arrays["next_observations"]
+        else:
+            jumps = outcomes.jumps & ~ends
+            ends |= jumps
     if not ends.any():
         raise ValueError(
             f"no row of its {rows} is marked as the end of an episode, in terminals or timeouts. "
             "Give the time limit of the environment in steps with --horizon; to train on it, run"
             " `exporl data convert` with --horizon first."
         )
+    check_doubtful(marks, ends)
     stops = np.flatnonzero(ends) + 1
     stops = stops if stops[-1] == rows else np.r_[stops, rows]
-    pieces = [
-        (int(a), int(b), bool(terminals[b - 1]))
-        for a, b in zip(np.r_[0, stops[:-1]], stops, strict=True)
-    ]
-    if "next_observations" not in arrays:
-        pieces = [
-            (start, stop, terminated)
-            for start, stop, terminated in pieces
-            if terminated or stop - start > 1
-        ]
+    pieces, alone = [], 0
+    for start, stop in zip(np.r_[0, stops[:-1]].tolist(), stops.tolist(), strict=True):
+        terminated = bool(marks.true_ends[stop - 1])
+        if "next_observations" not in arrays and not terminated and stop - start == 1:
+            alone += 1
+            continue
+        said = [] if pieces else notes
+        if marks.cut_offs and stop < rows and jumps[stop - 1]:
+            said = [*said, "ends where next_observations does not lead on, which no array marks."]
+        pieces.append(_Piece(start, stop, terminated, tuple(said)))
     if not pieces:
         raise ValueError(
             "every row ends an episode and none has a next observation: there is no step to learn "
             "from."
         )
+    if alone:
+        left = f"{alone} episodes of a single row without an outcome are left out."
+        pieces[0] = pieces[0]._replace(notes=(*pieces[0].notes, left))
     return pieces
 
 
-def _flags(array: Any, name: str) -> np.ndarray:
-    values = column(hdf5.read(array, name), name)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} row {int(np.argmin(np.isfinite(values)))} holds NaN or infinity.")
-    return values > 0
+def _outcomes(arrays: dict[str, Any], ends: np.ndarray) -> Outcomes:
+    def now(start: int, stop: int) -> np.ndarray:
+        return hdf5.read(arrays["observations"], "observations", start, stop)
+
+    def following(start: int, stop: int) -> np.ndarray:
+        return hdf5.read(arrays["next_observations"], "next_observations", start, stop)
+
+    return compare(now, following, ends, _BLOCK_ROWS)
 
 
 def _steps_since(ends: np.ndarray) -> np.ndarray:
@@ -148,23 +204,9 @@ def _steps_since(ends: np.ndarray) -> np.ndarray:
     return rows - np.maximum.accumulate(starts)
 
 
-def _jumps(observations: Any, following: Any) -> np.ndarray:
-    """[n] bool: rows whose next observation is not the observation of the following row; the last
-    row is one."""
-    jumps = np.ones(len(observations), bool)
-    for start in range(0, len(jumps) - 1, _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, len(jumps) - 1)
-        now = hdf5.read(observations, "observations", start + 1, stop + 1)
-        then = hdf5.read(following, "next_observations", start, stop)
-        with np.errstate(all="ignore"):
-            same = np.isclose(now, then, rtol=1e-5, atol=1e-6, equal_nan=True)
-        jumps[start:stop] = ~same.reshape(stop - start, -1).all(axis=1)
-    return jumps
-
-
-def _episode(
-    source: hdf5.Source, names: tuple[str, ...], start: int, stop: int, terminated: bool
-) -> Episode:
+def _episode(source: hdf5.Source, names: tuple[str, ...], piece: _Piece) -> Episode:
+    signs = may_mark(names)
+    start, stop, terminated, notes = piece
     with source.open() as root:
         part = {
             name: hdf5.read(
@@ -174,17 +216,27 @@ def _episode(
                 stop,
             )
             for name in names
-            if name not in ("terminals", "timeouts")
+            if name not in signs
         }
     seen = part.pop("observations")
     last = part.pop("next_observations", seen[-1:] if terminated else seen[:0])
     seen = observation(np.concatenate([seen, last]))
     steps = len(seen) - 1
     actions = action_rows(part.pop("actions"))[:steps]
-    rewards = column(part.pop("rewards"), "rewards")[:steps]
-    infos = {name.removeprefix("infos/"): value for name, value in part.items()}
-    name = "image" if seen.dtype == np.uint8 else "state"
-    return Episode({name: seen}, actions, rewards, rewards > 0, terminated, infos)
+    whole = column(part.pop("rewards"), "rewards")
+    successes, question = from_rewards(whole[:steps])
+    if steps < len(whole):
+        notes += (f"{LOST_SUCCESS if whole[-1] > 0 else LOST_STEP}.",)
+    return Episode(
+        {"image" if seen.dtype == np.uint8 else "state": seen},
+        actions,
+        whole[:steps],
+        successes,
+        terminated,
+        {name.removeprefix("infos/"): value for name, value in part.items()},
+        question=question,
+        notes=notes,
+    )
 
 
 FORMAT = Format(

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from exporl.data.formats.fields import one_line
+from exporl.data.formats.fields import one_line, refuse_stand_in
+from exporl.data.formats.limits import PICTURE_EXPANSION, check_size
 
 
 @contextlib.contextmanager
@@ -47,6 +48,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def _text(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"{path} is missing. Copy the whole folder of the data set.")
+    refuse_stand_in(path)
     with readable(str(path)):
         return path.read_text(encoding="utf-8")
 
@@ -130,6 +132,22 @@ def column_array(column: Any, what: str) -> np.ndarray | None:
         return column.to_numpy(zero_copy_only=False).reshape(shape)
 
 
+def check_parquet(parquet: Any, what: str, held: int) -> None:
+    """Compares what the row groups of a Parquet file would unpack to with the size of the file:
+    repeated values are stored once. Lists count as one number, their lengths are not in the footer.
+
+    Raises:
+        ValueError: more than `check_size` allows, or damaged; names the file.
+    """
+    # From the numbers of rows: pyarrow ends the process over damaged metadata of columns.
+    with readable(what):
+        groups = range(parquet.metadata.num_row_groups)
+        rows = [parquet.metadata.row_group(number).num_rows for number in groups]
+        columns = parquet.metadata.num_columns
+    for number, length in enumerate(rows):
+        check_size(f"row group {number} of {what}", 8 * columns * length, held)
+
+
 def pictures(encoded: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
     """[rows, H, W(, C)] uint8 of pictures as they lie in JPEG or PNG files, each given as bytes.
 
@@ -148,8 +166,15 @@ def pictures(encoded: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
     frames = np.zeros((0, 0, 0, 3), np.uint8)
     for row, content in enumerate(encoded):
         with readable(f"{what} row {row}"):
-            frame = np.asarray(Image.open(io.BytesIO(bytes(content))), np.uint8)
+            picture = Image.open(io.BytesIO(bytes(content)))
+            bands = len(picture.getbands())
+        size = picture.width * picture.height * bands
+        check_size(f"{what} row {row}", size, len(content), PICTURE_EXPANSION)
+        with readable(f"{what} row {row}"):
+            frame = np.asarray(picture, np.uint8)
         if row == 0:
+            held = sum(map(len, encoded))
+            check_size(what, len(encoded) * frame.nbytes, held, PICTURE_EXPANSION)
             frames = np.empty((len(encoded), *frame.shape), np.uint8)
         if frame.shape != frames.shape[1:]:
             raise ValueError(
@@ -179,6 +204,7 @@ def video_frames(
 
     if not path.is_file():
         raise ValueError(f"{what} is missing. Copy the whole folder of the data set.")
+    refuse_stand_in(path)
     frames, seen = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(length, bool)
     with readable(what), av.open(str(path)) as container:
         stream = next(iter(container.streams.video), None)

@@ -47,12 +47,21 @@ def action_rows(array: np.ndarray) -> np.ndarray:
     """[t, a] float32.
 
     Raises:
-        ValueError: not two axes, or no step.
+        ValueError: not two axes, no step, or not floating point.
     """
     if array.ndim != 2:
-        raise ValueError(f"actions has shape {array.shape}, expected [steps, action dimensions].")
+        column = f" Store one dimension as ({len(array)}, 1)." if array.ndim == 1 else ""
+        raise ValueError(
+            f"actions has shape {array.shape}, expected [steps, action dimensions].{column}"
+        )
     if len(array) == 0:
         raise ValueError("actions has no rows. Remove the episode.")
+    if array.dtype.kind != "f":
+        seen = f", here from {array.min()} to {array.max()}" if array.dtype.kind in "biu" else ""
+        raise ValueError(
+            f"actions are {array.dtype}. Only continuous actions (floating point) can be learnt "
+            f"from, not discrete ones{seen}. If they are continuous, store them as float32."
+        )
     return floats(array)
 
 
@@ -61,6 +70,40 @@ def check_rows(lengths: Mapping[str, int], steps: int) -> None:
     for name, length in lengths.items():
         if length != steps:
             raise ValueError(f"{name} has {length} rows, actions has {steps}. They must agree.")
+
+
+_STAND_INS = (
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS, not the file itself. Fetch the content where it was cloned: "
+        "`git lfs pull`",
+    ),
+    (
+        b"/annex/objects/",
+        "a pointer of git-annex, not the file itself. Fetch the content where it was cloned: "
+        "`git annex get`",
+    ),
+    (b"<!doctype html", "a web page, not the file itself. Download it again, logged in if need be"),
+    (b"<html", "a web page, not the file itself. Download it again, logged in if need be"),
+    (b"<?xml", "an answer in XML, mostly a server's error. Download it again"),
+)
+"""How files begin that stand where another file should be, and what they are."""
+
+
+def refuse_stand_in(path: Path) -> None:
+    """Names a file that only stands for another: a pointer, or the page of a failed download.
+
+    Raises:
+        ValueError: it is one; says what it is and how to get the content.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(64).lstrip(b"\xef\xbb\xbf\r\n\t ").lower()
+    except OSError:
+        return
+    for sign, what in _STAND_INS:
+        if start.startswith(sign):
+            raise ValueError(f"{path} is {what}.")
 
 
 def one_line(error: BaseException) -> str:

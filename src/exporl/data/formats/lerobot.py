@@ -12,12 +12,13 @@ keep their names. Actions are `action` or `actions`, as recorded, which may be t
 units: rescale them to [-1, 1] with `adapt` of `load_episodes` or of the task. Other columns of
 numbers become infos, text is left out.
 
-Success is `next.success`, otherwise a positive `next.reward`. Without `next.reward` the reward is 1
-in a successful step and 0 elsewhere. Where neither column exists nothing succeeds, unless
-`ReadOptions.assume_success` states that all recordings are successful demonstrations: then the last
-step of each succeeds. A true end is `next.done` without `next.truncated` in the last step. Where
-one of them is not recorded the last step must have succeeded too, because `next.done` alone also
-marks time limits.
+Success is `next.success` (or `success`, `is_success`), otherwise it is read off a sparse
+`next.reward`, see `success`. Without `next.reward` the reward is 1 in a successful step and 0
+elsewhere. Where neither tells, nothing succeeds, unless `ReadOptions.assume_success` states that
+all recordings are successful demonstrations: then the last step of each succeeds. A true end is
+`next.terminated` (or another name of `ends`), or else `next.done` without `next.truncated` in the
+last step. Where one of those is not recorded the last step must have succeeded too, because
+`next.done` alone also marks time limits. Cut-offs before the last frame are refused.
 
 T recorded observations go with T actions, so the observation after the last action is missing. The
 last action is kept, with its observation repeated, when the episode truly ended (nothing is learnt
@@ -33,7 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from exporl.data.episodes import Episode
+from exporl.data.episodes import LOST_STEP, LOST_SUCCESS, Episode
 from exporl.data.formats import fields
 from exporl.data.formats.decode import (
     chosen,
@@ -44,10 +45,13 @@ from exporl.data.formats.decode import (
     readable,
     video_frames,
 )
+from exporl.data.formats.ends import CUT_OFFS, TRUE_ENDS
 from exporl.data.formats.lerobot_layout import Place, find_places, open_parquet
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.data.formats.success import from_rewards
 
 _PLACES = ("episode_index", "frame_index", "index")
+_SUCCESS = ("success", "is_success")
 _LEARNT = ("next.reward", "next.success", "next.done", "next.truncated")
 
 
@@ -185,10 +189,6 @@ def _numbers(table: Any, name: str) -> np.ndarray:
     return values
 
 
-def _flags(table: Any, name: str) -> np.ndarray | None:
-    return fields.column(_numbers(table, name), name) > 0 if name in table.column_names else None
-
-
 def _entry(name: str, picture: bool) -> str | None:
     """The observation entry that a column or video becomes, None if it is something else."""
     for prefix in ("observation.images.", "observation."):
@@ -207,25 +207,16 @@ def _read(folder: _Folder, place: Place) -> Episode:
         raise ValueError(f"{place.data} lacks action; it has {', '.join(names)}.")
     actions = _numbers(table, action)
     actions = fields.action_rows(actions[:, None] if actions.ndim == 1 else actions)
-    rewards = (
-        fields.column(_numbers(table, "next.reward"), "next.reward")
-        if "next.reward" in names
-        else None
-    )
-    successes = _flags(table, "next.success")
-    if successes is None:
-        successes = np.zeros(len(actions), bool) if rewards is None else rewards > 0
-        successes[-1] |= rewards is None and folder.options.assume_success
-    rewards = fields.floats(successes) if rewards is None else rewards
-    done, truncated = _flags(table, "next.done"), _flags(table, "next.truncated")
-    ended = bool(done is None or done[-1]) and not (truncated is not None and truncated[-1])
-    terminated = ended and bool(successes[-1] or (done is not None and truncated is not None))
+    rewards, successes, question = _rewards(table, folder.options.assume_success)
+    terminated, notes = _end(table, bool(successes[-1]))
     steps = len(actions) if terminated or successes[-1] else len(actions) - 1
     if steps == 0:
         raise ValueError(
             "one frame and no true end: there is no observation after its action. Remove the "
             "episode."
         )
+    if steps < len(actions):
+        notes.append(f"{LOST_SUCCESS if rewards[-1] > 0 else LOST_STEP}.")
     nested = {name for name in names if pa.types.is_struct(table[name].type)}
     entries: dict[str, Callable[[], np.ndarray]] = {}
     infos: dict[str, np.ndarray] = {}
@@ -252,8 +243,62 @@ def _read(folder: _Folder, place: Place) -> Episode:
         )
     observations = {key: entries[key]() for key in chosen(entries, folder.options.keys)}
     return Episode(
-        observations, actions[:steps], rewards[:steps], successes[:steps], terminated, infos
+        observations,
+        actions[:steps],
+        rewards[:steps],
+        successes[:steps],
+        terminated,
+        infos,
+        question=question,
+        notes=tuple(notes),
     )
+
+
+def _rewards(table: Any, assume_success: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    """Rewards, success in each frame, and the question where that is not known."""
+    rewards, question = None, ""
+    if "next.reward" in table.column_names:
+        rewards = fields.column(_numbers(table, "next.reward"), "next.reward")
+    successes = _any(table, _SUCCESS)
+    if successes is None and rewards is not None:
+        successes, question = from_rewards(rewards)
+    if successes is None:
+        successes = np.zeros(len(table), bool)
+        successes[-1] |= assume_success
+    elif question and assume_success:
+        successes[-1], question = True, ""
+    return fields.floats(successes) if rewards is None else rewards, successes, question
+
+
+def _end(table: Any, solved: bool) -> tuple[bool, list[str]]:
+    """Whether the last frame is a true end, and sentences about ends before it.
+
+    Raises:
+        ValueError: a cut-off before the last frame, which is a reset.
+    """
+    done, cut, notes = _any(table, ("done",)), _any(table, CUT_OFFS), []
+    true_ends = _any(table, TRUE_ENDS)
+    if cut is not None and cut[:-1].any():
+        raise ValueError(
+            f"frame {int(cut.argmax())} of {len(cut)} is marked as truncated ({int(cut[:-1].sum())}"
+            " such frames before the last). Split the episode there, or correct the mark."
+        )
+    for marked in (done, true_ends):
+        if marked is not None and marked[:-1].any():
+            early = int(marked[:-1].sum())
+            notes.append(f"{early} frames before the last are marked as done; it went on there.")
+    if true_ends is not None:
+        return bool(true_ends[-1]), notes
+    ended = bool(done is None or done[-1]) and not (cut is not None and cut[-1])
+    return ended and (solved or (done is not None and cut is not None)), notes
+
+
+def _any(table: Any, names: tuple[str, ...]) -> np.ndarray | None:
+    """[t] bool: marked in any of the columns of these names, with "next." before them or without;
+    None where there is no such column."""
+    found = [name for name in table.column_names if name.removeprefix("next.").lower() in names]
+    flags = [fields.column(_numbers(table, name), name) > 0 for name in found]
+    return np.any(flags, axis=0) if flags else None
 
 
 def _observation(table: Any, name: str, picture: bool, rows: int) -> np.ndarray:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporl.data.formats.decode import count, read_jsonl, readable
+from exporl.data.formats.decode import check_parquet, count, read_jsonl, readable
+from exporl.data.formats.fields import refuse_stand_in
 
 _DATA = {2: "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
          3: "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"}  # fmt: skip
@@ -166,6 +167,7 @@ def open_parquet(file: Path, what: str) -> Iterator[Any]:
 
     if not file.is_file():
         raise ValueError(f"{what} is missing. Copy the whole folder of the data set.")
+    refuse_stand_in(file)
     with file.open("rb") as source:
         source.seek(max(file.stat().st_size - 4, 0))
         if source.read() != b"PAR1":
@@ -177,6 +179,7 @@ def open_parquet(file: Path, what: str) -> Iterator[Any]:
     with readable(what):
         parquet = pq.ParquetFile(file)
     try:
+        check_parquet(parquet, what, file.stat().st_size)
         yield parquet
     finally:
         parquet.close()

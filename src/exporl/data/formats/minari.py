@@ -8,9 +8,11 @@ storage pads the latter to t + 1 rows.
 A plain observation becomes the entry "state". Dictionaries become one entry per leaf, nested names
 joined by "/" and tuples numbered from "0"; text is left out, a single number per step becomes one
 column. Images of at least 32 x 32 may lie there as JPEG and are decoded. Success is
-`infos/success`, `is_success` or `goal_achieved`, otherwise a positive reward. Only a termination in
-the last step counts: after an earlier one the recording went on. Infos are kept where they have t
-or t + 1 rows of numbers.
+`infos/success`, `is_success` or `goal_achieved`; without one it is read off sparse rewards, see
+`success`. Only a termination in the last step counts: after an earlier one the recording went on,
+which a note says; a truncation there is refused. Infos are kept where they have t or t + 1 rows of
+numbers. Written episodes have an attribute `unit_actions` where their actions are known to be in
+[-1, 1].
 """
 
 import functools
@@ -31,6 +33,7 @@ from exporl.data.formats import fields
 from exporl.data.formats.decode import count, read_json, readable
 from exporl.data.formats.minari_storage import FILE, STORAGES, Spaces, Storage
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.data.formats.success import from_rewards
 
 _SUCCESS = ("success", "is_success", "goal_achieved")
 _ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")
@@ -132,17 +135,10 @@ def _read(
 ) -> Episode:
     content = storage.read(folder, name, spaces, options.keys)
     observations, infos = content.observations, content.infos
-    actions, rewards, terminations = content.actions, content.rewards, content.terminations
-    if not np.issubdtype(actions.dtype, np.floating):
-        raise ValueError(
-            f"actions are {actions.dtype}. Only continuous actions (floating point) are read."
-        )
-    actions = fields.action_rows(actions)
+    actions = fields.action_rows(content.actions)
     steps = len(actions)
-    rewards, terminations = (
-        fields.column(rewards, "rewards"),
-        fields.column(terminations, "terminations"),
-    )
+    rewards = fields.column(content.rewards, "rewards")
+    terminations = fields.column(content.terminations, "terminations")
     fields.check_rows({"rewards": len(rewards), "terminations": len(terminations)}, steps)
     for key, value in observations.items():
         if len(value) != steps + 1:
@@ -150,11 +146,7 @@ def _read(
                 f"observations[{key!r}] has {len(value)} rows for {steps} actions. There must be "
                 "one more."
             )
-    successes = rewards > 0
-    for key in _SUCCESS:
-        if key in infos:
-            successes = _successes(infos[key], key, steps)
-            break
+    successes, question = _recorded_successes(infos, rewards, steps)
     return Episode(
         {
             key: fields.observation(value if value.ndim > 1 else value[:, None])
@@ -165,7 +157,42 @@ def _read(
         successes,
         bool(terminations[-1] > 0),
         {key: value for key, value in infos.items() if len(value) in (steps, steps + 1)},
+        unit_actions=content.unit_actions,
+        question=question,
+        notes=_inner_ends(terminations, content.truncations, steps),
     )
+
+
+def _inner_ends(
+    terminations: np.ndarray, truncations: np.ndarray | None, steps: int
+) -> tuple[str, ...]:
+    """A sentence about terminations before the last step, after which the recording went on.
+
+    Raises:
+        ValueError: a truncation there, which is a reset.
+    """
+    if truncations is not None:
+        cut = fields.column(truncations, "truncations")
+        fields.check_rows({"truncations": len(cut)}, steps)
+        if (early := np.flatnonzero(cut[:-1] > 0)).size:
+            raise ValueError(
+                f"truncations marks step {int(early[0])} of {steps} as the end of the episode "
+                f"({early.size} such steps). Split the episode there, or correct the mark."
+            )
+    early = int((terminations[:-1] > 0).sum())
+    if not early:
+        return ()
+    return (f"terminations marks {early} steps before the last one; the recording went on.",)
+
+
+def _recorded_successes(
+    infos: dict[str, np.ndarray], rewards: np.ndarray, steps: int
+) -> tuple[np.ndarray, str]:
+    """Success in each step, and the question where it is not known."""
+    for key in _SUCCESS:
+        if key in infos:
+            return _successes(infos[key], key, steps), ""
+    return from_rewards(rewards)
 
 
 def _successes(values: np.ndarray, name: str, steps: int) -> np.ndarray:
@@ -237,6 +264,7 @@ def _write_data(file: Path, episodes: Iterable[Episode]) -> dict[str, Any]:
                 )
             group = data.create_group(f"episode_{index}")
             group.attrs.update({"id": index, "total_steps": len(episode)})
+            group.attrs["unit_actions"] = episode.unit_actions
             arrays = _arrays(episode)
             for name, value in arrays.items():
                 group.create_dataset(name, data=value)
@@ -284,7 +312,7 @@ def _arrays(episode: Episode) -> dict[str, np.ndarray]:
         "truncations": last & (not episode.terminated),
         **observations,
         **infos,
-        "infos/success": np.r_[False, episode.successes],
+        **({} if episode.question else {"infos/success": np.r_[False, episode.successes]}),
     }
 
 

@@ -10,8 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from exporl.data.formats import hdf5
-from exporl.data.formats.decode import chosen, column_array, count, pictures, read_json, readable
-from exporl.data.formats.fields import NUMERIC
+from exporl.data.formats.decode import (
+    check_parquet,
+    chosen,
+    column_array,
+    count,
+    pictures,
+    read_json,
+    readable,
+)
+from exporl.data.formats.fields import NUMERIC, refuse_stand_in
 
 FILE = "main_data.hdf5"
 Spaces = dict[str, dict[str, Any]]
@@ -26,7 +34,10 @@ class Content(NamedTuple):
     actions: np.ndarray
     rewards: np.ndarray
     terminations: np.ndarray
+    truncations: np.ndarray | None
     infos: dict[str, np.ndarray]
+    unit_actions: bool = False
+    """Whether the file says that its actions are in [-1, 1] already."""
 
 
 class Storage(NamedTuple):
@@ -47,6 +58,7 @@ def _content(
     keys: tuple[str, ...],
     fields: Mapping[str, np.ndarray | None],
     infos: Mapping[str, np.ndarray | None],
+    truncations: np.ndarray | None,
 ) -> Content:
     """Reads the chosen entries, leaves text out and refuses what must be there as numbers."""
     numeric = {name: value for name, value in fields.items() if value is not None}
@@ -60,7 +72,7 @@ def _content(
             f"there is no observation of numbers or images; found {', '.join(entries) or 'none'}."
         )
     kept = {name: value for name, value in infos.items() if value is not None}
-    return Content(observations, **numeric, infos=kept)
+    return Content(observations, **numeric, truncations=truncations, infos=kept)
 
 
 def _need(found: Iterable[str]) -> None:
@@ -91,8 +103,10 @@ def _hdf5_names(folder: Path) -> list[str]:
 def _hdf5_steps(folder: Path, names: list[str]) -> int | None:
     with _source(folder).open() as root:
         try:
-            return sum(hdf5.rows_of(root[name]["rewards"], "rewards") for name in names)
-        except Exception:  # reading that episode tells what is wrong with it
+            return sum(
+                hdf5.rows_of(hdf5.child(root, f"{name}/rewards"), "rewards") for name in names
+            )
+        except ValueError:  # reading that episode tells what is wrong with it
             return None
 
 
@@ -108,7 +122,10 @@ def _hdf5(folder: Path, name: str, spaces: Spaces, keys: tuple[str, ...]) -> Con
         )
         infos = hdf5.child(group, "infos")
         infos = {} if infos is None else _plain(hdf5.leaves(infos, "infos"))
-        return _content(
+        read = {key: node for key, node in leaves.items() if not keys or key in keys}
+        hdf5.check_total(read | {f"infos/{key}": node for key, node in infos.items()})
+        truncations = hdf5.child(group, "truncations")
+        content = _content(
             {
                 key: functools.partial(
                     _hdf5_values, node, f"observations[{key!r}]", spaces.get(key, {}).get("shape")
@@ -118,7 +135,9 @@ def _hdf5(folder: Path, name: str, spaces: Spaces, keys: tuple[str, ...]) -> Con
             keys,
             {field: _hdf5_values(hdf5.child(group, field), field) for field in _FIELDS},
             {key: _hdf5_values(node, f"infos/{key}") for key, node in infos.items()},
+            None if truncations is None else _hdf5_values(truncations, "truncations"),
         )
+        return content._replace(unit_actions=hdf5.flag(group, "unit_actions"))
 
 
 def _plain(leaves: dict[str, Any]) -> dict[str, Any]:
@@ -131,11 +150,10 @@ def _hdf5_values(dataset: Any, what: str, shape: list[int] | None = None) -> np.
         raise ValueError(f"{what} is not an array.")
     encoded = shape is not None and len(shape) > max(len(dataset.shape or ()) - 1, 1)
     if encoded and dataset.dtype.kind == "O":  # JPEG files of different lengths
-        with readable(what):
-            values = dataset[()]
-        return pictures(values, what)
+        return pictures(hdf5.variable_rows(dataset, what), what)
     if dataset.dtype.kind not in NUMERIC or not dataset.shape:
         return None
+    hdf5.rows_of(dataset, what)
     values = hdf5.read(dataset, what)
     return pictures(values, what) if encoded and values.dtype == np.uint8 else values
 
@@ -185,6 +203,9 @@ def _arrow(kind: str, folder: Path, name: str, spaces: Spaces, keys: tuple[str, 
         # the last row is padding
         {field: column_array(table[field][:-1], field) for field in _FIELDS},
         {key: _arrow_values(array, f"infos/{key}", shape) for key, (array, shape) in infos.items()},
+        column_array(table["truncations"][:-1], "truncations")
+        if "truncations" in table.column_names
+        else None,
     )
 
 
@@ -200,12 +221,15 @@ def _arrow_table(part: Path, kind: str) -> Any:
         )
     tables = []
     for file in files:
-        with readable(f"{part.name}/{file.name}"), pa.OSFile(str(file)) as source:
-            tables.append(
-                pq.ParquetFile(source).read()
-                if kind == "parquet"
-                else pa.ipc.open_file(source).read_all()
-            )
+        what = f"{part.name}/{file.name}"
+        refuse_stand_in(file)
+        with readable(what), pa.OSFile(str(file)) as source:
+            if kind == "parquet":
+                parquet = pq.ParquetFile(source)
+                check_parquet(parquet, what, file.stat().st_size)
+                tables.append(parquet.read())
+            else:
+                tables.append(pa.ipc.open_file(source).read_all())
             tables[-1].validate(full=True)
     with readable(part.name):
         return pa.concat_tables(tables)

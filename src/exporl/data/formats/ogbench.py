@@ -18,10 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from exporl.data.episodes import Episode
-from exporl.data.formats.arrays import archive_names, read_archive
+from exporl.data.episodes import LOST_SUCCESS, Episode
+from exporl.data.formats.archives import archive_names, read_archive
+from exporl.data.formats.arrays import is_flat
+from exporl.data.formats.ends import check_doubtful, find_marks, inside, may_mark
 from exporl.data.formats.fields import NUMERIC, action_rows, check_rows, column, naming, observation
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.data.formats.success import from_rewards
 
 _NEEDED = ("observations", "actions", "terminals")
 
@@ -36,7 +39,7 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
             ends; names the file and the array.
     """
     path = Path(path)
-    data = read_archive(path)
+    data = {name: np.atleast_1d(array) for name, array in read_archive(path).items()}
     with naming(path):
         lasts = _last_states(data)
     for index, (start, last) in enumerate(zip(np.r_[0, lasts[:-1] + 1], lasts, strict=True)):
@@ -49,7 +52,8 @@ def matches(path: Path) -> bool:
     """An .npz file with observations, actions and terminals, and neither ends nor next
     observations."""
     names = archive_names(path)
-    return names.issuperset(_NEEDED) and not names & {"episode_ends", "next_observations"}
+    others = {"episode_ends", "next_observations"}
+    return names.issuperset(_NEEDED) and not names & others and not is_flat(names)
 
 
 def _last_states(data: dict[str, np.ndarray]) -> np.ndarray:
@@ -72,7 +76,23 @@ def _last_states(data: dict[str, np.ndarray]) -> np.ndarray:
     if not marks.any():
         raise ValueError(f"no row of its {rows} is marked in {name} as the last of a trajectory.")
     marks[-1] = True
-    return np.flatnonzero(marks)
+    lasts = np.flatnonzero(marks)
+    _check_others(data, lasts)
+    return lasts
+
+
+def _check_others(data: dict[str, np.ndarray], lasts: np.ndarray) -> None:
+    """Other arrays may mark last states, or the last steps before them, and nothing else."""
+    rows = len(data["actions"])
+    known = np.isin(np.arange(rows), np.r_[lasts, lasts - 1])
+    others = [name for name in may_mark(data) if name not in (*_NEEDED, "valids")]
+    marks = find_marks({name: data[name] for name in others}, rows)
+    check_doubtful(marks, known)
+    start = 0
+    for last in lasts.tolist():
+        if fault := inside(marks, start, last):
+            raise ValueError(fault)
+        start = last + 1
 
 
 def _episode(data: dict[str, np.ndarray], start: int, last: int) -> Episode:
@@ -86,13 +106,24 @@ def _episode(data: dict[str, np.ndarray], start: int, last: int) -> Episode:
         if "rewards" in data
         else np.zeros(steps, np.float32)
     )
+    lost = "rewards" in data and bool((data["rewards"][last] > 0).any())
+    successes, question = from_rewards(rewards)
     infos = {
         name: array[start : last + 1]
         for name, array in data.items()
         if name not in (*_NEEDED, "valids", "rewards")
     }
     name = "image" if seen.dtype == np.uint8 else "state"
-    return Episode({name: seen}, actions, rewards, rewards > 0, terminated=False, infos=infos)
+    return Episode(
+        {name: seen},
+        actions,
+        rewards,
+        successes,
+        terminated=False,
+        infos=infos,
+        question=question,
+        notes=(f"{LOST_SUCCESS}.",) if lost else (),
+    )
 
 
 FORMAT = Format(

@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.data.formats.archives import read_archive
+from exporl.data.formats.ends import Marks, check_doubtful, find_marks, inside, may_mark
+from exporl.data.formats.fields import naming
 from exporl.data.formats.record import Format, ReadOptions, Record
 
 _WIDTHS = {"action": (2,), "state": (5,)}
@@ -31,15 +34,7 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
             the array.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no data file at {path}. Check the path.")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            data = {name: archive[name] for name in archive.files}
-    except Exception as error:  # damage surfaces as whatever zipfile, zlib or NumPy stumble over
-        raise ValueError(
-            f"{path} is not a readable .npz archive ({error}). Copy it again."
-        ) from error
+    data = read_archive(path)
     missing = [name for name in ("action", "state", "episode_ends") if name not in data]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(data))}.")
@@ -61,6 +56,9 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
         raise ValueError(
             f"{path}: episode_ends must rise from above 0 to the number of steps, {steps}."
         )
+    with naming(path):
+        marks = find_marks({name: data[name] for name in may_mark(data)}, steps)
+        check_doubtful(marks, np.isin(np.arange(steps), ends - 1))
     keypoint = "keypoint" in options.keys
     if keypoint and ("keypoint" not in data or len(data["keypoint"]) != steps):
         raise ValueError(
@@ -70,11 +68,13 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     for index, (start, end) in enumerate(zip(starts, ends.astype(np.int64), strict=True)):
         yield Record(
             f"episode {index}",
-            functools.partial(_episode, data, slice(int(start), int(end)), keypoint),
+            functools.partial(_episode, data, marks, slice(int(start), int(end)), keypoint),
         )
 
 
-def _episode(data: dict[str, np.ndarray], rows: slice, keypoint: bool) -> Episode:
+def _episode(data: dict[str, np.ndarray], marks: Marks, rows: slice, keypoint: bool) -> Episode:
+    if fault := inside(marks, rows.start, rows.stop):
+        raise ValueError(fault)
     steps = rows.stop - rows.start - 1
     if steps == 0:
         raise ValueError(

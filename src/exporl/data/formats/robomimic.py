@@ -8,19 +8,24 @@ demonstration.
   mask/<filter key>    names of demonstrations
 
 Conventions, which a task may override in `Task.adapt`:
-- Success is a positive reward (robomimic pays 1 in the state that a step leads to, 0 otherwise).
-  Without `rewards` (MimicGen as generated) rewards are 0 and nothing counts as a success.
+- Success is a reward of 1 (robomimic pays 1 in the state that a step leads to, 0 otherwise), unless
+  an array `successes`, `success` or `is_success`, or an attribute `success`, records it. Of other
+  rewards (dense ones) it is asked. Without `rewards` (MimicGen as generated) rewards are 0 and
+  nothing counts as a success.
 - `dones` marks true ends in some files and merely the last row in others, depending on how
   observations were extracted. An episode counts as terminated where its last row is marked and is a
-  success.
+  success. Arrays such as `terminated` or `truncated` are taken at their word, and refused where
+  they mark a row before the last.
 - Without `next_obs` the observation after a step is that of the following row, and what followed
   the last row is not known. A last step that terminated is kept with its own observation repeated,
-  as nothing is bootstrapped from it; any other last step is dropped.
-- `states` become `infos["states"]`, row i belonging to observation i.
+  as nothing is bootstrapped from it; any other last step is dropped, which a note says. All of
+  `next_obs` is compared with the following rows, see `outcomes`.
+- `states` become `infos["states"]`, row i belonging to observation i; a group of states (IsaacLab)
+  becomes `infos["states/..."]`.
 
-Written files carry checksums and three additions that robomimic does not look at and this reader
-prefers: per demonstration an array `successes`, an attribute `terminated` and a group `infos` with
-the rest of `Episode.infos`.
+Written files carry checksums and additions that robomimic does not look at and this reader prefers:
+per demonstration an array `successes`, attributes `terminated` and `unit_actions`, and a group
+`infos` with the rest of `Episode.infos`.
 """
 
 import functools
@@ -34,11 +39,22 @@ from typing import Any
 
 import numpy as np
 
-from exporl.data.episodes import Episode
+from exporl.data.episodes import LOST_STEP, LOST_SUCCESS, Episode
 from exporl.data.formats import hdf5
-from exporl.data.formats.fields import action_rows, check_rows, column, naming, observation
+from exporl.data.formats.ends import SURE, find_marks, inside, may_mark, plain
+from exporl.data.formats.fields import (
+    NUMERIC,
+    action_rows,
+    check_rows,
+    column,
+    naming,
+    observation,
+)
+from exporl.data.formats.outcomes import compare, contradiction
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.data.formats.success import from_rewards
 
+_SUCCESS = ("successes", "success", "is_success")
 UNKNOWN_ENV = {"env_name": "unknown", "type": 2, "env_kwargs": {}}
 """`env_args` of written files where none are given; type 2 is a Gymnasium environment to
 robomimic."""
@@ -140,38 +156,108 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
                 f"attribute num_samples says {claimed}, actions has {steps} rows. They must agree."
             )
         now, following = _entries(demo, keys, steps)
-        rewards = _column(demo, "rewards", steps)
-        successes = _column(demo, "successes", steps)
-        dones = _column(demo, "dones", steps)
-        infos = _infos(demo, steps)
-        said = hdf5.attribute(demo, "terminated")
         seen = {key: hdf5.read(array, f"obs/{key}") for key, array in now.items()}
+        following, notes = _check_outcomes(seen, following, steps)
+        rewards = _column(demo, "rewards", steps)
+        solved, question = _successes(demo, rewards, steps)
+        terminated = _terminated(demo, bool(solved[-1]), bool(following), steps)
+        unit_actions = hdf5.flag(demo, "unit_actions")
+        infos = _infos(demo, steps)
         last = {
             key: hdf5.read(array, f"next_obs/{key}", steps - 1) for key, array in following.items()
         }
     rewards = np.zeros(steps, np.float32) if rewards is None else rewards
-    solved = rewards > 0 if successes is None else successes > 0
-    terminated = bool(dones is not None and dones[-1] > 0 and solved[-1])
-    if said is not None:
-        terminated = np.ravel(said).tolist() == [True]
+    kept = steps
     if not last and not terminated:
         if steps == 1:
             raise ValueError(
                 "next_obs is missing: what followed its only step is not known. Remove the "
                 "demonstration."
             )
-        observations, steps = seen, steps - 1
+        observations, kept = seen, steps - 1
+        lost = solved[-1] or rewards[-1] > 0
+        notes.append(f"{LOST_SUCCESS if lost else LOST_STEP}.")
     else:
         last = last or {key: value[-1:] for key, value in seen.items()}
         observations = {key: np.concatenate([value, last[key]]) for key, value in seen.items()}
     return Episode(
         {key: observation(value) for key, value in observations.items()},
-        actions[:steps],
-        rewards[:steps],
-        solved[:steps],
+        actions[:kept],
+        rewards[:kept],
+        solved[:kept],
         terminated,
-        {key: value[: steps + 1] for key, value in infos.items()},
+        {key: value[: kept + 1] for key, value in infos.items()},
+        unit_actions=unit_actions,
+        question=question,
+        notes=tuple(notes),
     )
+
+
+def _successes(demo: Any, rewards: np.ndarray | None, steps: int) -> tuple[np.ndarray, str]:
+    """Success in each step, and the question where it is not known."""
+    for name in _SUCCESS:
+        if hdf5.is_dataset(hdf5.child(demo, name)):
+            flags = _column(demo, name, steps)
+            return np.zeros(steps, bool) if flags is None else flags > 0, ""
+    if hdf5.attribute(demo, "success") is not None:
+        return np.arange(steps) == (steps - 1 if hdf5.flag(demo, "success") else steps), ""
+    if rewards is None:
+        return np.zeros(steps, bool), ""
+    return from_rewards(rewards, several=True)
+
+
+def _terminated(demo: Any, solved: bool, stated: bool, steps: int) -> bool:
+    """Whether the last row is a true end.
+
+    Args:
+        demo: the demonstration.
+        solved: whether that row is a success.
+        stated: whether its outcome is in the file.
+        steps: number of rows.
+
+    Raises:
+        ValueError: a row before the last is marked as the end of an episode.
+    """
+    signs = [name for name in may_mark(hdf5.names(demo, "it")) if plain(name) in SURE]
+    columns = {name: hdf5.array(demo, name) for name in signs}
+    marks = find_marks({n: v for n, v in columns.items() if v is not None}, steps)
+    if fault := inside(marks, 0, steps):
+        raise ValueError(fault)
+    said, dones = hdf5.attribute(demo, "terminated"), _column(demo, "dones", steps)
+    if said is not None:
+        return hdf5.flag(demo, "terminated")
+    if marks.true_ends is not None:
+        return bool(marks.true_ends[-1])
+    if dones is not None:
+        return bool(dones[-1] > 0 and solved)
+    # Nothing marks the end of a demonstration that the file calls a success: it ended there.
+    return bool(not stated and solved and hdf5.flag(demo, "success"))
+
+
+def _check_outcomes(
+    seen: dict[str, np.ndarray], following: dict[str, Any], steps: int
+) -> tuple[dict[str, Any], list[str]]:
+    """The next observations, empty where they state nothing, and sentences about small differences
+    between them and the rows that follow.
+
+    Raises:
+        ValueError: large ones; names the entry.
+    """
+    notes, copied = [], False
+    for key, array in following.items():
+
+        def now(start: int, stop: int, key: str = key) -> np.ndarray:
+            return seen[key][start:stop]
+
+        def after(start: int, stop: int, key: str = key, array: Any = array) -> np.ndarray:
+            return hdf5.read(array, f"next_obs/{key}", start, stop)
+
+        outcomes = compare(now, after, np.arange(steps) == steps - 1)
+        copied |= outcomes.copied
+        if fault := contradiction(outcomes.jumps, 0, steps):
+            raise ValueError(f"{key}: {fault}")
+        notes += [f"{key}: {note}"] if (note := outcomes.note()) else []
+    return {} if copied else following, notes
 
 
 def _needed(demo: Any, name: str) -> np.ndarray:
@@ -216,6 +302,9 @@ def _entries(demo: Any, keys: tuple[str, ...], steps: int) -> tuple[dict[str, An
             {f"{prefix}/{key}": hdf5.rows_of(a, f"{prefix}/{key}") for key, a in arrays.items()},
             steps,
         )
+    hdf5.check_total(
+        {f"obs/{k}": a for k, a in now.items()} | {f"next_obs/{k}": a for k, a in later.items()}
+    )
     for key, array in later.items():
         shape, expected = hdf5.shape_of(array, key), hdf5.shape_of(now[key], key)
         if shape != expected:
@@ -224,15 +313,20 @@ def _entries(demo: Any, keys: tuple[str, ...], steps: int) -> tuple[dict[str, An
 
 
 def _infos(demo: Any, steps: int) -> dict[str, np.ndarray]:
-    arrays = {"states": hdf5.child(demo, "states")}
-    group = hdf5.child(demo, "infos")
+    """Simulator states and whatever else there is, one row per step or per observation."""
+    states, group = hdf5.child(demo, "states"), hdf5.child(demo, "infos")
+    arrays = {} if states is None or hdf5.is_group(states) else {"states": states}
     arrays |= {} if group is None else hdf5.leaves(group, "infos")
     infos = {}
     for name, array in arrays.items():
-        if array is None:
-            continue
         if hdf5.rows_of(array, name) not in (steps, steps + 1):
             raise ValueError(f"{name} has {len(array)} rows, actions has {steps}. They must agree.")
+    if hdf5.is_group(states):  # as IsaacLab has it; nothing asks for them, so what fits is kept
+        for name, array in hdf5.leaves(states, "states").items():
+            if (hdf5.shape_of(array, name) or (0,))[0] in (steps, steps + 1):
+                arrays |= {f"states/{name}": array} if array.dtype.kind in NUMERIC else {}
+    hdf5.check_total(arrays)
+    for name, array in arrays.items():
         infos[name] = hdf5.read(array, name)
     return infos
 
@@ -276,9 +370,11 @@ def _write_episode(demo: Any, episode: Episode) -> None:
     steps = len(episode)
     demo.attrs["num_samples"] = steps
     demo.attrs["terminated"] = episode.terminated
+    demo.attrs["unit_actions"] = episode.unit_actions
     _store(demo, "actions", episode.actions)
     _store(demo, "rewards", episode.rewards)
-    _store(demo, "successes", episode.successes)
+    if not episode.question:
+        _store(demo, "successes", episode.successes)
     _store(demo, "dones", np.r_[np.zeros(steps - 1, np.int64), int(episode.terminated)])
     for name, value in episode.observations.items():
         _store(demo, f"obs/{name}", value[:-1])
