@@ -101,7 +101,7 @@ def check_members(num_qs: int, num_min_qs: int) -> None:
         raise ValueError(f"num_min_qs must be between 1 and num_qs={num_qs}, got {num_min_qs}.")
 
 
-def _check_range(name: str, value: object, metadata: Mapping[str, str]) -> None:
+def _check_range(name: str, value: object, metadata: Mapping[str, Any]) -> None:
     if "sizes" in metadata:
         listed = value if isinstance(value, tuple) else ()
         if not listed or min(listed) < 1:
