@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.runs import run_all
 
 from exporl import override, preset_config
 from exporl.algos import make_algorithm
@@ -96,7 +97,7 @@ def test_shapes_are_those_of_a_sample(h, num_proposals):
 
 def test_every_update_is_compiled_once_and_before_it_is_needed(tmp_path, compiled):
     trainer = Trainer(CONFIG, tmp_path, Silent(), resume=False)
-    trainer.run()
+    run_all(trainer)
     assert compiled.count("jit(update)") == 3
 
 

@@ -1,7 +1,8 @@
 """Acting in one or more environments."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from exporl.acting.chunks import ActionQueue
 from exporl.acting.guard import Arm, Guard, Outcome
-from exporl.randomness import ACT, GUARD, RANDOM, env_seed, run_key, run_rng
+from exporl.randomness import ACT, GUARD, RANDOM, actor_counters, env_seed, run_key, run_rng
 from exporl.types import Decision, Params, Step
 
 Act = Callable[..., Decision]
@@ -23,6 +24,45 @@ def stack(observations: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
         name: np.stack([observation[name] for observation in observations])
         for name in observations[0]
     }
+
+
+def close_all(envs: Sequence[gymnasium.Env]) -> None:
+    """Closes every environment, also if one of them fails to; the error is raised afterwards."""
+    with contextlib.ExitStack() as closing:
+        for env in envs:
+            closing.callback(env.close)
+
+
+@runtime_checkable
+class Actors(Protocol):
+    """Whoever steps the environments of a run: a `Rollout` here."""
+
+    env_steps: int
+    """Steps so far, over all environments."""
+    outcomes: list[Outcome]
+    """How every training episode went that has ended."""
+    guard: Guard | None
+    """Chooses between the policy and its base, if there is one."""
+
+    @property
+    def deployed(self) -> Arm:
+        """Who should act outside training."""
+        ...
+
+    def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
+        """One step of every environment: (stream, step) pairs."""
+        ...
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Everything needed to go on exactly here: arrays, and a JSON-able record."""
+        ...
+
+    def load(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> list[int]:
+        """Restores `state`; returns the streams that could not go on and begin anew."""
+        ...
+
+    def close(self) -> None:
+        """Closes the environments."""
 
 
 class Rollout:
@@ -43,9 +83,23 @@ class Rollout:
         execute_length: int,
         seed: int,
         guard: Guard | None = None,
+        actor: int = 0,
     ):
+        """Environments at the start of their first episode.
+
+        Args:
+            envs: stepped together; nothing else may use them.
+            act: the acting function.
+            reward: environment reward -> learning reward.
+            chunk_length: actions that `act` returns per environment.
+            action_dim: dimensions of one action.
+            execute_length: actions played of each chunk.
+            seed: of the run.
+            guard: chooses between the policy and its base, episode by episode.
+            actor: number of this one, where several act for one run.
+        """
         self.envs, self.reward, self.seed = list(envs), reward, seed
-        self._act, self.guard = act, guard
+        self._act, self.guard, self._counters = act, guard, actor_counters(actor)
         self._shape = (len(self.envs), chunk_length, action_dim)
         self.env_steps = 0
         self.queue = ActionQueue(len(self.envs), execute_length)
@@ -61,7 +115,7 @@ class Rollout:
 
     def _reset(self, env: int) -> dict[str, np.ndarray]:
         observation, _ = self.envs[env].reset(
-            seed=env_seed(self.seed, env, int(self.episodes[env]))
+            seed=env_seed(self.seed, env, int(self.episodes[env]), *self._counters)
         )
         return observation
 
@@ -128,16 +182,14 @@ class Rollout:
         if self.guard is None:
             return "explore"
         episode = len(self.envs) * int(self.episodes[env]) + env
-        return self.guard.choose(self.outcomes, run_rng(self.seed, GUARD, episode))
+        return self.guard.choose(self.outcomes, run_rng(self.seed, GUARD, episode, *self._counters))
 
     def _decide(self, acting: Params, mode: str) -> Any:
         if mode == "random":
-            return (
-                run_rng(self.seed, RANDOM, self.env_steps)
-                .uniform(-1, 1, self._shape)
-                .astype(np.float32)
-            )
-        key, observation = run_key(self.seed, ACT, self.env_steps), stack(self._observations)
+            rng = run_rng(self.seed, RANDOM, self.env_steps, *self._counters)
+            return rng.uniform(-1, 1, self._shape).astype(np.float32)
+        key = run_key(self.seed, ACT, self.env_steps, *self._counters)
+        observation = stack(self._observations)
         decided = {
             arm: jax.device_get(self._act(acting, observation, key, mode=arm).action)
             for arm in sorted(set(self._arms))
@@ -195,3 +247,7 @@ class Rollout:
                 lost.append(env)
                 self._start_next_episode(env)
         return lost
+
+    def close(self) -> None:
+        """Closes the environments."""
+        close_all(self.envs)

@@ -11,6 +11,7 @@ from exporl.data.episodes import Episode, faults, owned
 from exporl.data.formats import arrays, d4rl, lerobot, minari, ogbench, pusht, robomimic
 from exporl.data.formats.arrays import load_npz, save_npz
 from exporl.data.formats.record import Format, ReadOptions, Record
+from exporl.spec import Spec
 
 FORMATS: dict[str, Format] = {
     record.name: record
@@ -105,6 +106,7 @@ def load_episodes(
     format_name: str | None = None,
     options: ReadOptions | None = None,
     adapt: Callable[[Episode], Episode] | None = None,
+    spec: Spec | None = None,
     skip_bad: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> list[Episode]:
@@ -116,6 +118,7 @@ def load_episodes(
         format_name: a key of `FORMATS`; recognised by default.
         options: what to read.
         adapt: turns an episode as recorded into the task's units, see `Task.adapt`.
+        spec: of the task that the episodes have to fit; any episode by default.
         skip_bad: leave out damaged episodes instead of stopping at the first; `say` is told which
             and how many.
         say: receives one line per message.
@@ -135,7 +138,7 @@ def load_episodes(
         try:
             episode = record.read()
             episode = episode if adapt is None else adapt(episode)
-            for fault in faults(episode):
+            for fault in faults(episode, spec):
                 raise ValueError(fault)
         except ValueError as error:
             if not skip_bad:
