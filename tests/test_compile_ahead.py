@@ -19,6 +19,7 @@ from exporl.run.phases import programs
 from exporl.run.progress import Silent
 from exporl.speed.compile_ahead import compile_ahead, empty_batches
 from exporl.types import Spec, Step
+from helpers.runs import run_all
 
 SMALL = {
     "base.width": 16,
@@ -96,7 +97,7 @@ def test_shapes_are_those_of_a_sample(h, num_proposals):
 
 def test_every_update_is_compiled_once_and_before_it_is_needed(tmp_path, compiled):
     trainer = Trainer(CONFIG, tmp_path, Silent(), resume=False)
-    trainer.run()
+    run_all(trainer)
     assert compiled.count("jit(update)") == 3
 
 

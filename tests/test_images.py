@@ -82,7 +82,7 @@ def test_a_run_with_images_end_to_end(tmp_path):
     run = load_run(tmp_path / "run")
     assert run.evaluate().lengths == [2] * 4
     trainer = Trainer(config, tmp_path / "run", Silent(), True)
-    assert trainer.network_spec == state_spec(trainer.spec) != trainer.spec
+    assert trainer.parts.network_spec == state_spec(trainer.parts.spec) != trainer.parts.spec
     assert set(
         trainer.mixture.sample(np.random.default_rng(0), 1, 8, discount=0.9).observation
     ) == {"state"}

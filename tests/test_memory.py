@@ -14,10 +14,10 @@ from exporl.data.episodes import Episode, Normalizer
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
+from exporl.run.build import given_away
 from exporl.run.config import override
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
-from exporl.run.session import _given_away
 from exporl.types import Spec
 
 SPECS = [
@@ -137,7 +137,7 @@ def test_a_run_prints_its_plan_first(tmp_path):
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("exporl.run.session.available_bytes", lambda: 400)
+    monkeypatch.setattr("exporl.run.build.available_bytes", lambda: 400)
     changes = {"train.online_steps": 100}
     with pytest.raises(
         ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"
@@ -228,7 +228,7 @@ def test_episodes_are_let_go_as_the_replay_fills():
         return observations
 
     references = [weakref.ref(e) for e in made]
-    given = _given_away(made)
+    given = given_away(made)
     replay = Replay.from_episodes(
         spec, given, float, rows=rows_needed(spec, [4] * 5), transform=transform
     )

@@ -9,6 +9,7 @@ import pytest
 
 from exporl.files.atomic import append_line, read_lines
 from exporl.run.metrics import MetricsWriter
+from exporl.run.stopwatch import Speed, Stopwatch
 
 
 def write(path, *updates: dict[str, float], **fields):
@@ -71,17 +72,20 @@ def test_every_interval_starts_empty(tmp_path):
     ]
 
 
-def test_speed_counts_steps_since_the_last_call_without_pauses(tmp_path, monkeypatch):
+def test_speed_counts_steps_since_the_last_call_without_pauses(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    writer = MetricsWriter(tmp_path / "m.jsonl")
+    stopwatch = Stopwatch()
+    speed = Speed(stopwatch)
     for advance, steps, paused, expected in (
         (2.0, 10, 0.0, 5.0),
         (5.0, 40, 2.0, 10.0),
         (1.0, 40, 0.0, 0.0),
     ):
-        clock[0] += advance
-        assert writer.speed(steps, paused) == pytest.approx(expected)
+        with stopwatch.paused():
+            clock[0] += paused
+        clock[0] += advance - paused
+        assert speed.per_second(steps) == pytest.approx(expected)
 
 
 def test_no_file_has_no_lines(tmp_path):

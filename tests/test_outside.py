@@ -17,9 +17,10 @@ from exporl.policies import BaseConfig, BasePolicy, make_base
 from exporl.run.config import RunConfig, check, from_json, override, to_json
 from exporl.run.loop import Trainer
 from exporl.run.presets import preset_config
-from exporl.run.session import Silent
+from exporl.run.progress import Silent
 from exporl.types import Spec
 from helpers.batches import random_batch
+from helpers.runs import run_all
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2)
 MODULE = '''
@@ -193,7 +194,7 @@ def test_a_run_of_it(package, tmp_path):
         },
     )
     trainer = Trainer(config, tmp_path, Silent(), resume=False)
-    trainer.run()
+    run_all(trainer)
     assert trainer.learner.arrays()["['updates']"] > 0
     assert (tmp_path / "eval.jsonl").read_text().count('"policy"') == 2
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from exporl.envs.registry import make_task
 from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.files.run_files import CHECKPOINTS
@@ -338,16 +339,16 @@ class Restless(gymnasium.ObservationWrapper):
         return {"state": observation["state"] + noise}
 
 
-def test_environment_that_cannot_be_repeated_starts_a_new_episode(tmp_path, monkeypatch):
+def test_environment_that_cannot_be_repeated_starts_a_new_episode(tmp_path):
     config = tiny(**{"train.online_steps": 13, "eval.every": 1000})
-    make_env = Trainer.make_env
-    monkeypatch.setattr(Trainer, "make_env", lambda self: Restless(make_env(self)))
-    train(config, tmp_path / "run")
+    task = make_task(config.task, config.reward)
+    restless = dataclasses.replace(task, make_env=lambda: Restless(task.make_env()))
+    train(config, tmp_path / "run", task=restless)
     said = []
     progress = Silent()
     progress.say = said.append
     more = override(config, {"train.online_steps": 20})
-    train(more, tmp_path / "run", progress, resume=True)
+    train(more, tmp_path / "run", progress, resume=True, task=restless)
     assert any("environment 0 is not deterministic" in line for line in said)
     parts, record = checkpoint.load(newest(tmp_path / "run"))
     assert record["rollout"]["env_steps"] == 20

@@ -12,7 +12,7 @@ from exporl.run.config import override
 from exporl.run.loop import Trainer, train
 from exporl.run.progress import Silent
 from helpers.batches import same
-from helpers.runs import evaluations, newest, tiny
+from helpers.runs import evaluations, newest, run_all, tiny
 
 CACHED = {"algo.backup": "cached", "algo.cache_refresh": 4}
 FILTERED = {"algo.backup": "filtered", "algo.filter_acting": True, "precision": "bfloat16"}
@@ -101,7 +101,7 @@ def draws(tmp_path, **changes):
         return metrics
 
     trainer.learner.update = spy
-    trainer.run()
+    run_all(trainer)
     return np.array(found).T
 
 
@@ -126,7 +126,7 @@ def test_every_next_observation_that_is_learnt_from_has_samples(tmp_path):
         return update(batches, phase)
 
     trainer.learner.update = spy
-    trainer.run()
+    run_all(trainer)
     assert all(np.abs(samples).min() > 0 for samples in seen) and len(seen) == 12
 
 
@@ -155,14 +155,14 @@ def test_the_loss_of_the_filter_is_logged(tmp_path):
 
 def test_an_update_without_samples_to_read_is_refused(tmp_path):
     trainer = Trainer(tiny(**CACHED), tmp_path, Silent(), False)
-    needs = trainer.algorithm.needs._replace(proposals=0)
-    trainer.algorithm = trainer.algorithm._replace(needs=needs)
+    algorithm = trainer.learner.algorithm
+    trainer.learner.algorithm = algorithm._replace(needs=algorithm.needs._replace(proposals=0))
     for replay in (trainer.online_replay, trainer.prior):
         replay.columns = Columns({}, replay.num_streams, replay.capacity)
     with pytest.raises(
         ValueError, match=r"num_base_samples=2 samples .* got 0\. Give the replay num_proposals=2"
     ):
-        trainer.run()
+        run_all(trainer)
 
 
 def test_samples_of_another_size_are_refused(tmp_path):

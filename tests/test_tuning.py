@@ -9,8 +9,8 @@ import jax
 import pytest
 
 from exporl import override, preset_config
+from exporl.run.build import build, decided_options
 from exporl.run.progress import Silent
-from exporl.run.session import Session
 from exporl.speed import tuning
 
 TINY = {
@@ -134,18 +134,19 @@ def test_a_cache_that_cannot_be_written_costs_only_a_measurement(
 def test_auto_is_measured_once_and_remembered(pays, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "exporl.run.session.hoisting_pays", lambda *sizes: asked.append(sizes) or pays
+        "exporl.run.build.hoisting_pays", lambda *sizes: asked.append(sizes) or pays
     )
     config = override(preset_config("expo", "tiny", "probe/bandit"), TINY)
     for _ in range(2):
-        session = Session(config, tmp_path, Silent())
-        assert session._algo_options().hoist_sampling is pays
+        build(config, tmp_path, Silent().say)
+        assert decided_options(config, tmp_path).hoist_sampling is pays
     assert asked == [(64 * 4, 4, 16)]
     assert json.loads((tmp_path / "tuning.json").read_text()) == {"hoist_sampling": pays}
 
 
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_nothing_is_measured_where_nothing_can_be_hoisted(backup, tmp_path, monkeypatch):
-    monkeypatch.setattr("exporl.run.session.hoisting_pays", lambda *sizes: pytest.fail("measured"))
+    monkeypatch.setattr("exporl.run.build.hoisting_pays", lambda *sizes: pytest.fail("measured"))
     config = override(preset_config("expo", "tiny", "probe/bandit"), TINY | {"algo.backup": backup})
-    assert Session(config, tmp_path, Silent())._algo_options().hoist_sampling is False
+    build(config, tmp_path, Silent().say)
+    assert decided_options(config, tmp_path).hoist_sampling is False

@@ -35,12 +35,18 @@ def run_key(seed: int, purpose: int, counter: int = 0, *within: int) -> Key[Any,
     return key
 
 
-def run_rng(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
-    """The NumPy generator of one draw."""
-    return np.random.default_rng((seed, purpose, counter))
+def run_rng(seed: int, purpose: int, counter: int = 0, *within: int) -> np.random.Generator:
+    """The NumPy generator of one draw; further counters as in `run_key`."""
+    return np.random.default_rng((seed, purpose, counter, *within))
+
+
+def actor_counters(actor: int) -> tuple[int, ...]:
+    """What an actor adds to the counters of its draws, so that several never draw the same: none
+    for actor 0, which draws what the only one of a run does."""
+    return (actor,) if actor else ()
 
 
 def env_seed(*counters: int) -> int:
-    """A seed for one episode from non-negative counters (run seed, stream, episode): well mixed and
-    reproducible."""
+    """A seed for one episode from non-negative counters (run seed, stream, episode, and an actor's
+    own): well mixed and reproducible."""
     return int(np.random.SeedSequence(counters).generate_state(1)[0])

@@ -53,6 +53,14 @@ def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
     return dataclasses.replace(config, seed=seed)
 
 
+def run_all(trainer) -> None:
+    """Every phase of a run, as `train` makes them."""
+    with trainer:
+        trainer.pretrain()
+        trainer.pretrain_critic()
+        trainer.online()
+
+
 def newest(run: Path) -> Path:
     return max((run / CHECKPOINTS).glob("checkpoint-*"))
 

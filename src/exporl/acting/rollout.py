@@ -1,8 +1,9 @@
 """Acting in one or more environments."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from exporl.acting.chunks import Chunks
 from exporl.acting.guard import Arm, Guard, Outcome
-from exporl.randomness import ACT, GUARD, RANDOM, env_seed, run_key, run_rng
+from exporl.randomness import ACT, GUARD, RANDOM, actor_counters, env_seed, run_key, run_rng
 from exporl.types import Decision, Params, Step
 
 Act = Callable[..., Decision]
@@ -24,6 +25,45 @@ def stack(observations: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
         name: np.stack([observation[name] for observation in observations])
         for name in observations[0]
     }
+
+
+def close_all(envs: Sequence[gymnasium.Env]) -> None:
+    """Closes every environment, also if one of them fails to; the error is raised afterwards."""
+    with contextlib.ExitStack() as closing:
+        for env in envs:
+            closing.callback(env.close)
+
+
+@runtime_checkable
+class Actors(Protocol):
+    """Whoever steps the environments of a run: a `Rollout` here."""
+
+    env_steps: int
+    """Steps so far, over all environments."""
+    outcomes: list[Outcome]
+    """How every training episode went that has ended."""
+    guard: Guard | None
+    """Chooses between the policy and its base, if there is one."""
+
+    @property
+    def deployed(self) -> Arm:
+        """Who should act outside training."""
+        ...
+
+    def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
+        """One step of every environment: (stream, step) pairs."""
+        ...
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Everything needed to go on exactly here: arrays, and a JSON-able record."""
+        ...
+
+    def load(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> list[int]:
+        """Restores `state`; returns the streams that could not go on and begin anew."""
+        ...
+
+    def close(self) -> None:
+        """Closes the environments."""
 
 
 class Rollout:
@@ -44,9 +84,23 @@ class Rollout:
         execute_length: int,
         seed: int,
         guard: Guard | None = None,
+        actor: int = 0,
     ):
+        """Environments at the start of their first episode.
+
+        Args:
+            envs: stepped together; nothing else may use them.
+            act: the acting function.
+            reward: environment reward -> learning reward.
+            chunk_length: actions that `act` returns per environment.
+            action_dim: dimensions of one action.
+            execute_length: actions played of each chunk.
+            seed: of the run.
+            guard: chooses between the policy and its base, episode by episode.
+            actor: number of this one, where several act for one run.
+        """
         self.envs, self.reward, self.seed = list(envs), reward, seed
-        self._act, self.guard = act, guard
+        self._act, self.guard, self._counters = act, guard, actor_counters(actor)
         self._shape = (len(self.envs), chunk_length, action_dim)
         self.env_steps = 0
         self.chunks = Chunks(len(self.envs), execute_length)
@@ -62,7 +116,7 @@ class Rollout:
 
     def _reset(self, env: int) -> dict[str, np.ndarray]:
         observation, _ = self.envs[env].reset(
-            seed=env_seed(self.seed, env, int(self.episodes[env]))
+            seed=env_seed(self.seed, env, int(self.episodes[env]), *self._counters)
         )
         return observation
 
@@ -129,7 +183,7 @@ class Rollout:
         if self.guard is None:
             return "explore"
         episode = len(self.envs) * int(self.episodes[env]) + env
-        return self.guard.choose(self.outcomes, run_rng(self.seed, GUARD, episode))
+        return self.guard.choose(self.outcomes, run_rng(self.seed, GUARD, episode, *self._counters))
 
     def _decide(self, acting: Params, envs: list[int]) -> np.ndarray:
         """A chunk [len(envs), h, a] for each of some environments, decided by whose turn it is.
@@ -145,9 +199,10 @@ class Rollout:
 
     def _all_chunks(self, acting: Params, arm: str) -> np.ndarray:
         if arm == "random":
-            rng = run_rng(self.seed, RANDOM, self.env_steps)
+            rng = run_rng(self.seed, RANDOM, self.env_steps, *self._counters)
             return rng.uniform(-1, 1, self._shape).astype(np.float32)
-        key, observation = run_key(self.seed, ACT, self.env_steps), stack(self._observations)
+        key = run_key(self.seed, ACT, self.env_steps, *self._counters)
+        observation = stack(self._observations)
         return jax.device_get(self._act(acting, observation, key, mode=arm).action)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -202,3 +257,7 @@ class Rollout:
                 lost.append(env)
                 self._start_next_episode(env)
         return lost
+
+    def close(self) -> None:
+        """Closes the environments."""
+        close_all(self.envs)

@@ -10,6 +10,9 @@ import numpy as np
 
 from exporl.spec import Spec
 
+LARGEST = np.float64(np.finfo(np.float32).max)
+"""Beyond it, what is finite in a file or environment would be stored as infinity."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
@@ -144,6 +147,9 @@ def _finite(what: str, array: np.ndarray) -> Iterator[str]:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         yield f"{what} row {row} holds NaN or infinity. Remove or repair the episode."
+    elif array.dtype == np.float64 and not (np.abs(array) <= LARGEST).all():
+        row = int(np.argwhere(np.abs(array) > LARGEST)[0][0])
+        yield f"{what} row {row} holds a number beyond float32. Remove or repair the episode."
 
 
 def _outside(actions: np.ndarray) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporl.data.columns import Column, Columns, values_at
 from exporl.data.episodes import Episode
-from exporl.data.step_checks import at_step, check_saved, check_step, check_steps
+from exporl.data.step_checks import at_step, check_rewards, check_saved, check_step, check_steps
 from exporl.types import Batch, Spec, Step
 
 
@@ -99,12 +99,14 @@ class Replay:
         columns: Mapping[str, Column] | None = None,
         transform: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
         rows: int | None = None,
+        checked: bool = False,
     ) -> "Replay":
         """Prior data in one stream.
 
         Rewards are stored in the learning convention, observations through `transform` (if any).
         With `rows` (`rows_needed`) given, episodes are taken one at a time and none is kept: an
-        iterator that gives them away is never held beside the replay.
+        iterator that gives them away is never held beside the replay. `checked` as in
+        `add_episode`.
 
         Raises:
             ValueError: an episode does not fit the spec; names episode, step and field.
@@ -115,7 +117,7 @@ class Replay:
         replay = cls(spec, rows, prior=True, bootstrap_timeouts=bootstrap_timeouts, columns=columns)
         for index, episode in enumerate(episodes):
             try:
-                replay.add_episode(episode, reward, transform=transform)
+                replay.add_episode(episode, reward, transform=transform, checked=checked)
             except ValueError as error:
                 raise ValueError(f"episode {index}, {error}") from error
         return replay
@@ -141,6 +143,7 @@ class Replay:
         stream: int = 0,
         *,
         transform: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+        checked: bool = False,
     ) -> None:
         """Adds a recorded episode as adding its steps one by one would.
 
@@ -151,6 +154,8 @@ class Replay:
             reward: turns recorded rewards into the learning convention.
             stream: where it goes; it continues that stream's open episode if there is one.
             transform: applied to all observations of the episode at once (normalisation).
+            checked: the episode is known to fit the spec (`validate_episodes`), and `transform`
+                keeps it so: only the rewards in the learning convention are checked.
 
         Raises:
             ValueError: what `add` refuses, with the number of the step, or arrays of different
@@ -161,7 +166,10 @@ class Replay:
         )
         rewards = np.array([reward(float(paid)) for paid in episode.rewards], np.float64)
         steps = len(episode)
-        check_steps(self.spec, observations, episode.actions, rewards, episode.successes)
+        if checked:
+            check_rewards(rewards)
+        else:
+            check_steps(self.spec, observations, episode.actions, rewards, episode.successes)
         if self._run[stream] or not 0 < steps < self.capacity:
             for t in range(steps):
                 self.add(_step(episode, observations, rewards, t), stream)

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from exporl.data.episodes import LARGEST
 from exporl.spec import Spec, Step
 
-_LARGEST = np.float64(np.finfo(np.float32).max)
-"""Beyond it, what is finite in the environment would be stored as infinity."""
 _OTHER_RUN = "The checkpoint was written by something else, or with other options."
 
 
@@ -25,8 +24,7 @@ def check_step(spec: Spec, step: Step) -> None:
         raise ValueError(
             f"action {action} is not finite or outside [-1, 1]. Clip it where it is made."
         )
-    if not abs(step.reward) <= _LARGEST:
-        raise ValueError(f"reward is {step.reward}. Check the environment's reward.")
+    _check_reward(step.reward)
     for which, observation in (
         ("observation", step.observation),
         ("next_observation", step.next_observation),
@@ -49,6 +47,24 @@ def check_step(spec: Spec, step: Step) -> None:
                     f"{which}[{name!r}] holds NaN or infinity (as float32). "
                     "Check the environment's sensors."
                 )
+
+
+def check_rewards(rewards: np.ndarray) -> None:
+    """Refuses rewards [t] of an episode that cannot be stored.
+
+    Raises:
+        ValueError: NaN or infinity, with the number of the step.
+    """
+    for t in np.flatnonzero(~(np.abs(rewards) <= LARGEST))[:1]:
+        try:
+            _check_reward(float(rewards[t]))
+        except ValueError as error:
+            raise ValueError(f"step {t}: {error}") from error
+
+
+def _check_reward(reward: float) -> None:
+    if not abs(reward) <= LARGEST:
+        raise ValueError(f"reward is {reward}. Check the environment's reward.")
 
 
 def at_step(observations: Mapping[str, np.ndarray], t: int) -> dict[str, np.ndarray]:
@@ -124,7 +140,7 @@ def _fine(
 ) -> bool:
     if actions.shape != (len(rewards), spec.action_dim) or not (np.abs(actions) <= 1).all():
         return False
-    if not (np.abs(rewards) <= _LARGEST).all():
+    if not (np.abs(rewards) <= LARGEST).all():
         return False
     for name, shape, dtype in spec.observation:
         value = observations.get(name)
@@ -136,4 +152,4 @@ def _fine(
 
 
 def _storable(value: np.ndarray) -> bool:
-    return value.dtype.kind != "f" or bool((np.abs(value) <= _LARGEST).all())
+    return value.dtype.kind != "f" or bool((np.abs(value) <= LARGEST).all())

@@ -2,21 +2,21 @@
 task."""
 
 import contextlib
+import functools
 import json
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from exporl.acting.guard import Guard
-from exporl.acting.rollout import Rollout
-from exporl.algos import Algorithm
+from exporl.acting.rollout import Actors
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture, pack, unpack
-from exporl.data.proposals import proposal_age, renew_proposals
+from exporl.data.proposals import proposal_age
 from exporl.data.replay import Replay
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
@@ -24,29 +24,34 @@ from exporl.files import checkpoint
 from exporl.files.atomic import append_line, cut_back, size_of, write_text
 from exporl.files.run_files import CHECKPOINTS, CONFIG, EVAL, METRICS, REPORT, SUMMARY
 from exporl.parallel.background import BackgroundLearning
-from exporl.randomness import SAMPLE, run_rng
 from exporl.report.page import write_report
+from exporl.run.build import Share, build, make_actors, replays
+from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import open_run, summarize
-from exporl.run.learner import to_device
-from exporl.run.metrics import MetricsWriter, recent_episodes
+from exporl.run.learning import InStep, Learning
+from exporl.run.metrics import MetricsWriter, guard_fields, recent_episodes
 from exporl.run.phases import (
     PRETRAIN_SCAN,
     acting_mode,
     check_phases,
     crossed,
+    evaluation_due,
     programs,
     update_calls_due,
 )
 from exporl.run.progress import Progress, Silent
-from exporl.run.session import Session, Share
+from exporl.run.session import Evaluator
 from exporl.run.stopping import Interrupted, stop_on_signals
-from exporl.speed.compile_ahead import compile_ahead
-from exporl.types import Batch, Phase
+from exporl.run.stopwatch import Speed, Stopwatch
+from exporl.types import Metrics, Phase
 
 
-class Trainer(Session):
-    """A run in progress; every random draw follows from (seed, counter)."""
+class Trainer:
+    """A run in progress; every random draw follows from (seed, counter).
+
+    As a context it closes the environments in the end.
+    """
 
     def __init__(
         self,
@@ -57,70 +62,76 @@ class Trainer(Session):
         stop: threading.Event | None = None,
         share: Share = None,
         task: Task | None = None,
+        callbacks: Sequence[Callback] = (),
     ):
-        self._started = time.perf_counter()
-        super().__init__(config, run_dir, progress, share or self._compile_ahead, task)
-        check_phases(config, self.algorithm, has_data=bool(self.episodes))
-        self.metrics = MetricsWriter(run_dir / METRICS)
-        self.data = fingerprint(self.episodes)
-        self.prior, self.online_replay = self.replays()
-        sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
-        if self.prior is not None:
-            ratio = config.data.prior_ratio
-            sources = [(self.prior, ratio), (self.online_replay, 1 - ratio)]
-        for replay, _ in sources:
-            replay.sampled = tuple(name for name, _, _ in self.network_spec.observation)
-        self.mixture = Mixture(sources)
-        self.mixture.counts(config.train.batch_size)  # refuses impossible shares at once
-        self.rollout = Rollout(
-            [self.make_env() for _ in range(config.num_envs)],
-            self.algorithm.act,
-            reward=self.task.reward,
-            chunk_length=config.chunk_length,
-            action_dim=self.spec.action_dim,
-            execute_length=config.actions_played,
-            seed=config.seed,
-            guard=self._guard(),
-        )
+        self.clock = Stopwatch()
+        self.config, self.run_dir, self.progress = config, run_dir, progress
+        self.stop = stop or threading.Event()
+        """Once set, the run stops at the next step boundary, after a checkpoint."""
+        self.callbacks = Callbacks([Notes(progress), *callbacks])
+        ahead = programs(config.train)
+        parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead)
+        check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
+        self.parts, self.learner = parts, parts.learner
+        self.data = fingerprint(parts.episodes)
+        self.prior, self.online_replay = replays(parts, progress.say)
+        self.mixture = self._mixture()
+        self.metrics, self.speed = MetricsWriter(run_dir / METRICS), Speed(self.clock)
         self.offline_steps = self.critic_steps = 0
         self.last_eval = -1
-        self.train_s = 0.0
         self.first_update_s: float | None = None
-        self._prefetched: Batch | None = None
-        self._stop = stop or threading.Event()
-        self._background: BackgroundLearning | None = None
+        minibatches = config.train.utd_ratio * config.train.update_every
+        self.in_step = self.learning_from(self.mixture, minibatches, "online")
+        self.learning: Learning = self.in_step
+        self.evaluator = Evaluator(parts)
+        self.actors: Actors = make_actors(parts)
         if resume:
-            self._restore()
+            try:
+                self._restore()
+            except BaseException:
+                self.close()
+                raise
 
-    def _compile_ahead(self, algorithm: Algorithm) -> Algorithm:
-        train = self.config.train
-        columns = self.columns(algorithm)
-        return compile_ahead(
-            algorithm, self.network_spec, programs(train), train.batch_size, columns
-        )
+    def __enter__(self) -> "Trainer":
+        """Nothing to begin."""
+        return self
 
-    def _guard(self) -> Guard | None:
-        measure = self.config.train.guard
-        if measure == "off":
-            return None
-        if measure == "auto":
-            measure = "success" if self.task.reward_range == (0.0, 1.0) else "return"
-        return Guard(measure)
+    def __exit__(self, *error: object) -> None:
+        """Closes the environments."""
+        self.close()
 
-    def run(self) -> None:
-        """All phases. Stops at the next step boundary after SIGINT or SIGTERM, with a checkpoint.
+    def close(self) -> None:
+        """Closes the environments of acting and of evaluation."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.evaluator.close)
+            closing.callback(self.actors.close)
 
-        Raises:
-            Interrupted: stopped by a signal; resuming goes on exactly there.
-        """
-        with stop_on_signals(self._stop, self.progress.say):
-            self.pretrain()
-            self.pretrain_critic()
-            self.online()
+    def _mixture(self) -> Mixture:
+        """What is learnt from online: prior data and online data in their shares."""
+        sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
+        if self.prior is not None:
+            ratio = self.config.data.prior_ratio
+            sources = [(self.prior, ratio), (self.online_replay, 1 - ratio)]
+        mixture = Mixture(sources)
+        mixture.counts(self.config.train.batch_size)  # refuses impossible shares at once
+        return mixture
+
+    def learning_from(self, source: Mixture, num_minibatches: int, phase: Phase) -> InStep:
+        """Update calls of one phase."""
+        made = self._count_update
+        return InStep(self.learner, source, self.config, phase, num_minibatches, made)
+
+    def _count_update(self, metrics: Metrics) -> None:
+        self.metrics.add(metrics)
+        if self.first_update_s is None:
+            jax.block_until_ready(metrics)
+            self.first_update_s = self.clock.seconds
+
+    # The phases.
 
     def pretrain(self) -> None:
         """Imitation on prior data: `offline_steps` steps of the base policy."""
-        total, log = self.config.train.offline_steps, self.config.log
+        total = self.config.train.offline_steps
         if self.offline_steps >= total:
             return
         assert self.prior is not None
@@ -128,16 +139,13 @@ class Trainer(Session):
         self.progress.phase("imitation", total, self.offline_steps)
         while self.offline_steps < total:
             steps = min(PRETRAIN_SCAN, total - self.offline_steps)
-            metrics = self._update(source, steps, "pretrain")
-            self.metrics.add(metrics)
+            self.learning_from(source, steps, "pretrain").owe(1)
             before, self.offline_steps = self.offline_steps, self.offline_steps + steps
-            if crossed(before, self.offline_steps, log.every) or self.offline_steps == total:
-                line = self.metrics.flush(
-                    phase="pretrain", offline_steps=self.offline_steps, env_steps=0
-                )
-                self.progress.advance(0, f"loss {line.get('base/loss', float('nan')):.3f}")
+            final = self.offline_steps == total
+            if crossed(before, self.offline_steps, self.config.log.every) or final:
+                self._log(phase="pretrain", offline_steps=self.offline_steps, env_steps=0)
             self.progress.advance(steps, "")
-            self._boundary(before, self.offline_steps, self.offline_steps == total)
+            self._boundary(before, self.offline_steps, final)
 
     def pretrain_critic(self) -> None:
         """Critic (and edit policy) on prior data alone, backed up with the on-the-fly policy."""
@@ -145,217 +153,127 @@ class Trainer(Session):
         if self.critic_steps >= train.critic_pretrain_steps:
             return
         assert self.prior is not None
-        source, u = Mixture([(self.prior, 1.0)]), train.utd_ratio * train.update_every
+        steps = train.utd_ratio * train.update_every
+        learning = self.learning_from(Mixture([(self.prior, 1.0)]), steps, "critic_pretrain")
         self.progress.phase("critic pretraining", train.critic_pretrain_steps, self.critic_steps)
         while self.critic_steps < train.critic_pretrain_steps:
-            self.metrics.add(self._update(source, u, "critic_pretrain"))
-            before, self.critic_steps = self.critic_steps, self.critic_steps + u
-            done = self.critic_steps >= train.critic_pretrain_steps
-            if crossed(before, self.critic_steps, self.config.log.every) or done:
-                self.metrics.flush(
-                    phase="critic_pretrain", critic_steps=self.critic_steps, env_steps=0
-                )
-            self.progress.advance(u, "")
-            self._boundary(before, self.critic_steps, done)
+            learning.owe(1)
+            before, self.critic_steps = self.critic_steps, self.critic_steps + steps
+            final = self.critic_steps >= train.critic_pretrain_steps
+            if crossed(before, self.critic_steps, self.config.log.every) or final:
+                self._log(phase="critic_pretrain", critic_steps=self.critic_steps, env_steps=0)
+            self.progress.advance(steps, "")
+            self._boundary(before, self.critic_steps, final)
 
     def online(self) -> None:
-        """Acting and learning: one environment step, its updates, then log, evaluate, save where
-        due."""
-        rollout, total = self.rollout, self.config.train.online_steps
-        self.progress.phase(self.config.algorithm, total, rollout.env_steps)
-        self.metrics.speed(rollout.env_steps)
+        """Acting and learning: one step of every environment, the updates that it makes due, then
+        log, evaluate, save where due."""
+        total = self.config.train.online_steps
+        self.progress.phase(self.config.algorithm, total, self.actors.env_steps)
+        self.speed.start(self.actors.env_steps)
         self._evaluate_if_due()
-        background = contextlib.nullcontext()
-        if self.config.train.asynchronous:
-            background = BackgroundLearning(self._update_online, self.learner.acting)
-        with background as self._background:
-            while rollout.env_steps < total:
-                before = rollout.env_steps
-                self._step()
-                self._learn(before)
+        with self._online_learning() as self.learning:
+            while self.actors.env_steps < total:
+                before = self.actors.env_steps
+                self._act()
+                self.learning.owe(self._calls_due(before))
                 self._keep_books(before)
 
-    def _step(self) -> None:
+    def _online_learning(self) -> Learning:
+        if not self.config.train.asynchronous:
+            return self.in_step
+        return BackgroundLearning(functools.partial(self.in_step.owe, 1), self.learner.acting)
+
+    def _act(self) -> None:
         """One step of every environment, into the replay."""
-        background = self._background
-        acting = self.learner.acting() if background is None else background.acting()
-        steps = self.rollout.step(acting, acting_mode(self.config.train, self.rollout.env_steps))
-        with contextlib.nullcontext() if background is None else background.lock:
+        mode = acting_mode(self.config.train, self.actors.env_steps)
+        steps = self.actors.step(self.learning.acting(), mode)
+        with self.learning.lock:
             for stream, step in steps:
                 self.online_replay.add(step, stream)
+        self.callbacks.on_step(self.actors.env_steps, steps)
 
-    def _learn(self, before: int) -> None:
+    def _calls_due(self, before: int) -> int:
         """The update calls due since `before` environment steps; they are left out while there is
         nothing to sample."""
-        due = 0
-        if self.mixture.ready:
-            due = update_calls_due(self.config.train, before, self.rollout.env_steps)
-        if self._background is not None:
-            self._background.owe(due)
-        else:
-            for _ in range(due):
-                self._update_online()
+        if not self.mixture.ready:
+            return 0
+        return update_calls_due(self.config.train, before, self.actors.env_steps)
 
-    def _update_online(self) -> Any:
-        train = self.config.train
-        self.metrics.add(
-            metrics := self._update(self.mixture, train.utd_ratio * train.update_every, "online")
-        )
-        return metrics
-
-    def _settle(self) -> None:
-        """Before anything reads the learner: learning beside acting makes the update calls due,
-        then rests."""
-        if self._background is not None:
-            self._background.settle()
+    # The books.
 
     def _keep_books(self, before: int) -> None:
         """Progress, metrics, evaluation and checkpoint, where due since `before` environment
         steps."""
-        steps = self.rollout.env_steps
+        steps = self.actors.env_steps
         self.progress.advance(steps - before, "")
         final = steps >= self.config.train.online_steps
         if crossed(before, steps, self.config.log.every) or final:
-            self._log_online()
+            self.learning.settle()
+            self._log(**self._online_fields())
         self._evaluate_if_due()
         self._boundary(before, steps, final)
 
-    def _update(self, source: Mixture, num_minibatches: int, phase: Phase) -> Any:
-        needs = self.algorithm.needs
-        if needs.proposals and phase != "pretrain":
-            renew_proposals(
-                [replay for replay, _ in source.sources],
-                self.learner.propose,
-                needs.refresh,
-                self.learner.updates,
-            )
-        batches, self._prefetched = self._prefetched or self._sample(source, num_minibatches), None
-        metrics = self.learner.update(batches, phase)
-        # while the device is busy with the update
-        if phase == "online" and self.config.train.prefetch:
-            self._prefetched = self._sample(source, num_minibatches)
-        if self.first_update_s is None:
-            jax.block_until_ready(metrics)
-            self.first_update_s = time.perf_counter() - self._started
-        return metrics
+    def _log(self, **fields: Any) -> None:
+        self.callbacks.on_log_line(self.metrics.flush(**fields))
 
-    def _sample(self, source: Mixture, num_minibatches: int) -> Batch:
-        """The minibatches of the next update call, on their way to the device."""
-        train, rng = self.config.train, run_rng(self.config.seed, SAMPLE, self.learner.updates)
-        return to_device(
-            source.sample(rng, num_minibatches, train.batch_size, discount=train.discount)
-        )
-
-    def _log_online(self) -> None:
-        self._settle()
-        rollout = self.rollout
-        fields: dict[str, Any] = {"phase": "online", "env_steps": rollout.env_steps}
-        fields |= {"updates": self.learner.updates, **recent_episodes(rollout.outcomes)}
-        fields["mode"] = acting_mode(self.config.train, rollout.env_steps - 1)
-        speed = self.metrics.speed(rollout.env_steps)
-        if self._background is not None:
-            fields["rollout/staleness_updates"] = self._background.staleness()
-        if rollout.guard is not None:
-            fields |= self._guard_fields()
-        if self.algorithm.needs.proposals:
+    def _online_fields(self) -> dict[str, Any]:
+        """What a line of metrics says beside what updates report."""
+        actors = self.actors
+        fields: dict[str, Any] = {"phase": "online", "env_steps": actors.env_steps}
+        fields |= {"updates": self.learner.updates, **recent_episodes(actors.outcomes)}
+        fields["mode"] = acting_mode(self.config.train, actors.env_steps - 1)
+        staleness = self.learning.staleness()
+        if staleness is not None:
+            fields["rollout/staleness_updates"] = staleness
+        if actors.guard is not None:
+            fields |= guard_fields(actors.guard, actors.outcomes) | {"deployed": actors.deployed}
+        if self.parts.algorithm.needs.proposals:
             age = proposal_age(self.online_replay, self.learner.updates)
             fields |= {"backup/staleness": age} if np.isfinite(age) else {}
-        fields |= {"time/env_steps_per_s": speed, "time/train_s": self._seconds()}
-        self.metrics.flush(**fields)
-        success = "no episode ended yet"
-        if "rollout/success_rate" in fields:
-            success = f"last 20 episodes {100 * fields['rollout/success_rate']:.0f}%"
-        self.progress.advance(0, f"{speed:.0f} env steps/s, {success}")
-
-    def _guard_fields(self) -> dict[str, Any]:
-        """What the guard thinks of both policies, and whom it chose."""
-        assert self.rollout.guard is not None
-        recent = self.rollout.outcomes[-20:]
-        found = self.rollout.guard.estimates(self.rollout.outcomes)
-        fields: dict[str, Any] = {f"guard/{arm}": value for arm, value in found.items()}
-        if recent:
-            fields["guard/base_episodes"] = float(np.mean([each.arm == "base" for each in recent]))
-        return fields | {"deployed": self.rollout.deployed}
-
-    def _evaluation_due(self) -> bool:
-        steps, options = self.rollout.env_steps, self.config.eval
-        if self.last_eval < 0 or (
-            steps >= self.config.train.online_steps and self.last_eval != steps
-        ):
-            return True
-        if options.at:
-            return any(self.last_eval < at <= steps for at in options.at)
-        return crossed(self.last_eval, steps, options.every)
-
-    def _evaluations(self) -> dict[str, Any]:
-        """Results by name: "policy" is what is deployed; with a guard "unguarded" is the policy in
-        any case."""
-        options, results = self.config.eval, {}
-        self.deployed = self.rollout.deployed
-        if self.algorithm.has_base and (options.base or self.deployed == "base"):
-            results["base"] = self.evaluate(mode="base").to_json()
-        if self.deployed == "explore" or self.rollout.guard is not None:
-            policy = self.evaluate(mode="evaluate").to_json()
-            results |= {"policy": policy}
-            if self.rollout.guard is not None:
-                results["unguarded"] = policy
-        if self.deployed == "base":
-            results["policy"] = results["base"]
-        if options.unedited and self.algorithm.has_base:
-            results["unedited"] = self.evaluate(mode="unedited").to_json()
-        return results
+        speed = self.speed.per_second(actors.env_steps)
+        return fields | {"time/env_steps_per_s": speed, "time/train_s": self.clock.seconds}
 
     def _evaluate_if_due(self) -> None:
-        if not self._evaluation_due():
+        steps, actors = self.actors.env_steps, self.actors
+        if not evaluation_due(self.config, self.last_eval, steps):
             return
-        steps, options = self.rollout.env_steps, self.config.eval
-        self._settle()
-        self._seconds()
-        began = time.perf_counter()
+        self.learning.settle()
         record: dict[str, Any] = {"env_steps": steps, "updates": self.learner.updates}
-        if self.rollout.guard is not None:
-            record["deployed"] = self.rollout.deployed
-        record |= self._evaluations()
-        took = time.perf_counter() - began
-        self._started += took
-        record |= {"time/train_s": self._seconds(), "time/eval_s": took, "phase": "online"}
+        guarded = actors.guard is not None
+        record |= {"deployed": actors.deployed} if guarded else {}
+        with self.clock.paused():
+            began = time.perf_counter()
+            record |= self.evaluator.during_training(actors.deployed, guarded=guarded)
+            took = time.perf_counter() - began
+        record |= {"time/train_s": self.clock.seconds, "time/eval_s": took, "phase": "online"}
         append_line(self.run_dir / EVAL, record)
-        self.metrics.speed(steps)
         self.last_eval = steps
-        rates = {who: record[who]["success_rate"] for who in ("policy", "base") if who in record}
-        text = ", ".join(f"{name} {100 * rate:.0f}%" for name, rate in rates.items())
-        self.progress.say(f"step {steps}: evaluation success {text} ({options.episodes} episodes)")
-
-    def _seconds(self) -> float:
-        """Seconds of training so far, evaluation excluded, over all resumptions."""
-        now = time.perf_counter()
-        self.train_s += now - self._started
-        self._started = now
-        return self.train_s
+        self.callbacks.on_evaluation(record)
 
     def _boundary(self, before: int, after: int, final: bool) -> None:
-        stopping = self._stop.is_set() and not final
+        stopping = self.stop.is_set() and not final
         if final or stopping or crossed(before, after, self.config.log.save_every):
             self.save()
-        if self._stop.is_set():
+        if self.stop.is_set():
             raise Interrupted(
-                f"stopped after {self.rollout.env_steps} environment steps; everything is saved"
+                f"stopped after {self.actors.env_steps} environment steps; everything is saved"
             )
 
     def save(self) -> None:
         """Writes a checkpoint of everything: learner, replay, environments, counters."""
-        self._settle()
-        arrays, rollout = self.rollout.state()
+        self.learning.settle()
+        arrays, actors = self.actors.state()
         record = {
             "config": to_json(self.config),
             "updates": self.learner.updates,
             "offline_steps": self.offline_steps,
             "critic_steps": self.critic_steps,
             "last_eval": self.last_eval,
-            "train_s": self._seconds(),
+            "train_s": self.clock.seconds,
             "first_update_s": self.first_update_s,
-            "rollout": rollout,
-            "deployed": self.rollout.deployed,
+            "rollout": actors,
+            "deployed": self.actors.deployed,
             "data": self.data,
             "metrics": self.metrics.pending(),
             "files": {name: size_of(self.run_dir / name) for name in (METRICS, EVAL)},
@@ -365,12 +283,15 @@ class Trainer(Session):
             "replay": self.online_replay.state(),
             "rollout": arrays,
         }
-        if self._prefetched is not None:  # drawn before the newest rows: it cannot be drawn again
-            parts["prefetched"] = pack(self._prefetched)
+        # drawn before the newest rows: it cannot be drawn again
+        if self.in_step.prefetched is not None:
+            parts["prefetched"] = pack(self.in_step.prefetched)
         if self.prior is not None and (kept := self.prior.column_state()):
             parts["prior"] = kept
-        step = self.offline_steps + self.critic_steps + self.rollout.env_steps
-        checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, record, self.config.log.keep)
+        step = self.offline_steps + self.critic_steps + self.actors.env_steps
+        folder = self.run_dir / CHECKPOINTS
+        path = checkpoint.save(folder, step, parts, record, self.config.log.keep)
+        self.callbacks.on_checkpoint(path)
 
     def _restore(self) -> None:
         found = checkpoint.load_newest(self.run_dir / CHECKPOINTS)
@@ -389,23 +310,22 @@ class Trainer(Session):
             )
         self.learner.load(parts["learner"], record["updates"])
         self.online_replay.load(parts["replay"])
-        for env in self.rollout.load(parts["rollout"], record["rollout"]):
+        for env in self.actors.load(parts["rollout"], record["rollout"]):
             self.online_replay.cut(env)
             self.progress.say(
                 f"environment {env} is not deterministic: its open episode was ended, a new one "
                 "started"
             )
         self.offline_steps, self.critic_steps = record["offline_steps"], record["critic_steps"]
-        self.last_eval, self.train_s = record["last_eval"], record["train_s"]
-        self.first_update_s = record["first_update_s"]
+        self.last_eval, self.first_update_s = record["last_eval"], record["first_update_s"]
         self.metrics.load(record["metrics"])
         if "prefetched" in parts:
-            self._prefetched = jax.device_put(unpack(parts["prefetched"]))
+            self.in_step.prefetched = jax.device_put(unpack(parts["prefetched"]))
         if self.prior is not None:
             self.prior.load_columns(parts.get("prior", {}))
         for name, size in record["files"].items():  # later lines are about to be made again
             cut_back(self.run_dir / name, size)
-        self._started = time.perf_counter()
+        self.clock.restart(record["train_s"])
 
 
 def train(
@@ -417,6 +337,7 @@ def train(
     stop: threading.Event | None = None,
     share: Share = None,
     task: Task | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
@@ -431,6 +352,7 @@ def train(
             this way.
         task: used instead of the one that `config.task` names; a name `module:function` lets other
             processes find it.
+        callbacks: are told of steps, log lines, evaluations and checkpoints.
 
     Returns:
         The summary that is also written to summary.json.
@@ -445,14 +367,21 @@ def train(
     task = task or make_task(config.task, config.reward)
     open_run(config, run_dir, resume=resume)
     try:
-        trainer = Trainer(config, run_dir, progress or Silent(), resume, stop, share, task)
+        trainer = Trainer(
+            config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
+        )
     except (ValueError, OSError):
         if not resume:  # nothing was learnt yet: leave no half-made run behind
             (run_dir / CONFIG).unlink(missing_ok=True)
         raise
-    trainer.run()
-    summary = summarize(run_dir)
-    summary |= {"train_s": trainer.train_s, "first_update_s": trainer.first_update_s}
-    write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
-    write_report([run_dir], run_dir / REPORT)
+    with trainer, stop_on_signals(trainer.stop, trainer.progress.say):
+        trainer.pretrain()
+        trainer.pretrain_critic()
+        trainer.online()
+        summary = summarize(run_dir) | {
+            "train_s": trainer.clock.seconds,
+            "first_update_s": trainer.first_update_s,
+        }
+        write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
+        write_report([run_dir], run_dir / REPORT)
     return summary

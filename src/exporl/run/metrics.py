@@ -1,6 +1,5 @@
 """Metrics: kept on the device until an interval ends, then written as one JSON line."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.acting.guard import Outcome
+from exporl.acting.guard import Guard, Outcome
 from exporl.files.atomic import append_line
 from exporl.types import PARTIAL, Metrics
 
@@ -30,6 +29,16 @@ def recent_episodes(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return fields
 
 
+def guard_fields(guard: Guard, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What the guard thinks of both policies, and how often the base acted in the last 20
+    episodes."""
+    found = guard.estimates(outcomes)
+    fields: dict[str, Any] = {f"guard/{arm}": value for arm, value in found.items()}
+    if recent := outcomes[-20:]:
+        fields["guard/base_episodes"] = float(np.mean([each.arm == "base" for each in recent]))
+    return fields
+
+
 class MetricsWriter:
     """Collects update metrics without waiting for the device, and appends lines to
     `metrics.jsonl`."""
@@ -37,7 +46,6 @@ class MetricsWriter:
     def __init__(self, path: Path):
         self.path = path
         self._pending: list[tuple[list[str], Any]] = []
-        self._last = time.perf_counter(), 0
 
     def add(self, metrics: Metrics) -> None:
         """Remembers the (device) metrics of one update call."""
@@ -90,11 +98,3 @@ class MetricsWriter:
                 line[name] = float(reduce(values))
         append_line(self.path, line)
         return line
-
-    def speed(self, env_steps: int, paused_s: float = 0.0) -> float:
-        """Environment steps per second since the last call, not counting `paused_s` seconds of
-        evaluation."""
-        now = time.perf_counter()
-        elapsed, steps = now - self._last[0] - paused_s, env_steps - self._last[1]
-        self._last = now, env_steps
-        return steps / max(elapsed, 1e-9)

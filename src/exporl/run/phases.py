@@ -81,3 +81,14 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
             "no prior data: give data.path or data.demos, or set data.prior_ratio, "
             "train.offline_steps and train.critic_pretrain_steps to 0."
         )
+
+
+def evaluation_due(config: RunConfig[Any], last: int, env_steps: int) -> bool:
+    """Whether to evaluate after so many environment steps, the last time having been after `last`
+    (-1: never): before the first step and after the last one in any case."""
+    options = config.eval
+    if last < 0 or (env_steps >= config.train.online_steps and last != env_steps):
+        return True
+    if options.at:
+        return any(last < at <= env_steps for at in options.at)
+    return crossed(last, env_steps, options.every)

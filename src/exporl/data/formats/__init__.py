@@ -16,6 +16,7 @@ from exporl.data.formats.arrays import load_npz, save_npz
 from exporl.data.formats.fields import refuse_stand_in
 from exporl.data.formats.record import Format, ReadOptions, Record
 from exporl.data.formats.success import ADVICE
+from exporl.spec import Spec
 
 FORMATS: dict[str, Format] = {
     record.name: record
@@ -114,6 +115,7 @@ def load_episodes(
     format_name: str | None = None,
     options: ReadOptions | None = None,
     adapt: Callable[[Episode], Episode] | None = None,
+    spec: Spec | None = None,
     skip_bad: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> list[Episode]:
@@ -125,6 +127,7 @@ def load_episodes(
         format_name: a key of `FORMATS`; recognised by default.
         options: what to read.
         adapt: turns an episode as recorded into the task's units, see `Task.adapt`.
+        spec: of the task that the episodes have to fit; any episode by default.
         skip_bad: leave out damaged episodes instead of stopping at the first; `say` is told which
             and how many.
         say: receives one line per message.
@@ -147,7 +150,7 @@ def load_episodes(
             break
         try:
             episode = adapted(record.read(), adapt)
-            for fault in faults(episode):
+            for fault in faults(episode, spec):
                 raise ValueError(fault)
         except ValueError as error:
             if not skip_bad:

@@ -1,0 +1,291 @@
+"""All the parts of a run, built from its configuration in one place: what training and later
+evaluation have in common."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from exporl.acting.guard import Guard
+from exporl.acting.interface import write_interface
+from exporl.acting.of_task import interface_of
+from exporl.acting.rollout import Actors, Rollout, close_all
+from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
+from exporl.data.columns import Column, needed_columns
+from exporl.data.episodes import Episode, Normalizer, validate_episodes
+from exporl.data.formats import load_episodes, save_npz
+from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
+from exporl.data.replay import Replay, rows_needed
+from exporl.envs.registry import make_task
+from exporl.envs.task import Task, state_spec, value_range
+from exporl.envs.wrappers import NormalizedObservation
+from exporl.files.atomic import write_text
+from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, read_object
+from exporl.policies import make_base
+from exporl.run.config import RunConfig, check
+from exporl.run.learner import Learner
+from exporl.speed.compile_ahead import Program, compile_ahead
+from exporl.speed.tuning import hoisting_pays
+from exporl.types import Spec
+
+Say = Callable[[str], None]
+"""Receives one line worth reading."""
+Share = Callable[[Algorithm], Algorithm] | None
+"""What a run does to its algorithm's record before using it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run consists of."""
+
+    config: RunConfig[Any]
+    run_dir: Path
+    task: Task
+    episodes: list[Episode]
+    """Prior data in the task's units, until `replays` has taken it over."""
+    normalizer: Normalizer | None
+    """Statistics of the prior data, where the task wants them."""
+    spec: Spec
+    """What the environments show and the replays keep."""
+    network_spec: Spec
+    """What the networks see of it."""
+    columns: dict[str, Column]
+    """What the replays keep beside the steps, because the algorithm reads it."""
+    algorithm: Algorithm
+    learner: Learner
+
+    def make_env(self) -> gymnasium.Env:
+        """A new environment, normalised like the data."""
+        env = self.task.make_env()
+        return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
+
+
+def build(
+    config: RunConfig[Any],
+    run_dir: Path,
+    say: Say,
+    *,
+    task: Task | None = None,
+    share: Share = None,
+    ahead: Sequence[Program] = (),
+    learns: bool = True,
+) -> Parts:
+    """Builds the parts of a run in their order: task, data, statistics, networks, learner.
+
+    Args:
+        config: what the run is.
+        run_dir: where it keeps demonstrations, statistics and decisions: they are made once.
+        say: told what takes time.
+        task: used instead of the one that `config.task` names.
+        share: gives the run another algorithm record that computes the same.
+        ahead: updates whose compilation begins here, unless `share` is given.
+        learns: off, demonstrations are left unread, and statistics that the run keeps are enough.
+
+    Raises:
+        ValueError: contradictory options, or unusable data.
+    """
+    check(config)
+    task = task or make_task(config.task, config.reward)
+    episodes = prior_episodes(config, run_dir, task, say) if learns else []
+    normalizer = None
+    if task.normalize:
+        wanted = learns or (run_dir / STATISTICS).is_file()
+        seen = episodes if wanted else prior_episodes(config, run_dir, task, say)
+        normalizer = statistics(run_dir, seen)
+    shapes, values = task.spec, value_range(task, config.train.discount)
+    spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+    network_spec = state_spec(spec)
+    base = make_base(config.base, network_spec, config.precision)
+    options = decided_options(config, run_dir)
+    algorithm = make_algorithm(config.algorithm, options, network_spec, base, config.precision)
+    needs, train = algorithm.needs, config.train
+    columns = needed_columns(needs.columns, needs.proposals, spec, train.discount)
+    if share is not None:
+        algorithm = share(algorithm)
+    elif ahead:
+        algorithm = compile_ahead(algorithm, network_spec, ahead, train.batch_size, columns)
+    algorithm = _reading(algorithm, spec, network_spec)
+    if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
+        interface = interface_of(
+            task,
+            network_spec,
+            execute_length=config.actions_played,
+            normalized=normalizer is not None,
+        )
+        write_interface(run_dir, interface)
+    return Parts(
+        config=config,
+        run_dir=run_dir,
+        task=task,
+        episodes=episodes,
+        normalizer=normalizer,
+        spec=spec,
+        network_spec=network_spec,
+        columns=columns,
+        algorithm=algorithm,
+        learner=Learner(algorithm, config.seed),
+    )
+
+
+def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) -> list[Episode]:
+    """The prior data, read or collected, and checked against the task.
+
+    Raises:
+        ValueError: it does not fit the task, or there is nobody to collect it.
+    """
+    data, stored = config.data, run_dir / DEMONSTRATIONS
+    if data.path is not None:
+        return load_episodes(
+            Path(data.path),
+            data.demos or None,
+            adapt=task.adapt,
+            spec=task.spec,
+            skip_bad=data.skip_bad,
+            say=say,
+        )
+    if data.demos == 0:
+        return []
+    if stored.is_file():
+        return load_episodes(stored, spec=task.spec)
+    if task.collect is None:
+        raise ValueError(
+            f"task {task.name!r} has no scripted expert: give data.path, a file of episodes."
+        )
+    say(f"collecting {data.demos} demonstrations ({task.source}, noise {data.demo_noise:g})")
+    episodes = task.collect(data.demos, data.demo_noise, data.demo_seed)
+    validate_episodes(episodes, task.spec, f"the expert of {task.name}")
+    save_npz(stored, episodes)
+    return episodes
+
+
+def statistics(run_dir: Path, episodes: Sequence[Episode]) -> Normalizer | None:
+    """Means and standard deviations of the observations; kept, so that a run's never change. None
+    without episodes."""
+    stored = run_dir / STATISTICS
+    if stored.is_file():
+        return Normalizer.from_json(read_object(stored))
+    if not episodes:
+        return None
+    normalizer = Normalizer.fit(episodes)
+    write_text(stored, json.dumps(normalizer.to_json()))
+    return normalizer
+
+
+def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
+    """The algorithm's options, with what is decided by measurement decided: once per run."""
+    algo, train, stored = config.algo, config.train, run_dir / TUNING
+    if "auto" not in vars(algo).values():
+        return algo
+    if stored.is_file():
+        return dataclasses.replace(algo, **json.loads(stored.read_text()))
+    minibatches, width = train.utd_ratio * train.update_every, config.base.width
+
+    def pays(samples: int) -> bool:
+        return hoisting_pays(train.batch_size * samples, minibatches, width)
+
+    resolved = find_algorithm(config.algorithm).resolve(algo, Measurements(pays))
+    decided = {
+        name: value for name, value in vars(resolved).items() if value != getattr(algo, name)
+    }
+    write_text(stored, json.dumps(decided))
+    return resolved
+
+
+def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
+    """The demonstrations, normalised and in the learning reward (None without any), and an empty
+    online replay.
+
+    Says beforehand how much memory both will take. `parts.episodes` is empty afterwards: data is
+    not held twice.
+
+    Raises:
+        ValueError: more than there is.
+    """
+    config, spec, episodes = parts.config, parts.spec, parts.episodes
+    data, streams = config.data, config.num_envs
+    rows = min(data.capacity, 2 * max(config.train.online_steps, 1) + spec.chunk_length + 2)
+    prior_rows = rows_needed(spec, map(len, episodes)) if episodes else 0
+    plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams)
+    say(str(plan))
+    plan.check(available_bytes())
+    prior = None
+    if episodes:
+        prior = Replay.from_episodes(
+            spec,
+            given_away(episodes),
+            parts.task.reward,
+            rows=prior_rows,
+            bootstrap_timeouts=data.bootstrap_timeouts,
+            columns=parts.columns,
+            transform=parts.normalizer,
+            checked=True,
+        )
+    online = Replay(
+        spec,
+        rows,
+        num_streams=streams,
+        bootstrap_timeouts=data.bootstrap_timeouts,
+        columns=parts.columns,
+    )
+    for replay in (online,) if prior is None else (prior, online):
+        replay.sampled = tuple(name for name, _, _ in parts.network_spec.observation)
+    return prior, online
+
+
+def make_actors(parts: Parts) -> Actors:
+    """Environments of its own for a run to learn in, at their first step."""
+    config = parts.config
+    envs: list[gymnasium.Env] = []
+    with contextlib.ExitStack() as on_error:
+        on_error.callback(close_all, envs)
+        while len(envs) < config.num_envs:
+            envs.append(parts.make_env())
+        actors = Rollout(
+            envs,
+            parts.algorithm.act,
+            reward=parts.task.reward,
+            chunk_length=config.chunk_length,
+            action_dim=parts.spec.action_dim,
+            execute_length=config.actions_played,
+            seed=config.seed,
+            guard=make_guard(config, parts.task),
+        )
+        on_error.pop_all()
+    return actors
+
+
+def make_guard(config: RunConfig[Any], task: Task) -> Guard | None:
+    """What chooses between base policy and policy; None where nobody asked for it."""
+    measure = config.train.guard
+    if measure == "off":
+        return None
+    if measure == "auto":
+        measure = "success" if task.reward_range == (0.0, 1.0) else "return"
+    return Guard(measure)
+
+
+def given_away(episodes: list[Episode]) -> Iterator[Episode]:
+    """All episodes in order, each leaving the list as it is handed out."""
+    episodes.reverse()
+    while episodes:
+        yield episodes.pop()
+
+
+def _reading(algorithm: Algorithm, seen: Spec, read: Spec) -> Algorithm:
+    """The algorithm, acting on the entries of an observation that it reads: the others are not sent
+    to the device."""
+    if read == seen:
+        return algorithm
+
+    def only(function: Any) -> Any:
+        def reading(params: Any, observation: Any, key: Any, **options: Any) -> Any:
+            kept = {name: observation[name] for name, _, _ in read.observation}
+            return function(params, kept, key, **options)
+
+        return function and reading
+
+    return algorithm._replace(act=only(algorithm.act), propose=only(algorithm.propose))
