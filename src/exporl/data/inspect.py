@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from exporl.data.episodes import LOST_SUCCESS, Episode, adapted, faults, fingerprint, kinds
+from exporl.data.episodes import LOST_SUCCESS, Episode, adapted, faults, fingerprint
 from exporl.data.formats.record import Record
 from exporl.spec import Spec
 

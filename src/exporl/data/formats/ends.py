@@ -34,6 +34,12 @@ DOUBTFUL = (
 SURE = (*TRUE_ENDS, *CUT_OFFS, *LAST_ROWS, *FIRST_ROWS, *EPISODE_NUMBERS)
 
 
+ONLY_TRUE_ENDS = (
+    "only true ends are marked: if episodes also end at a time limit, mark those rows in timeouts "
+    "or give --horizon; otherwise they are joined across the reset."
+)
+
+
 class Marks(NamedTuple):
     """What the arrays of a file say about the ends of its episodes."""
 
@@ -135,6 +141,19 @@ def check_doubtful(marks: Marks, ends: np.ndarray) -> None:
             )
 
 
+def horizon_ends(ends: np.ndarray, horizon: int) -> np.ndarray:
+    """[n] bool: rows that lie `horizon` steps after the start of their episode, and multiples.
+
+    Raises:
+        ValueError: a horizon below 1.
+    """
+    if horizon < 1:
+        raise ValueError(f"the horizon must be at least 1 step, got {horizon}.")
+    rows = np.arange(len(ends))
+    starts = np.maximum.accumulate(np.where(np.r_[True, ends[:-1]], rows, 0))
+    return (rows - starts) % horizon == horizon - 1
+
+
 def inside(marks: Marks, start: int, stop: int) -> str:
     """A sentence where an end is marked before the last of the rows from start to stop, else ""."""
     early = np.flatnonzero(marks.ends[start : stop - 1])
@@ -143,6 +162,6 @@ def inside(marks: Marks, start: int, stop: int) -> str:
     row = start + int(early[0])
     return (
         f"{' or '.join(marks.sources)} marks row {row} as the end of an episode, inside an episode "
-        f"of rows {start} to {stop - 1} ({len(early)} such rows). End the episode there, or correct "
-        "the mark."
+        f"of rows {start} to {stop - 1} ({len(early)} such rows). End the episode there, or "
+        "correct the mark."
     )

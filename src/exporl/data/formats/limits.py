@@ -27,5 +27,5 @@ def check_size(what: str, stated: int, stored: int, expansion: int = EXPANSION) 
         raise ValueError(
             f"{what} claims {stated} bytes and stores {stored}; at most {limit} bytes are unpacked "
             f"from that ({FREE_BYTES // 2**20} MiB, or {expansion} times what is stored). The file "
-            "is damaged, or made to fill the memory. If it is neither, store it without compression."
+            "is damaged, or made to fill the memory. If it is neither, store it uncompressed."
         )

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 COPIED = (
-    "next_observations only repeat the observations of their own rows (was one array written into?):"
-    " the observations of the following rows are used instead."
+    "next_observations only repeat the observations of their own rows (was one array written "
+    "into?): the observations of the following rows are used instead."
 )
 Rows = Callable[[int, int], np.ndarray]
 """(start, stop) -> those rows of an array."""
@@ -47,9 +47,7 @@ class Outcomes(NamedTuple):
         )
 
 
-def compare(
-    now: Rows, following: Rows, ends: np.ndarray, block: int | None = None
-) -> Outcomes:
+def compare(now: Rows, following: Rows, ends: np.ndarray, block: int | None = None) -> Outcomes:
     """Compares every stated outcome with the observation of the following row.
 
     Args:
@@ -123,6 +121,6 @@ def contradiction(jumps: np.ndarray, start: int, stop: int) -> str:
     row = start + int(inner[0])
     return (
         f"next_observations row {row} is not the observation of row {row + 1} ({len(inner)} of "
-        f"{stop - start - 1} such pairs): the rows are not in the order of time, or another episode "
-        "begins there. Sort the rows, or state where episodes end."
+        f"{stop - start - 1} such pairs): the rows are not in the order of time, or another "
+        "episode begins there. Sort the rows, or state where episodes end."
     )

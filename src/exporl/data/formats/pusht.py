@@ -72,9 +72,7 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
         )
 
 
-def _episode(
-    data: dict[str, np.ndarray], marks: Marks, rows: slice, keypoint: bool
-) -> Episode:
+def _episode(data: dict[str, np.ndarray], marks: Marks, rows: slice, keypoint: bool) -> Episode:
     if fault := inside(marks, rows.start, rows.stop):
         raise ValueError(fault)
     steps = rows.stop - rows.start - 1
