@@ -14,9 +14,9 @@ from exporl.cli.main import main
 from exporl.data import convert
 from exporl.data.convert import Written, find_writer, good_episodes, scale_actions
 from exporl.data.describe import bars, describe
-from exporl.data.episodes import Episode, fingerprint
+from exporl.data.episodes import Episode, fingerprint, kinds
 from exporl.data.formats import FORMATS, Format, Record, load_episodes, load_npz, save_npz
-from exporl.data.inspect import SAMPLE_ROWS, Moments, Sample, kinds, survey
+from exporl.data.inspect import SAMPLE_ROWS, Moments, Sample, survey
 from exporl.envs import make_task
 from exporl.report.charts import histogram
 

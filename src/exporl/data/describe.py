@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exporl.data.inspect import SATURATED, Moments, Survey, kinds
+from exporl.data.episodes import kinds
+from exporl.data.inspect import SATURATED, Moments, Survey
 
 _BARS = " ▁▂▃▄▅▆▇█"
 ROWS = 40

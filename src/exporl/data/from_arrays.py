@@ -1,5 +1,6 @@
 """Episodes from arrays in memory."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,25 +81,26 @@ def from_arrays(arrays: Mapping[str, Any]) -> list[Episode]:
             kept = end - 1
             observations = {name: values[start:end] for name, values in first.items()}
             notes += (_left_out(flat, kept),)
-        rows = slice(start, kept)
-        rewards = flat["rewards"][rows].astype(np.float32)
-        successes, question = (
-            (flat["successes"][rows] > 0, "") if "successes" in flat else from_rewards(rewards)
-        )
-        episodes.append(
-            Episode(
-                observations,
-                action_rows(actions[rows]),
-                rewards,
-                successes,
-                terminated,
-                unit_actions=unit,
-                question=question,
-                notes=notes,
-            )
-        )
+        episode = _episode(observations, actions[start:kept], flat, start, terminated)
+        episodes.append(dataclasses.replace(episode, unit_actions=unit, notes=notes))
         start = end
     return episodes
+
+
+def _episode(
+    observations: dict[str, np.ndarray],
+    actions: np.ndarray,
+    flat: Mapping[str, np.ndarray],
+    start: int,
+    terminated: bool,
+) -> Episode:
+    rows = slice(start, start + len(actions))
+    rewards = flat["rewards"][rows].astype(np.float32)
+    successes, question = from_rewards(rewards)
+    if "successes" in flat:
+        successes, question = flat["successes"][rows] > 0, ""
+    actions = action_rows(actions)
+    return Episode(observations, actions, rewards, successes, terminated, question=question)
 
 
 def _left_out(flat: Mapping[str, np.ndarray], row: int) -> str:

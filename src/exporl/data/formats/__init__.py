@@ -145,8 +145,8 @@ def load_episodes(
         if limit is not None and len(episodes) >= limit:
             # a few episodes must not keep all the file in memory
             episodes = [owned(episode) for episode in episodes]
-            more = 1 + sum(1 for _ in _rest(records))
-            say(f"the first {len(episodes)} of {len(episodes) + skipped + more} episodes of {path}")
+            total = len(episodes) + skipped + 1 + sum(1 for _ in _rest(records))
+            say(f"{path}: {len(episodes)} of its {total} episodes are used")
             break
         try:
             episode = adapted(record.read(), adapt)
@@ -160,10 +160,8 @@ def load_episodes(
         else:
             episodes.append(episode)
             notes += [(record.name, note) for note in episode.notes]
-    for example, count, first in kinds(notes):
-        say(f"{path}: {count} x, first in {first}: {example}")
-    if adapt is not None and episodes and not any(episode.success for episode in episodes):
-        say(f"{path}: none of its {len(episodes)} episodes used is a success. {ADVICE}")
+    for message in _remarks(episodes, notes, adapt is not None):
+        say(f"{path}: {message}")
     if skipped:
         say(f"skipped {skipped} damaged episodes of {path}, read {len(episodes)}")
     if not episodes:
@@ -171,6 +169,16 @@ def load_episodes(
             f"{path} has no usable episode" + (f" ({skipped} damaged)." if skipped else ".")
         )
     return episodes
+
+
+def _remarks(
+    episodes: list[Episode], notes: list[tuple[str, str]], for_a_task: bool
+) -> Iterator[str]:
+    """What is worth knowing before anything is learnt from these episodes."""
+    for example, count, first in kinds(notes):
+        yield f"{count} x, first in {first}: {example}"
+    if for_a_task and episodes and not any(episode.success for episode in episodes):
+        yield f"none of the {len(episodes)} episodes used is a success. {ADVICE}"
 
 
 def _nothing(message: str) -> None:

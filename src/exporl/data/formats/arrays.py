@@ -9,8 +9,9 @@ Flat arrays over all N steps of all episodes:
   success_known [episodes]: whether `successes` says anything
 
 Without episode_ends the arrays that `ends` knows (terminals, timeouts, truncations, episode_starts,
-...) say where episodes end, and so do next observations that do not lead on; with it they must
-agree. Every next observation must be the observation of the following row, noise apart.
+...) say where episodes end, and so do next observations that do not lead on, or
+`ReadOptions.horizon` where no time limit is marked; with it they must agree. Every next observation
+must be the observation of the following row, noise apart.
 
 Without next_observations, the last action of an episode has no outcome. A true end is kept, with
 its own observation repeated, as nothing is bootstrapped from it; any other last step is left out,
@@ -37,14 +38,12 @@ from exporl.data.formats.ends import (
     SURE,
     TRUE_ENDS,
     Marks,
-    check_doubtful,
     find_marks,
-    inside,
     may_mark,
     plain,
 )
 from exporl.data.formats.fields import NUMERIC, action_rows, naming
-from exporl.data.formats.outcomes import Outcomes, compare, contradiction
+from exporl.data.formats.pieces import Piece, closed, find_pieces
 from exporl.data.formats.record import Format, ReadOptions, Record
 from exporl.data.formats.success import from_rewards
 
@@ -105,39 +104,24 @@ def load_npz(path: Path, limit: int | None = None) -> list[Episode]:
     return [record.read() for record in itertools.islice(records(path, ReadOptions()), limit)]
 
 
-class _Piece(NamedTuple):
-    """Where an episode lies."""
-
-    start: int
-    stop: int
-    """Its rows in the file."""
-    first: int
-    """The row of the stored observations at which it begins."""
-    steps: int
-    """One less than it has rows where the last one has no outcome."""
-    terminated: bool
-    fault: str
-    notes: tuple[str, ...]
-
-
 class _Content(NamedTuple):
     """All arrays, checked. Observations come in the order they were made, each episode's last
     outcome among them: episodes are views, nothing is held twice."""
 
     data: dict[str, np.ndarray]
     entries: list[str]
-    pieces: list[_Piece]
+    pieces: list[Piece]
 
 
 def records(path: Path, options: ReadOptions) -> Iterator[Record]:
     """The episodes of an archive, see `Format.records`. Raises as `load_npz` does."""
     with open_archive(Path(path)) as archive:
-        content = _load(archive, options.keys)
+        content = _load(archive, options.keys, options.horizon)
     for index, piece in enumerate(content.pieces):
         yield Record(f"episode {index}", functools.partial(_episode, content, index, piece))
 
 
-def _load(archive: Archive, keys: tuple[str, ...]) -> _Content:
+def _load(archive: Archive, keys: tuple[str, ...], horizon: int | None) -> _Content:
     path, names = archive.path, archive.names
     stated = any(name.startswith("next_observations") for name in names)
     signs = may_mark(names)
@@ -165,11 +149,17 @@ def _load(archive: Archive, keys: tuple[str, ...]) -> _Content:
             kept[name] = _check_length(
                 path, f"{kind}{suffix}", _read(archive, f"{kind}{suffix}"), steps
             )
-    pieces, closing = _pieces(path, seen, after, marks, stops, bare)
+    with naming(path):
+        pieces, closing = find_pieces(seen, after, marks, stops, bare, horizon)
+    if bare and stops is not None and any(piece.steps == 0 for piece in pieces):
+        raise ValueError(
+            f"{path} has an episode of one step and no next_observations: nothing of it can be "
+            "used."
+        )
     for name in suffixes:
         finals = (after if after else seen)[name][closing - 1]
         after.pop(name, None)  # at no time is there more than was read
-        data[f"observations/{name}"] = _closed(seen.pop(name), finals, closing)
+        data[f"observations/{name}"] = closed(seen.pop(name), finals, closing)
     data |= _infos(path, archive, steps, len(pieces))
     _check_episodes(path, data, len(pieces))
     return _Content(data, list(suffixes), pieces)
@@ -251,80 +241,6 @@ def _stated_stops(
     return stops.astype(np.int64)
 
 
-def _pieces(
-    path: Path,
-    seen: dict[str, np.ndarray],
-    after: dict[str, np.ndarray],
-    marks: Marks,
-    stated_stops: np.ndarray | None,
-    bare: bool,
-) -> tuple[list[_Piece], np.ndarray]:
-    """The episodes, and the rows after which the stored observations need one more."""
-    rows = len(marks.ends)
-    ends = marks.ends.copy()
-    ends[-1:] = True
-    if stated_stops is not None:
-        ends[:] = False
-        ends[stated_stops - 1] = True
-    outcomes = _outcomes(path, seen, after, ends)
-    stated = bool(after) and not any(outcome.copied for outcome in outcomes)
-    jumps = np.any([outcome.jumps for outcome in outcomes if stated], axis=0) & np.ones(rows, bool)
-    notes = dict.fromkeys(note for outcome in outcomes if (note := outcome.note()))
-    if stated_stops is None:
-        ends |= jumps
-    with naming(path):
-        check_doubtful(marks, ends)
-    true_ends = np.zeros(rows, bool) if marks.true_ends is None else marks.true_ends
-    closes = ends if stated else ends & true_ends & (not bare)
-    stops = np.flatnonzero(ends) + 1
-    starts = np.r_[0, stops[:-1]]
-    if bare and stated_stops is not None and (stops - starts < 2).any():
-        raise ValueError(
-            f"{path} has an episode of one step and no next_observations: nothing of it can be "
-            "used."
-        )
-    firsts = starts + np.r_[0, np.cumsum(closes[stops - 1])][:-1]
-    pieces = []
-    for start, stop, first in zip(starts.tolist(), stops.tolist(), firsts.tolist(), strict=True):
-        fault = inside(marks, start, stop) or contradiction(jumps, start, stop)
-        kept = stop - start - (not closes[stop - 1])
-        said = list(notes) if start == 0 else []
-        if marks.cut_offs and jumps[stop - 1] and not marks.ends[stop - 1] and stop < rows:
-            said.append("ends where next_observations does not lead on, which no array marks.")
-        terminated = bool(true_ends[stop - 1] and not bare)
-        pieces.append(_Piece(start, stop, first, kept, terminated, fault, tuple(said)))
-    return pieces, np.flatnonzero(closes) + 1
-
-
-def _outcomes(
-    path: Path, seen: dict[str, np.ndarray], after: dict[str, np.ndarray], ends: np.ndarray
-) -> list[Outcomes]:
-    """How the outcomes that each entry states compare with the rows that follow."""
-    found = []
-    for name, following in after.items():
-        if following.shape[1:] != seen[name].shape[1:]:
-            suffix = "" if name == "state" and len(seen) == 1 else f"/{name}"
-            raise ValueError(
-                f"{path}: observations{suffix} and next_observations{suffix} have rows of different"
-                " shapes."
-            )
-        found.append(compare(_reader(seen[name]), _reader(following), ends))
-    return found
-
-
-def _reader(array: np.ndarray):
-    def rows(start: int, stop: int) -> np.ndarray:
-        return array[start:stop]
-
-    return rows
-
-
-def _closed(seen: np.ndarray, finals: np.ndarray, closing: np.ndarray) -> np.ndarray:
-    """Observations with the one after each last step put where it belongs: the one stated, or the
-    last one repeated."""
-    return np.insert(seen, closing, finals, axis=0) if len(closing) else seen
-
-
 def _infos(path: Path, archive: Archive, steps: int, episodes: int) -> dict[str, np.ndarray]:
     """Whatever else the episodes have: one row per step, or per observation."""
     infos = {key: _read(archive, key) for key in archive.names if key.startswith("infos/")}
@@ -347,7 +263,7 @@ def _check_episodes(path: Path, data: dict[str, np.ndarray], episodes: int) -> N
             )
 
 
-def _episode(content: _Content, index: int, piece: _Piece) -> Episode:
+def _episode(content: _Content, index: int, piece: Piece) -> Episode:
     if piece.fault:
         raise ValueError(piece.fault)
     if piece.steps == 0:
@@ -383,7 +299,7 @@ def _episode(content: _Content, index: int, piece: _Piece) -> Episode:
 
 
 def _successes(
-    data: dict[str, np.ndarray], index: int, piece: _Piece, rewards: np.ndarray
+    data: dict[str, np.ndarray], index: int, piece: Piece, rewards: np.ndarray
 ) -> tuple[np.ndarray, str]:
     """Success in each step that is kept, and the question where it is not known."""
     known = "success_known" not in data or bool(data["success_known"][index])

@@ -28,10 +28,13 @@ import numpy as np
 from exporl.data.episodes import LOST_STEP, LOST_SUCCESS, Episode
 from exporl.data.formats import hdf5
 from exporl.data.formats.ends import (
+    ONLY_TRUE_ENDS,
     SURE,
     TRUE_ENDS,
+    Marks,
     check_doubtful,
     find_marks,
+    horizon_ends,
     may_mark,
     plain,
 )
@@ -143,26 +146,7 @@ def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[_Piece]:
     rows = len(arrays["actions"])
     marks = find_marks({name: hdf5.read(arrays[name], name) for name in may_mark(arrays)}, rows)
     assert marks.true_ends is not None  # `_arrays` has seen to that
-    ends, notes = marks.ends.copy(), []
-    if not marks.cut_offs and horizon is not None:
-        if horizon < 1:
-            raise ValueError(f"the horizon must be at least 1 step, got {horizon}.")
-        ends |= _steps_since(ends) % horizon == horizon - 1
-    jumps = np.zeros(rows, bool)
-    if "next_observations" in arrays:
-        outcomes = _outcomes(arrays, ends)
-        notes = [note] if (note := outcomes.note()) else []
-        if outcomes.copied:
-            del arrays["next_observations"]
-        else:
-            jumps = outcomes.jumps & ~ends
-            ends |= jumps
-    if not ends.any():
-        raise ValueError(
-            f"no row of its {rows} is marked as the end of an episode, in terminals or timeouts. "
-            "Give the time limit of the environment in steps with --horizon; to train on it, run"
-            " `exporl data convert` with --horizon first."
-        )
+    ends, jumps, notes = _ends(arrays, marks, horizon)
     check_doubtful(marks, ends)
     stops = np.flatnonzero(ends) + 1
     stops = stops if stops[-1] == rows else np.r_[stops, rows]
@@ -187,6 +171,32 @@ def _pieces(arrays: dict[str, Any], horizon: int | None) -> list[_Piece]:
     return pieces
 
 
+def _ends(
+    arrays: dict[str, Any], marks: Marks, horizon: int | None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Rows that end an episode, those among them that only their outcome shows, and sentences."""
+    ends, jumps, notes = marks.ends.copy(), np.zeros(len(marks.ends), bool), []
+    if not marks.cut_offs and horizon is not None:
+        ends |= horizon_ends(ends, horizon)
+    if "next_observations" in arrays:
+        outcomes = _outcomes(arrays, ends)
+        notes = [note] if (note := outcomes.note()) else []
+        if outcomes.copied:
+            del arrays["next_observations"]
+        else:
+            jumps = outcomes.jumps & ~ends
+            ends |= jumps
+    if not ends.any():
+        raise ValueError(
+            f"no row of its {len(ends)} is marked as the end of an episode, in terminals or "
+            "timeouts. Give the time limit of the environment in steps with --horizon; to train on "
+            "it, run `exporl data convert` with --horizon first."
+        )
+    if "next_observations" not in arrays and not marks.cut_offs and horizon is None:
+        notes.append(ONLY_TRUE_ENDS)
+    return ends, jumps, notes
+
+
 def _outcomes(arrays: dict[str, Any], ends: np.ndarray) -> Outcomes:
     def now(start: int, stop: int) -> np.ndarray:
         return hdf5.read(arrays["observations"], "observations", start, stop)
@@ -195,13 +205,6 @@ def _outcomes(arrays: dict[str, Any], ends: np.ndarray) -> Outcomes:
         return hdf5.read(arrays["next_observations"], "next_observations", start, stop)
 
     return compare(now, following, ends, _BLOCK_ROWS)
-
-
-def _steps_since(ends: np.ndarray) -> np.ndarray:
-    """[n]: how many rows lie between each row and the start of its episode."""
-    rows = np.arange(len(ends))
-    starts = np.where(np.r_[True, ends[:-1]], rows, 0)
-    return rows - np.maximum.accumulate(starts)
 
 
 def _episode(source: hdf5.Source, names: tuple[str, ...], piece: _Piece) -> Episode:

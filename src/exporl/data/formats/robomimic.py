@@ -41,20 +41,21 @@ import numpy as np
 
 from exporl.data.episodes import LOST_STEP, LOST_SUCCESS, Episode
 from exporl.data.formats import hdf5
-from exporl.data.formats.ends import SURE, find_marks, inside, may_mark, plain
 from exporl.data.formats.fields import (
     NUMERIC,
     action_rows,
     check_rows,
-    column,
     naming,
     observation,
 )
-from exporl.data.formats.outcomes import compare, contradiction
 from exporl.data.formats.record import Format, ReadOptions, Record
-from exporl.data.formats.success import from_rewards
+from exporl.data.formats.robomimic_outcomes import (
+    checked_outcomes,
+    column_of,
+    successes_of,
+    terminated_of,
+)
 
-_SUCCESS = ("successes", "success", "is_success")
 UNKNOWN_ENV = {"env_name": "unknown", "type": 2, "env_kwargs": {}}
 """`env_args` of written files where none are given; type 2 is a Gymnasium environment to
 robomimic."""
@@ -157,10 +158,10 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
             )
         now, following = _entries(demo, keys, steps)
         seen = {key: hdf5.read(array, f"obs/{key}") for key, array in now.items()}
-        following, notes = _check_outcomes(seen, following, steps)
-        rewards = _column(demo, "rewards", steps)
-        solved, question = _successes(demo, rewards, steps)
-        terminated = _terminated(demo, bool(solved[-1]), bool(following), steps)
+        following, notes = checked_outcomes(seen, following, steps)
+        rewards = column_of(demo, "rewards", steps)
+        solved, question = successes_of(demo, rewards, steps)
+        terminated = terminated_of(demo, bool(solved[-1]), bool(following), steps)
         unit_actions = hdf5.flag(demo, "unit_actions")
         infos = _infos(demo, steps)
         last = {
@@ -193,73 +194,6 @@ def _episode(source: hdf5.Source, name: str, keys: tuple[str, ...]) -> Episode:
     )
 
 
-def _successes(demo: Any, rewards: np.ndarray | None, steps: int) -> tuple[np.ndarray, str]:
-    """Success in each step, and the question where it is not known."""
-    for name in _SUCCESS:
-        if hdf5.is_dataset(hdf5.child(demo, name)):
-            flags = _column(demo, name, steps)
-            return np.zeros(steps, bool) if flags is None else flags > 0, ""
-    if hdf5.attribute(demo, "success") is not None:
-        return np.arange(steps) == (steps - 1 if hdf5.flag(demo, "success") else steps), ""
-    if rewards is None:
-        return np.zeros(steps, bool), ""
-    return from_rewards(rewards, several=True)
-
-
-def _terminated(demo: Any, solved: bool, stated: bool, steps: int) -> bool:
-    """Whether the last row is a true end.
-
-    Args:
-        demo: the demonstration.
-        solved: whether that row is a success.
-        stated: whether its outcome is in the file.
-        steps: number of rows.
-
-    Raises:
-        ValueError: a row before the last is marked as the end of an episode.
-    """
-    signs = [name for name in may_mark(hdf5.names(demo, "it")) if plain(name) in SURE]
-    columns = {name: hdf5.array(demo, name) for name in signs}
-    marks = find_marks({n: v for n, v in columns.items() if v is not None}, steps)
-    if fault := inside(marks, 0, steps):
-        raise ValueError(fault)
-    said, dones = hdf5.attribute(demo, "terminated"), _column(demo, "dones", steps)
-    if said is not None:
-        return hdf5.flag(demo, "terminated")
-    if marks.true_ends is not None:
-        return bool(marks.true_ends[-1])
-    if dones is not None:
-        return bool(dones[-1] > 0 and solved)
-    # Nothing marks the end of a demonstration that the file calls a success: it ended there.
-    return bool(not stated and solved and hdf5.flag(demo, "success"))
-
-
-def _check_outcomes(
-    seen: dict[str, np.ndarray], following: dict[str, Any], steps: int
-) -> tuple[dict[str, Any], list[str]]:
-    """The next observations, empty where they state nothing, and sentences about small differences
-    between them and the rows that follow.
-
-    Raises:
-        ValueError: large ones; names the entry.
-    """
-    notes, copied = [], False
-    for key, array in following.items():
-
-        def now(start: int, stop: int, key: str = key) -> np.ndarray:
-            return seen[key][start:stop]
-
-        def after(start: int, stop: int, key: str = key, array: Any = array) -> np.ndarray:
-            return hdf5.read(array, f"next_obs/{key}", start, stop)
-
-        outcomes = compare(now, after, np.arange(steps) == steps - 1)
-        copied |= outcomes.copied
-        if fault := contradiction(outcomes.jumps, 0, steps):
-            raise ValueError(f"{key}: {fault}")
-        notes += [f"{key}: {note}"] if (note := outcomes.note()) else []
-    return {} if copied else following, notes
-
-
 def _needed(demo: Any, name: str) -> np.ndarray:
     value = hdf5.array(demo, name)
     if value is None:
@@ -267,14 +201,6 @@ def _needed(demo: Any, name: str) -> np.ndarray:
             f"{name} is missing; found {', '.join(hdf5.names(demo, 'the demonstration'))}."
         )
     return value
-
-
-def _column(demo: Any, name: str, steps: int) -> np.ndarray | None:
-    value = hdf5.array(demo, name)
-    if value is None:
-        return None
-    check_rows({name: len(value)}, steps)
-    return column(value, name)
 
 
 def _entries(demo: Any, keys: tuple[str, ...], steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
