@@ -152,6 +152,7 @@ class Measurements(NamedTuple):
 
 
 def _as_they_are(config: ConfigT, measured: Measurements) -> ConfigT:
+    """Options that leave nothing to be decided."""
     return config
 
 
