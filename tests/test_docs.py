@@ -39,7 +39,7 @@ def test_every_logged_metric_has_its_formula_in_the_page():
         for name in (
             "algos/expo.py",
             "algos/common.py",
-            "algos/backup.py",
+            "algos/filtered.py",
             "policies/flow.py",
             "run/loop.py",
             "run/metrics.py",

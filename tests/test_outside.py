@@ -78,8 +78,8 @@ def check(config):
 
 
 still = Entry("still", StillConfig, make, check)
-variant = dataclasses.replace(EXPO, name="variant", presets={"small": {"algo.edit_scale": (0.3,
-"ours")}})
+presets = {"small": {"algo.edit_scale": (0.3, "ours")}}
+variant = dataclasses.replace(EXPO, name="variant", presets=presets)
 
 
 def made():
@@ -223,6 +223,7 @@ def test_the_command_line_knows_it(package, tmp_path, capsys):
         json.loads((tmp_path / "run" / "config.json").read_text())["algorithm"]
         == f"{package}:still"
     )
+    args[3] = str(tmp_path / "other")
     assert main(["train", f"{package}:still", *args, "--algo.size", "5"]) == 2
     assert "size must be in (0, 1], got 5" in capsys.readouterr().err
 

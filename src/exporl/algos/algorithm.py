@@ -150,6 +150,7 @@ class Measurements(NamedTuple):
 
 
 def _as_they_are(config: ConfigT, measured: Measurements) -> ConfigT:
+    """Options that leave nothing to be decided."""
     return config
 
 

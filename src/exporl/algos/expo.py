@@ -4,6 +4,8 @@ The base policy pi_base, a diffusion or a flow, imitates; no value gradient ever
 policy pi_edit, a Gaussian, moves an action by at most beta per dimension towards higher value. The
 on-the-fly policy has no parameters: of n base samples and their edits it takes the one that the
 critics Q value highest. It acts, and it is what the TD target bootstraps from.
+
+Options: `expo_options.py`; networks and optimisers: `expo_entry.py`; FASTER: `filtered.py`.
 """
 
 import dataclasses

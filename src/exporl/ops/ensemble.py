@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-from exporl.types import KeyArray, Params
+from exporl.types import AnyArray, KeyArray, Params
 
 
 def random_members(key: KeyArray, num_qs: int, num: int) -> Int[Array, " {num}"]:
@@ -15,7 +15,7 @@ def random_members(key: KeyArray, num_qs: int, num: int) -> Int[Array, " {num}"]
 def take_members(params: Params, members: Int[Array, " m"]) -> Params:
     """The parameters of some members: every leaf [e, ...] becomes [m, ...]."""
 
-    def take(leaf: Shaped[Array, "e ..."]) -> Shaped[Array, "m ..."]:
+    def take(leaf: Shaped[AnyArray, "e ..."]) -> Shaped[AnyArray, "m ..."]:
         return leaf[members]
 
     return jax.tree.map(take, params)
