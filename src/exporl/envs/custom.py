@@ -313,9 +313,9 @@ class CanonicalEnv(gymnasium.Wrapper):
     def _number(self, value: Any, what: str, cure: str) -> float:
         """One number of what step() returned; anything else is named."""
         try:
-            if np.ndim(value) == 0 and value is not None:
+            if value is not None and np.ndim(value) == 0:
                 return float(value)
-            shape = f" of shape {np.shape(value)}" if np.ndim(value) else ""
+            shape = "" if value is None else f" of shape {np.shape(value)}"
         except (TypeError, ValueError):
             shape = ""
         raise ValueError(

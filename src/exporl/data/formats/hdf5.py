@@ -159,7 +159,7 @@ def _linked(group: Any, name: str, followed: int) -> Any:
         link = group.get(name, getlink=True)
         soft = link.path if isinstance(link, h5py.SoftLink) else ""
         hard = isinstance(link, h5py.HardLink)
-        node = group[name] if hard else None
+        node: Any = group[name] if hard else None
         outside = isinstance(node, h5py.Dataset) and bool(node.external or node.is_virtual)
     except Exception as error:
         raise ValueError(

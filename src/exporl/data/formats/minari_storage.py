@@ -72,7 +72,8 @@ def _content(
             f"there is no observation of numbers or images; found {', '.join(entries) or 'none'}."
         )
     kept = {name: value for name, value in infos.items() if value is not None}
-    return Content(observations, **numeric, truncations=truncations, infos=kept)
+    actions, rewards, terminations = (numeric[name] for name in _FIELDS)
+    return Content(observations, actions, rewards, terminations, truncations, kept)
 
 
 def _need(found: Iterable[str]) -> None:
