@@ -3,6 +3,10 @@ are stated: read as they were meant, or refused with the array's name. Episodes 
 
 import numpy as np
 import pytest
+
+from exporl.data.formats import ReadOptions, load_episodes
+from exporl.data.formats.ends import CUT_OFFS, EPISODE_NUMBERS, FIRST_ROWS, LAST_ROWS, TRUE_ENDS
+from exporl.data.from_arrays import from_arrays
 from helpers.recordings import (
     LASTS,
     ROWS,
@@ -20,10 +24,6 @@ from helpers.recordings import (
     write_npz,
     write_robomimic,
 )
-
-from exporl.data.formats import ReadOptions, load_episodes
-from exporl.data.formats.ends import CUT_OFFS, EPISODE_NUMBERS, FIRST_ROWS, LAST_ROWS, TRUE_ENDS
-from exporl.data.from_arrays import from_arrays
 
 pytest.importorskip("h5py")
 pytest.importorskip("pyarrow")
@@ -172,8 +172,10 @@ def test_a_true_end_of_a_frame_under_another_name(tmp_path):
 
 def test_ends_beside_pushes_and_plays(tmp_path):
     push = {
-        "action": np.zeros((ROWS, 2), np.float32), "state": np.zeros((ROWS, 5)), "episode_ends": [4, 12],
-    }  # fmt: skip
+        "action": np.zeros((ROWS, 2), np.float32),
+        "state": np.zeros((ROWS, 5)),
+        "episode_ends": [4, 12],
+    }
     said = refusal(
         load_episodes, write_npz(tmp_path / "p.npz", push | {"timeouts": marks(3, 7, 11)})
     )
@@ -292,9 +294,13 @@ def test_pictures_may_differ_as_compression_makes_them(tmp_path):
         np.uint8
     )
     arrays = {
-        "observations/image": frames[:-1], "next_observations/image": after, "actions": np.zeros((4, 1)),
-        "rewards": np.zeros(4), "terminals": np.zeros(4), "episode_ends": [4],
-    }  # fmt: skip
+        "observations/image": frames[:-1],
+        "next_observations/image": after,
+        "actions": np.zeros((4, 1)),
+        "rewards": np.zeros(4),
+        "terminals": np.zeros(4),
+        "episode_ends": [4],
+    }
     assert len(load_episodes(write_npz(tmp_path / "a.npz", arrays))[0]) == 4
     arrays["next_observations/image"] = after[[2, 0, 1, 3]]
     assert "not in the order of time" in refusal(

@@ -3,6 +3,13 @@ row without an outcome: nothing is guessed from the sign of a reward, nothing is
 
 import numpy as np
 import pytest
+
+from exporl.cli.main import main
+from exporl.data.episodes import validate_episodes
+from exporl.data.formats import load_episodes, load_npz, save_npz
+from exporl.data.formats.success import from_rewards
+from exporl.data.from_arrays import from_arrays
+from exporl.spec import Spec
 from helpers.recordings import (
     ROWS,
     flat,
@@ -16,13 +23,6 @@ from helpers.recordings import (
     write_npz,
     write_robomimic,
 )
-
-from exporl.cli.main import main
-from exporl.data.episodes import validate_episodes
-from exporl.data.formats import load_episodes, load_npz, save_npz
-from exporl.data.formats.success import from_rewards
-from exporl.data.from_arrays import from_arrays
-from exporl.spec import Spec
 
 pytest.importorskip("h5py")
 pytest.importorskip("pyarrow")
@@ -49,17 +49,26 @@ TOLD = {"at the end": [0, 0, 0, 1], "on the way": [0, 1, 0, 0], "never": [0, 0, 
 def test_dense_rewards_are_no_guess_in_any_format(tmp_path, name):
     rewards = np.array(ASKED[name], np.float32)
     one = {
-        "observations": steps((4,)), "next_observations": steps((4,)) + 1, "rewards": rewards,
-        "actions": np.zeros((4, 1), np.float32), "terminals": [0, 0, 0, 1],
-    }  # fmt: skip
+        "observations": steps((4,)),
+        "next_observations": steps((4,)) + 1,
+        "rewards": rewards,
+        "actions": np.zeros((4, 1), np.float32),
+        "terminals": [0, 0, 0, 1],
+    }
     found = [
         load_episodes(write_npz(tmp_path / "a.npz", one | {"episode_ends": [4]})),
         load_episodes(write_hdf5(tmp_path / "a.hdf5", one)),
         load_episodes(write_dataset(tmp_path / "a-v0", rewards=rewards, infos=None)),
-        load_episodes(write_lerobot(tmp_path / "l", next__reward=rewards, next__done=[0, 0, 0, 1],
-                                    next__truncated=[0, 0, 0, 0])),
+        load_episodes(
+            write_lerobot(
+                tmp_path / "l",
+                next__reward=rewards,
+                next__done=[0, 0, 0, 1],
+                next__truncated=[0, 0, 0, 0],
+            )
+        ),
         from_arrays(one | {"episode_ends": [4]}),
-    ]  # fmt: skip
+    ]
     if not set(ASKED[name]) <= {0, 1}:  # robomimic promises that 1 is success, in every step of it
         path = write_robomimic(tmp_path / "r.hdf5", rewards=rewards, terminated=[0, 0, 0, 1])
         found.append(load_episodes(path))
@@ -76,10 +85,18 @@ def test_dense_rewards_are_no_guess_in_any_format(tmp_path, name):
 def test_a_single_reward_of_one_is_a_success(tmp_path, name):
     rewards = np.array(TOLD[name], np.float32)
     for episode in (
-        from_arrays(flat(observations=steps((4,)), actions=np.zeros((4, 1)), rewards=rewards,
-                         terminals=np.zeros(4), next_observations=steps((4,)) + 1, episode_ends=[4]))[0],
+        from_arrays(
+            flat(
+                observations=steps((4,)),
+                actions=np.zeros((4, 1)),
+                rewards=rewards,
+                terminals=np.zeros(4),
+                next_observations=steps((4,)) + 1,
+                episode_ends=[4],
+            )
+        )[0],
         load_episodes(write_dataset(tmp_path / "a-v0", rewards=rewards, infos=None))[0],
-    ):  # fmt: skip
+    ):
         assert episode.successes.astype(int).tolist() == TOLD[name] and not episode.question
 
 
@@ -133,8 +150,14 @@ def test_what_is_not_known_is_written_as_not_known(tmp_path):
     assert main(["data", "convert", str(tmp_path / "a.npz"), str(tmp_path / "c-v0")]) == 0
     for path in ("a.npz", "b.hdf5", "c-v0"):
         assert all("do not tell it" in e.question for e in load_episodes(tmp_path / path)), path
-    known = from_arrays(flat(rewards=np.linspace(0.1, 0.9, ROWS), successes=marks(7), timeouts=marks(3, 11),
-                             next_observations=leading_on()))  # fmt: skip
+    known = from_arrays(
+        flat(
+            rewards=np.linspace(0.1, 0.9, ROWS),
+            successes=marks(7),
+            timeouts=marks(3, 11),
+            next_observations=leading_on(),
+        )
+    )
     save_npz(tmp_path / "both.npz", [*asked, *known])
     back = load_npz(tmp_path / "both.npz")
     assert [bool(e.question) for e in back] == [True] * 3 + [False] * 3 and back[4].success

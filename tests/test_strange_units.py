@@ -1,12 +1,11 @@
-"""Units of actions from file to training, custom environments and their recordings in odd forms, and
-what inspect, validate and check say about them."""
+"""Units of actions from file to training, custom environments and their recordings in odd forms,
+and what inspect, validate and check say about them."""
 
 import dataclasses
 
 import gymnasium
 import numpy as np
 import pytest
-from helpers.recordings import flat, leading_on, marks, refusal, steps, write_npz
 
 import exporl
 from exporl.cli.main import main
@@ -16,6 +15,7 @@ from exporl.data.formats import FORMATS, load_episodes, save_npz
 from exporl.data.from_arrays import from_arrays
 from exporl.envs.check import check_task
 from exporl.envs.custom_data import clipping
+from helpers.recordings import flat, leading_on, marks, refusal, steps, write_npz
 
 Box, Dict = gymnasium.spaces.Box, gymnasium.spaces.Dict
 LOW, HIGH = np.array([-2.0, 0.0]), np.array([2.0, 8.0])
@@ -80,9 +80,12 @@ def module(tmp_path, monkeypatch):
 def recorded(actions, **changes) -> Episode:
     steps_ = len(actions)
     made = Episode(
-        {"state": np.zeros((steps_ + 1, 2), np.float32)}, np.asarray(actions, np.float32),
-        np.zeros(steps_, np.float32), np.arange(steps_) == steps_ - 1, True,
-    )  # fmt: skip
+        {"state": np.zeros((steps_ + 1, 2), np.float32)},
+        np.asarray(actions, np.float32),
+        np.zeros(steps_, np.float32),
+        np.arange(steps_) == steps_ - 1,
+        True,
+    )
     return dataclasses.replace(made, **changes)
 
 
@@ -131,9 +134,12 @@ def test_what_a_run_collects_is_read_as_it_was(tmp_path):
 
 def test_a_users_own_file_stays_in_the_environments_units(tmp_path):
     arrays = {
-        "observations": np.zeros((5, 2)), "actions": np.array(PHYSICAL, np.float32), "rewards": np.zeros(4),
-        "terminals": np.zeros(4), "episode_ends": [4],
-    }  # fmt: skip
+        "observations": np.zeros((5, 2)),
+        "actions": np.array(PHYSICAL, np.float32),
+        "rewards": np.zeros(4),
+        "terminals": np.zeros(4),
+        "episode_ends": [4],
+    }
     save_npz(tmp_path / "own.npz", from_arrays(arrays))
     (episode,) = load_episodes(tmp_path / "own.npz", adapt=task().adapt)
     np.testing.assert_allclose(episode.actions, UNIT, atol=1e-6)
@@ -244,8 +250,10 @@ def nested(**options):
 
 def test_nested_observations_are_joined():
     assert nested().spec.observation == (
-        ("arm/joints", (2,), "float32"), ("arm/pair/0", (1,), "float32"), ("camera", (4, 4, 3), "uint8"),
-    )  # fmt: skip
+        ("arm/joints", (2,), "float32"),
+        ("arm/pair/0", (1,), "float32"),
+        ("camera", (4, 4, 3), "uint8"),
+    )
     env = nested().make_env()
     observation, _ = env.reset(seed=0)
     assert observation["arm/joints"].shape == (2,) and observation["arm/pair/0"].tolist() == [0.5]
@@ -317,16 +325,25 @@ def test_an_environments_own_limit_is_found(name):
 
 
 ANSWERS = {
-    "an array": ({"pays": lambda s: np.array([1.0])}, "the reward of step() is ndarray of shape (1,), [1.]"),
-    "two numbers": ({"pays": lambda s: np.zeros(2)}, "the reward of step() is ndarray of shape (2,)"),
+    "an array": (
+        {"pays": lambda s: np.array([1.0])},
+        "the reward of step() is ndarray of shape (1,), [1.]",
+    ),
+    "two numbers": (
+        {"pays": lambda s: np.zeros(2)},
+        "the reward of step() is ndarray of shape (2,)",
+    ),
     "a list": ({"pays": lambda s: [0.0]}, "the reward of step() is list of shape (1,)"),
     "nothing": ({"pays": lambda s: None}, "the reward of step() is NoneType, None"),
     "text": ({"pays": lambda s: "high"}, "the reward of step() is str"),
     "a dictionary": ({"pays": lambda s: {"sparse": 1.0}}, "the reward of step() is dict"),
-    "an ending": ({"ends": lambda s: np.array([False])}, "terminated of step() is ndarray of shape (1,)"),
+    "an ending": (
+        {"ends": lambda s: np.array([False])},
+        "terminated of step() is ndarray of shape (1,)",
+    ),
     "no ending": ({"ends": lambda s: None}, "terminated of step() is NoneType"),
     "no info": ({"info": 3}, "the info of step() is int, not a dictionary"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -357,9 +374,13 @@ def test_numbers_of_any_library_will_do():
 
 def asking(**infos) -> Episode:
     arrays = flat(
-        observations=steps((4,)), next_observations=steps((4,)) + 1, actions=np.array(PHYSICAL, np.float32),
-        rewards=np.array([0.1, 0.2, 0.9, 0.3]), terminals=marks(3, of=4), episode_ends=[4],
-    )  # fmt: skip
+        observations=steps((4,)),
+        next_observations=steps((4,)) + 1,
+        actions=np.array(PHYSICAL, np.float32),
+        rewards=np.array([0.1, 0.2, 0.9, 0.3]),
+        terminals=marks(3, of=4),
+        episode_ends=[4],
+    )
     return dataclasses.replace(from_arrays(arrays)[0], infos=infos)
 
 
@@ -387,8 +408,11 @@ def test_a_task_that_cannot_answer_asks():
     for made, text in (
         (task(), "The file's infos have no 'success' or 'is_success'."),
         (task(success="docked"), "The file's infos have no 'docked'."),
-        (task(success=lambda r, t, info: info["lifted"]), "success function raised KeyError: 'lifted' for the recorded step 0"),
-    ):  # fmt: skip
+        (
+            task(success=lambda r, t, info: info["lifted"]),
+            "function raised KeyError: 'lifted' for the recorded step 0",
+        ),
+    ):
         asked = made.adapt(asking())
         assert "rewards do not tell it" in asked.question and text in asked.question
         found = {f.name: f for f in check_task(made, [asked])}
@@ -488,8 +512,8 @@ def test_actions_of_one_axis(tmp_path):
     )
     said = refusal(load_episodes, write_npz(tmp_path / "a.npz", one))
     assert (
-        "actions has shape (4,), expected [steps, action dimensions]. Store one dimension as (4, 1)."
-        in said
+        "actions has shape (4,), expected [steps, action dimensions]. Store one dimension as"
+        " (4, 1)." in said
     )
     assert "expected [steps, action dimensions]" in refusal(from_arrays, one)
 
