@@ -97,7 +97,8 @@ def test_the_example_stops_a_run_that_is_good_enough(tmp_path, monkeypatch, caps
 def test_callbacks_change_nothing(tmp_path):
     train(tiny(), tmp_path / "alone")
     train(tiny(), tmp_path / "watched", callbacks=[Diary()])
-    (left, one), (right, two) = (checkpoint.load(newest(tmp_path / n)) for n in ("alone", "watched"))
+    left, one = checkpoint.load(newest(tmp_path / "alone"))
+    right, two = checkpoint.load(newest(tmp_path / "watched"))
     assert one["rollout"] == two["rollout"] and one["updates"] == two["updates"]
     for part, arrays in left.items():
         for name, array in arrays.items():
