@@ -38,13 +38,13 @@ config = override(preset_config("expo", preset, "metaworld/peg-insert-side-v3"),
 trainer = Trainer(config, Path(folder), Silent(), False)
 trainer.first_update_s = 0.0  # do not wait for the first update where the loop would
 if what == "imitation":
-    metrics = trainer._update(Mixture([(trainer.prior, 1.0)]), 100, "pretrain")
+    prior = Mixture([(trainer.prior, 1.0)])
+    metrics = trainer.learning_from(prior, 100, "pretrain").owe(1)
 else:
     for _ in range(8):
-        for stream, step in trainer.rollout.step(trainer.learner.acting(), "base"):
+        for stream, step in trainer.actors.step(trainer.learner.acting(), "base"):
             trainer.online_replay.add(step, stream)
-    minibatches = config.train.utd_ratio * config.train.update_every
-    metrics = trainer._update(trainer.mixture, minibatches, "online")
+    metrics = trainer.in_step.owe(1)
 begun = time.time()
 jax.block_until_ready(metrics)
 print(begun, time.time())

@@ -284,11 +284,11 @@ def measure_loop(mode: str, steps: int) -> dict[str, Any]:
         for when in (300, steps + 300):  # compiled and warm after the first 300 steps
             trainer.config = override(config, {"train.online_steps": when})
             if when > 300:
-                trainer.rollout._decide = timed("act", trainer.rollout._decide, wait=True)
-                env: Any = trainer.rollout.envs[0]
+                trainer.actors._decide = timed("act", trainer.actors._decide, wait=True)
+                env: Any = trainer.actors.envs[0]
                 env.step, env.reset = timed("env", env.step), timed("env", env.reset)
                 trainer.mixture.sample = timed("sample", trainer.mixture.sample)
-                trainer._sample = timed("transfer", trainer._sample, wait=True)
+                trainer.in_step.draw = timed("transfer", trainer.in_step.draw, wait=True)
                 trainer.learner.update = timed("update", trainer.learner.update, wait=True)
                 trainer.metrics.flush = timed("log", trainer.metrics.flush)
                 trainer.learner.propose = timed("update", trainer.learner.propose)
@@ -298,6 +298,7 @@ def measure_loop(mode: str, steps: int) -> dict[str, Any]:
             began = time.perf_counter()
             trainer.online()
             wall = time.perf_counter() - began
+        trainer.close()
     spent["other"] = wall - sum(spent.values())
     overhead = sum(spent[part] for part in ("sample", "transfer", "log", "other")) / wall
     return {

@@ -197,7 +197,16 @@ def test_no_eval_no_bare_except_no_global_randomness_no_print(path):
 
 
 def test_the_loop_names_no_algorithm_and_no_task():
-    for name in ("run/loop", "run/session", "run/learner", "acting/rollout", "acting/guard"):
+    for name in (
+        "run/build",
+        "run/callbacks",
+        "run/learner",
+        "run/learning",
+        "run/loop",
+        "run/session",
+        "acting/rollout",
+        "acting/guard",
+    ):
         words = set(re.findall(r"\w+", (SOURCE / f"{name}.py").read_text().lower()))
         assert not words & {"expo", "rlpd", "metaworld", "adroit", "antmaze", "robomimic"}, name
 

@@ -109,7 +109,7 @@ def test_an_update_that_was_compiled_ahead_is_the_same():
         lambda x: jnp.linspace(-1, 1, x.size, dtype=x.dtype).reshape(x.shape), zeros
     )
     results = []
-    for algorithm in (make(), compile_ahead(make(), SPEC, PROGRAMS, 8)):
+    for algorithm in (make(), compile_ahead(make(), SPEC, PROGRAMS, 8, {})):
         state = algorithm.init(jax.random.key(0))
         results.append(algorithm.update(state, batches, jax.random.key(1), phase="online"))
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
@@ -126,7 +126,7 @@ def test_an_error_of_compiling_is_raised_by_the_update():
         update=Broken()
     )
     with pytest.raises(RuntimeError, match="does not compile"):
-        compile_ahead(algorithm, SPEC, PROGRAMS, 8).update(
+        compile_ahead(algorithm, SPEC, PROGRAMS, 8, {}).update(
             None, empty_batches(SPEC, 2, 8, {}), None, phase="online"
         )
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from exporl.algos.bounds import TargetBounds
 from exporl.algos.common import CriticTrainer, Model
 from exporl.algos.expo_entry import make_expo
 from exporl.algos.expo_options import ExpoConfig
@@ -221,7 +222,7 @@ def test_critic(golden):
         return critic_loss(q_values(critic, p, golden.features, batch.action), target)
 
     same_tree(jax.grad(loss)(params["critic"]), tree(data, "critic", "critic/grad"), **LOSS)
-    trainer = CriticTrainer.adam(critic, 3e-4, golden.config.tau)
+    trainer = CriticTrainer.adam(critic, 3e-4, golden.config.tau, TargetBounds())
     model, target_params, metrics = trainer.step(
         Model.create(params["critic"], trainer.optimizer),
         params["target_critic"],

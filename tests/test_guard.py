@@ -66,7 +66,7 @@ def guarded(**changes):
 
 def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
     trainer = Trainer(guarded(), tmp_path, Silent(), False)
-    rollout, seen = trainer.rollout, []
+    rollout, seen = trainer.actors, []
     act = rollout._act
 
     def spy(*args, mode, **rest):

@@ -112,7 +112,7 @@ def test_a_chunk_in_the_environments_own_units(run):
 def test_it_is_what_the_run_plays_in_its_task(run):
     """The same draws: the policy in the raw environment, the run in its normalised task."""
     policy, session = load_policy(run), load_run(run, task=arm())
-    env, played = session.make_env(), []
+    env, played = session.parts.make_env(), []
 
     class Recorder(gymnasium.Wrapper):
         def step(self, action):

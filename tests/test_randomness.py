@@ -7,7 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from exporl.randomness import ACT, INIT, PROPOSE, run_key, run_rng
+from exporl.randomness import (
+    ACT,
+    INIT,
+    PROPOSE,
+    RANDOM,
+    actor_counters,
+    env_seed,
+    run_key,
+    run_rng,
+)
 
 
 @pytest.mark.parametrize("seed", [0, 7])
@@ -26,3 +35,18 @@ def test_no_two_draws_share_their_randomness():
         draws
     )
     assert len({run_rng(*draw).integers(2**62) for draw in draws}) == len(draws)
+
+
+def test_actors_never_draw_the_same_and_the_first_draws_what_a_single_one_does():
+    assert actor_counters(0) == ()
+    draws = [(counter, *actor_counters(actor)) for actor in range(4) for counter in range(5)]
+    keys = {tuple(jax.random.key_data(run_key(3, ACT, *draw)).tolist()) for draw in draws}
+    assert len(keys) == len(draws)
+    assert len({run_rng(3, RANDOM, *draw).integers(2**62) for draw in draws}) == len(draws)
+    seeds = {
+        env_seed(3, env, episode, *actor_counters(actor))
+        for actor in range(4)
+        for env in range(3)
+        for episode in range(5)
+    }
+    assert len(seeds) == 4 * 3 * 5

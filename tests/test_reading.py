@@ -25,6 +25,7 @@ NOT_ARRAYS = {
     "algos/algorithm.py: update(state)": "the state of any algorithm",
     "algos/algorithm.py: update()": "the state of any algorithm",
     "algos/algorithm.py: acting(state)": "the state of any algorithm",
+    "algos/options.py: option(absent)": "an option's value",
     "algos/options.py: option(default)": "an option of any type",
     "algos/options.py: option()": "a dataclass field, typed as its default",
     "algos/options.py: sizes()": "a dataclass field, typed as its default",
@@ -148,10 +149,11 @@ def test_functions_have_names(path):
 
 @pytest.mark.parametrize("config", [*(entry.config for entry in ALGORITHMS.values()), BaseConfig])
 def test_options_are_documented_under_their_fields(config):
-    body = ast.parse(inspect.getsource(config)).body[0].body
     documented = set()
-    for field, text in itertools.pairwise(body):
-        is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            documented.add(field.target.id)
+    for part in (part for part in config.__mro__ if dataclasses.is_dataclass(part)):
+        body = ast.parse(inspect.getsource(part)).body[0].body
+        for field, text in itertools.pairwise(body):
+            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
+                documented.add(field.target.id)
     assert documented == {field.name for field in dataclasses.fields(config)}

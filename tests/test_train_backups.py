@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from exporl.data.columns import Columns
 from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.randomness import SAMPLE, run_rng

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.parallel.seeds import SeedResult, train_seeds
     from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
     from exporl.report.page import write_report
+    from exporl.run.callbacks import Callback
     from exporl.run.config import (
         DataConfig,
         EvalConfig,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.run.loop import train
     from exporl.run.presets import PRESETS, preset_config
     from exporl.run.session import load_run
+    from exporl.run.stopping import Interrupted
     from exporl.spec import Spec, Step
     from exporl.types import Batch, Decision
 
@@ -57,6 +59,7 @@ _HOME = {
     "BasePolicy": "exporl.policies",
     "Batch": "exporl.types",
     "BcConfig": "exporl.algos",
+    "Callback": "exporl.run.callbacks",
     "DataConfig": "exporl.run.config",
     "Decision": "exporl.types",
     "Entry": "exporl.algos",
@@ -64,6 +67,7 @@ _HOME = {
     "EvalConfig": "exporl.run.config",
     "EvalResult": "exporl.acting.evaluate",
     "ExpoConfig": "exporl.algos",
+    "Interrupted": "exporl.run.stopping",
     "LogConfig": "exporl.run.config",
     "Mixture": "exporl.data.mixture",
     "Normalizer": "exporl.data.episodes",
@@ -115,6 +119,7 @@ __all__ = [
     "BasePolicy",
     "Batch",
     "BcConfig",
+    "Callback",
     "DataConfig",
     "Decision",
     "Entry",
@@ -122,6 +127,7 @@ __all__ = [
     "EvalConfig",
     "EvalResult",
     "ExpoConfig",
+    "Interrupted",
     "LogConfig",
     "Mixture",
     "Normalizer",

@@ -15,7 +15,8 @@ def closest(name: str, known: Iterable[str], otherwise: str | None = None) -> st
             alphabetical order.
     """
     known = list(known)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    longer = [each for each in known if name and each.startswith(name)]
+    match = longer[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"Did you mean {match[0]!r}?" if match else ""
     rest = f"Known: {', '.join(sorted(known))}." if otherwise is None else otherwise
     return " ".join(sentence for sentence in (hint, rest) if sentence)

@@ -28,17 +28,7 @@ from exporl.ops.ensemble import random_members
 from exporl.ops.selection import Candidates, Choice, select, take_candidate
 from exporl.ops.td import td_target
 from exporl.policies.base import BasePolicy, propose
-from exporl.types import (
-    Batch,
-    Decision,
-    KeyArray,
-    Metrics,
-    Mode,
-    Observation,
-    Params,
-    Phase,
-    Spec,
-)
+from exporl.types import Batch, Decision, KeyArray, Metrics, Mode, Observation, Params, Phase, Spec
 
 
 @struct.dataclass

@@ -62,7 +62,7 @@ def check_rewards(rewards: np.ndarray) -> None:
             raise ValueError(f"step {t}: {error}") from error
 
 
-def _check_reward(reward: float) -> None:
+def _check_reward(reward: float | int | np.number) -> None:
     if not abs(reward) <= LARGEST:
         raise ValueError(f"reward is {reward}. Check the environment's reward.")
 

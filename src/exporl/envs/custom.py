@@ -60,6 +60,7 @@ def custom_task(
     """
     observation, own_shapes, units, limit = _shapes(make_env(), name, max_episode_steps)
     own = callable(reward) or reward == "env"
+    bounds = (np.array(units.low), np.array(units.high)) if recorded_actions == "env" else None
     return Task(
         name=name,
         make_env=functools.partial(_make, make_env, name, success, limit, own),
@@ -69,12 +70,7 @@ def custom_task(
         collect=None if collect is None else functools.partial(_collected, collect),
         normalize=normalize,
         source=source,
-        adapt=Recorded(
-            observation,
-            (np.array(units.low), np.array(units.high)) if recorded_actions == "env" else None,
-            own,
-            success,
-        ),
+        adapt=Recorded(observation, bounds, own, success),
         observation_note="as the environment has it",
         reward_note="the environment's own" if own else "0/1 success",
         reward_range=None if own else (0.0, 1.0),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import gymnasium
+import numpy as np
 
 from exporl.data.episodes import Episode
 from exporl.spec import Spec
@@ -102,12 +103,12 @@ def sparse_reward(kind: Reward, default: Reward = "-1/0") -> Callable[[float], f
     return transforms[kind]
 
 
-def _minus_one(reward: float) -> float:
-    return reward - 1.0
+def _minus_one(reward: float | np.floating) -> float:
+    return float(reward) - 1.0
 
 
-def _as_it_is(reward: float) -> float:
-    return reward
+def _as_it_is(reward: float | np.floating) -> float:
+    return float(reward)
 
 
 def state_spec(spec: Spec) -> Spec:

@@ -93,8 +93,8 @@ def build(
     episodes = prior_episodes(config, run_dir, task, say) if learns else []
     normalizer = None
     if task.normalize:
-        wanted = learns or (run_dir / STATISTICS).is_file()
-        seen = episodes if wanted else prior_episodes(config, run_dir, task, say)
+        known = learns or (run_dir / STATISTICS).is_file()
+        seen = episodes if known else prior_episodes(config, run_dir, task, say)
         normalizer = statistics(run_dir, seen)
     shapes, values = task.spec, value_range(task, config.train.discount)
     spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
@@ -110,13 +110,7 @@ def build(
         algorithm = compile_ahead(algorithm, network_spec, ahead, train.batch_size, columns)
     algorithm = _reading(algorithm, spec, network_spec)
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
-        interface = interface_of(
-            task,
-            network_spec,
-            execute_length=config.actions_played,
-            normalized=normalizer is not None,
-        )
-        write_interface(run_dir, interface)
+        _keep_interface(config, run_dir, task, network_spec, normalizer)
     return Parts(
         config=config,
         run_dir=run_dir,
@@ -129,6 +123,15 @@ def build(
         algorithm=algorithm,
         learner=Learner(algorithm, config.seed),
     )
+
+
+def _keep_interface(
+    config: RunConfig[Any], run_dir: Path, task: Task, spec: Spec, normalizer: Normalizer | None
+) -> None:
+    """Writes what acting needs to know of the task, so that it needs no task."""
+    played, normalized = config.actions_played, normalizer is not None
+    interface = interface_of(task, spec, execute_length=played, normalized=normalized)
+    write_interface(run_dir, interface)
 
 
 def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) -> list[Episode]:

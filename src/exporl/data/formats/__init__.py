@@ -165,9 +165,8 @@ def load_episodes(
     if skipped:
         say(f"skipped {skipped} damaged episodes of {path}, read {len(episodes)}")
     if not episodes:
-        raise ValueError(
-            f"{path} has no usable episode" + (f" ({skipped} damaged)." if skipped else ".")
-        )
+        damaged = f" ({skipped} damaged)" if skipped else ""
+        raise ValueError(f"{path} has no usable episode{damaged}.")
     return episodes
 
 

@@ -1,0 +1,33 @@
+"""Whatever should happen while a run goes on: a callback. This one keeps the failures of training
+and stops once the policy is good enough.
+
+From this folder: python callback.py
+"""
+
+import threading
+from pathlib import Path
+
+import exporl
+
+
+class UntilGood(exporl.Callback):
+    def __init__(self, stop, enough):
+        self.stop, self.enough, self.failures = stop, enough, []
+
+    def on_step(self, env_steps, steps):
+        self.failures += [env_steps for _, step in steps if step.terminated and not step.success]
+
+    def on_evaluation(self, record):
+        if record["policy"]["success_rate"] >= self.enough:
+            self.stop.set()
+
+
+if __name__ == "__main__":
+    stop = threading.Event()
+    watcher = UntilGood(stop, enough=0.9)
+    options = {"train.online_steps": 2_000, "eval.every": 100, "eval.episodes": 20}
+    config = exporl.override(exporl.preset_config("expo", "tiny", "probe/delay"), options)
+    try:
+        exporl.train(config, Path("runs/watched"), stop=stop, callbacks=[watcher])
+    except exporl.Interrupted as reason:
+        print(f"{reason}; {len(watcher.failures)} episodes failed")
