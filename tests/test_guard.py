@@ -10,7 +10,7 @@ from exporl.run.config import override
 from exporl.run.loop import Trainer, train
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
-from helpers.runs import evaluations, newest, tiny
+from helpers.runs import evaluations, newest, run_all, tiny
 
 
 def outcome(arm, success=False, total=0.0):
@@ -74,7 +74,7 @@ def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
         return act(*args, mode=mode, **rest)
 
     rollout._act = spy
-    trainer.run()
+    run_all(trainer)
     arms = [each.arm for each in rollout.outcomes]
     assert set(arms) == {"base", "explore"} and len(arms) == 20  # two steps an episode
     assert all(mode == "base" for steps, mode in seen if steps < 6)

@@ -87,9 +87,8 @@ def _shapes(env: Any, name: str, max_episode_steps: int | None) -> Any:
         raise ValueError(f"{name}: make_env() returned {type(env).__name__}, not a gymnasium.Env.")
     try:
         entries, units = _entries(env, name), _units(env, name)
-        space = env.observation_space
-        own = space.values() if isinstance(space, gymnasium.spaces.Dict) else [space]
-        own_shapes = {key: box.shape for (key, _, _), box in zip(entries, own, strict=True)}
+        leaves = [space for _, space in _leaves(env.observation_space)]
+        own_shapes = {key: leaf.shape for (key, _, _), leaf in zip(entries, leaves, strict=True)}
         return entries, own_shapes, units, _time_limit(env, name, max_episode_steps)
     finally:
         env.close()
