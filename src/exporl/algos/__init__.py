@@ -9,6 +9,7 @@ from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
 from exporl.algos.options import check_options
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
+from exporl.once import made_once
 from exporl.outside import is_outside, load_outside
 from exporl.policies import BasePolicy
 from exporl.suggest import closest
@@ -85,7 +86,7 @@ def name_of(config: object) -> str:
 def make_algorithm(
     name: str, config: Any, spec: Spec, base: BasePolicy | None, precision: Precision = "float32"
 ) -> Algorithm:
-    """Builds an algorithm by name.
+    """Builds an algorithm by name; the same arguments get the same record, compiled once.
 
     Args:
         name: a key of `ALGORITHMS`, or `module:attribute` of your own.
@@ -100,7 +101,7 @@ def make_algorithm(
     """
     entry = find_algorithm(name)
     check_config(name, config)
-    return entry.make(config, spec, base, precision)
+    return made_once(entry.make, config, spec, base, precision)
 
 
 def check_config(name: str, config: Any) -> None:
