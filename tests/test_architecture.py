@@ -21,6 +21,7 @@ ROOMS = (
     "spec",
     "suggest",
     "outside",
+    "once",
     "randomness",
     "units",
     "types",
