@@ -3,11 +3,11 @@
 import functools
 from typing import Any
 
-from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset
+from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset, compiled
 from exporl.algos.bc import BC, BcConfig, bc
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
-from exporl.algos.options import check_options
+from exporl.algos.options import check_options, option
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.outside import is_outside, load_outside
 from exporl.policies import BasePolicy
@@ -27,10 +27,12 @@ __all__ = [
     "bc",
     "check_config",
     "closest",
+    "compiled",
     "expo",
     "find_algorithm",
     "make_algorithm",
     "name_of",
+    "option",
     "rlpd",
 ]
 

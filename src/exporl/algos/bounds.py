@@ -105,3 +105,7 @@ class TargetBounds:
             metrics["critic/out_of_range"] = outside.mean(dtype=jnp.float32)
             target = jnp.clip(target, self.low, self.high)
         return target, metrics
+
+
+NOTHING_KNOWN = TargetBounds()
+"""Critics start around 0 and learn from TD targets as they are."""

@@ -12,7 +12,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
-from exporl.algos.bounds import TargetBounds
+from exporl.algos.bounds import NOTHING_KNOWN, TargetBounds
 from exporl.nets.critic import Critic, q_values
 from exporl.ops.ensemble import spread
 from exporl.ops.gaussian import temperature_loss
@@ -76,12 +76,16 @@ class CriticTrainer:
     optimizer: optax.GradientTransformation
     tau: float
     """Polyak step of the target critics."""
-    bounds: TargetBounds
-    """What is known about values."""
+    bounds: TargetBounds = NOTHING_KNOWN
+    """What is known about values; by default nothing."""
 
     @classmethod
     def adam(
-        cls, critic: Critic, learning_rate: float, tau: float, bounds: TargetBounds
+        cls,
+        critic: Critic,
+        learning_rate: float,
+        tau: float,
+        bounds: TargetBounds = NOTHING_KNOWN,
     ) -> "CriticTrainer":
         """With Adam, whose step size stays as it is."""
         return cls(critic, optax.flatten(optax.adam(learning_rate)), tau, bounds)
@@ -138,9 +142,9 @@ class Imitation:
     """How a base policy learns, by imitation alone, and how it acts alone."""
 
     base: BasePolicy
-    tau: float
+    tau: float = 0.001
     """Polyak step of its average."""
-    successes_only: bool
+    successes_only: bool = False
     """Whether it imitates successful episodes only, or all rows. A minibatch without any falls
     back to its demonstrations, and without those to all its rows."""
 
