@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format tables clean
 
 demo: $(VENV)/.demo
 	$(BIN)/exporl demo
@@ -21,6 +21,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
+
+tables: $(VENV)/.dev
+	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/reference.py
 
 clean:
 	rm -rf $(VENV)

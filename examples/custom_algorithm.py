@@ -90,7 +90,7 @@ def make(config, spec, base, precision):
 
 
 TINY = {**presets.RUNS["tiny"], **presets.SMALL_BASES["tiny"]}
-BEST_OF_N = Entry("best-of-n", Config, make, presets={"tiny": TINY})
+BEST_OF_N = Entry("best-of-n", Config, make, presets={"tiny": TINY}, metrics=common.CRITIC_METRICS)
 
 if __name__ == "__main__":
     preset = exporl.preset_config("custom_algorithm:BEST_OF_N", "tiny", "probe/bandit")

@@ -39,7 +39,8 @@ def gaussian(config, spec, precision):
         return jnp.clip(mean + jnp.exp(log_std) * noise, -1, 1)
 
     shape, optimizer = (spec.chunk_length, spec.action_dim), optax.adam(config.learning_rate)
-    return exporl.BasePolicy(init, loss, decode, shape, optimizer)
+    metrics = {"base/loss": "negative log likelihood of the actions, nats, up to a constant"}
+    return exporl.BasePolicy(init, loss, decode, shape, optimizer, metrics=metrics)
 
 
 if __name__ == "__main__":

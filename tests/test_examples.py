@@ -2,6 +2,9 @@
 are resumed and acted with like the library's."""
 
 import functools
+import json
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -30,6 +33,10 @@ def test_an_algorithm_of_ones_own_learns_to_be_better_than_its_base(tmp_path, mo
     run_example("custom_algorithm.py", tmp_path, monkeypatch)
     assert "'algorithm': 'custom_algorithm:BEST_OF_N'" in capsys.readouterr().out
     run = tmp_path / "runs" / "best-of-n"
+    logged = {name for file in ("metrics", "eval") for line in read_lines(run / f"{file}.jsonl")
+              for name in line if "/" in name}  # fmt: skip
+    assert "critic/loss" in logged
+    assert logged <= set(json.loads((run / "glossary.json").read_text()))
     before, after, base_after = returns(run)
     assert after > before + 0.4 and after > base_after + 0.1
     policy, seen = load_policy(run), {"state": np.zeros((50, 2), np.float32)}
@@ -86,3 +93,14 @@ def test_the_gaussian_is_trained_by_likelihood(monkeypatch):
     every = np.ones(8, np.float32)
     assert base.loss(params, near, every, key)[0] < base.loss(params, far, every, key)[0]
     assert base.predict is None and np.abs(mean).max() <= 1
+
+
+def test_every_example_is_listed_with_its_command_and_run_by_a_test():
+    listed = (FOLDER / "README.md").read_text()
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    examples = sorted(path.name for path in FOLDER.glob("*.py"))
+    assert re.findall(r"\[([\w.]+)\]\(\1\)", listed) and len(examples) >= 4
+    for name in examples:
+        assert f"[{name}]({name})" in listed and f"`python {name}`" in listed
+        assert re.search(rf'(run_example\("{name}"|"examples" / "{name}")', tests), name
+    assert set(re.findall(r"\((\w+\.py)\)", listed)) == set(examples)

@@ -102,7 +102,9 @@ def make_algorithm(
     """
     entry = find_algorithm(name)
     check_config(name, config)
-    return entry.make(config, spec, base, precision)
+    algorithm = entry.make(config, spec, base, precision)
+    of_base = base.metrics if base is not None and algorithm.has_base else {}
+    return algorithm._replace(metrics={**entry.metrics, **of_base})
 
 
 def check_config(name: str, config: Any) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -90,6 +91,8 @@ class Algorithm(NamedTuple):
     """What the loop has to provide."""
     has_base: bool = False
     """Whether there is a base policy, which can act alone."""
+    metrics: Mapping[str, str] = MappingProxyType({})
+    """Name of a metric of `update` -> what it is; `make_algorithm` gathers them."""
 
 
 @runtime_checkable
@@ -170,3 +173,6 @@ class Entry(Generic[ConfigT]):
     """The options with "auto" decided. Asks for a measurement only where it decides something."""
     presets: Mapping[str, Preset] = dataclasses.field(default_factory=dict)
     """Name -> preset."""
+    metrics: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name of a metric of `update` -> what it is, for reports and documents. Those of the base
+    policy's loss are described by the base policy."""

@@ -12,7 +12,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
-from exporl.algos.bounds import NOTHING_KNOWN, TargetBounds
+from exporl.algos.bounds import BOUND_METRICS, NOTHING_KNOWN, TargetBounds
 from exporl.nets.critic import Critic, q_values
 from exporl.ops.ensemble import spread
 from exporl.ops.gaussian import temperature_loss
@@ -66,6 +66,21 @@ def ema(new: Params, target: Params, tau: float) -> Params:
 def weighted_mean(x: Float[Array, " b"], weight: Float[AnyArray, " b"]) -> Float[Array, ""]:
     """Mean over the rows with weight, NaN where there are none (metrics skip it)."""
     return (x * weight).sum() / jnp.where(weight.sum() > 0, weight.sum(), math.nan)
+
+
+CRITIC_METRICS = {
+    "critic/loss": "mean over e, b of (Q(s, a) - y)^2",
+    "critic/q_mean": "mean of Q(s, a)",
+    "critic/q_min": "minimum of Q(s, a)",
+    "critic/q_max": "maximum of Q(s, a)",
+    "critic/q_spread": "mean over b of the standard deviation over e of Q(s, a)",
+    "critic/q_prior": "mean Q(s, a) over rows of prior data",
+    "critic/q_online": "mean Q(s, a) over rows that the agent collected",
+    "critic/target_mean": "mean of y",
+    "critic/target_min": "minimum of y",
+    "critic/target_max": "maximum of y",
+    **BOUND_METRICS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,6 +329,15 @@ def kept_proposals(batch: Batch, num: int) -> Float[AnyArray, "b {num} h a"]:
             "them (exporl.data.proposals)."
         )
     return kept
+
+
+CHOICE_METRICS = {
+    "edit/picked": "share of backups whose chosen candidate is an edit",
+    "edit/advantage": (
+        "mean over b of max Q over edits - max Q over base samples (minimum over the selecting "
+        "critics)"
+    ),
+}
 
 
 def choice_metrics(choice: Choice, candidates: Candidates) -> Metrics:

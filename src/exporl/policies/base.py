@@ -1,7 +1,8 @@
 """What an expressive policy is to this library."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -55,6 +56,8 @@ class BasePolicy(NamedTuple):
     """(params, observation [..., o], noisy action [..., h, a], time [..., 1]) -> what the network
     of a flow or diffusion is trained to predict there: the velocity of a flow at a time in [0, 1],
     the noise of a diffusion at a step 0 ... k-1. In float32. None for other kinds."""
+    metrics: Mapping[str, str] = MappingProxyType({})
+    """Name of a metric of `loss` -> what it is, for reports and documents."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, r
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
+from exporl.run.metrics import write_glossary
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
@@ -111,6 +112,7 @@ def build(
     algorithm = _reading(algorithm, spec, network_spec)
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
         _keep_interface(config, run_dir, task, network_spec, normalizer)
+        write_glossary(run_dir, algorithm.metrics)
     return Parts(
         config=config,
         run_dir=run_dir,
