@@ -1,17 +1,25 @@
 # Two commands do everything on a machine with Python (3.11-3.13) and make:
 #   make demo   collect demonstrations, imitate, make reliable with EXPO, compare with RLPD, report (about ten minutes)
 #   make test   all tests
+# While working: make test-fast runs what takes no more than two minutes on two cores; make lint, make format.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format tables clean
+.PHONY: demo test test-fast lint format tables clean
+PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
+AS_USERS_RUN_THEM := tests/test_golden.py tests/test_probes.py
 
 demo: $(VENV)/.demo
 	$(BIN)/exporl demo
 
+# Tests compile in a hurry; golden numbers and learning are tested with all of XLA's optimisations, as users run them.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(PYTEST) $(AS_USERS_RUN_THEM:%=--ignore %)
+	$(PYTEST) --optimized $(AS_USERS_RUN_THEM)
+
+test-fast: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks

@@ -30,7 +30,7 @@ def metrics() -> str:
         rows |= dict.fromkeys(entry.metrics.items())
     for kind in BASES:
         base = make_base(BaseConfig(kind), Spec((("state", (1,), "float32"),), 1))
-        rows |= dict.fromkeys((name, f"{what} ({kind})") for name, what in base.metrics.items())
+        rows |= dict.fromkeys((name, f"{what} ({kind})") for name, what in base.metrics)
     rows |= dict.fromkeys(METRICS.items())
     return table(("metric", "what it is"), ((f"`{name}`", what) for name, what in rows))
 

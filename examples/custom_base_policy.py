@@ -39,7 +39,7 @@ def gaussian(config, spec, precision):
         return jnp.clip(mean + jnp.exp(log_std) * noise, -1, 1)
 
     shape, optimizer = (spec.chunk_length, spec.action_dim), optax.adam(config.learning_rate)
-    metrics = {"base/loss": "negative log likelihood of the actions, nats, up to a constant"}
+    metrics = (("base/loss", "negative log likelihood of the actions, nats, up to a constant"),)
     return exporl.BasePolicy(init, loss, decode, shape, optimizer, metrics=metrics)
 
 

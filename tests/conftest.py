@@ -11,14 +11,15 @@ import pytest
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Compiling these small programs takes far longer than running them: hardly optimise them, and
-# compile each only once.
-jax.config.update("jax_disable_most_optimizations", True)
-# the workers of a parallel run inherit the variable, and share the folder
-if "EXPORL_TEST_CACHE" not in os.environ:
+# Compiling these small programs takes far longer than running them: each is compiled only once, by
+# whichever process needs it first. Workers of a parallel run and the processes that tests start
+# inherit the variables.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="exporl-test-cache-")
-    os.environ["EXPORL_TEST_CACHE"] = _CACHE.name
-jax.config.update("jax_compilation_cache_dir", os.environ["EXPORL_TEST_CACHE"])
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -30,6 +31,17 @@ def pytest_addoption(parser):
         default=Path(__file__).parent / "data" / "official_expo.npz",
         help="file of golden numbers in the layout of tests/data/official_expo.npz",
     )
+    parser.addoption(
+        "--optimized",
+        action="store_true",
+        help="compile with all optimisations, as users do: several times slower",
+    )
+
+
+def pytest_configure(config):
+    quick = not config.getoption("--optimized")
+    jax.config.update("jax_disable_most_optimizations", quick)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)
 
 
 @pytest.fixture(scope="session")

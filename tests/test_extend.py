@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from exporl.algos import ALGORITHMS, find_algorithm, make_algorithm, name_of
+from exporl.algos import (
+    ALGORITHMS,
+    described_metrics,
+    find_algorithm,
+    make_algorithm,
+    name_of,
+)
 from exporl.data.formats import FORMATS, Format
 from exporl.envs.registry import FAMILIES
 from exporl.envs.task import Family
@@ -143,9 +149,10 @@ def test_an_algorithm_is_one_file(registered, monkeypatch):
         monkeypatch.setitem(ALGORITHMS, name, entry)
         assert name_of(entry.config()) == name
     config = preset_config(name, "tiny", "probe/bandit")
-    algorithm = make_algorithm(name, config.algo, spec, make_base(config.base, spec))
+    base = make_base(config.base, spec)
+    algorithm = make_algorithm(name, config.algo, spec, base)
     assert config.algo == entry.config() and algorithm.has_base
-    assert {"critic/loss", "base/loss"} <= set(algorithm.metrics)
+    assert {"critic/loss", "base/loss"} <= set(described_metrics(name, algorithm, base))
 
 
 @pytest.mark.parametrize("registered", [True, False], ids=["registered", "outside"])
@@ -158,4 +165,4 @@ def test_a_base_policy_is_one_file(registered, monkeypatch):
         kind = "gaussian"
         monkeypatch.setitem(BASES, kind, custom_base_policy.gaussian)
     base = make_base(BaseConfig(kind, width=8, num_blocks=1), spec)
-    assert base.noise_shape == (1, 1) and set(base.metrics) == {"base/loss"}
+    assert base.noise_shape == (1, 1) and set(dict(base.metrics)) == {"base/loss"}

@@ -343,9 +343,10 @@ def test_it_acts_where_there_is_nothing_but_the_run(run, copy, tmp_path):
             part.unlink()
     seen = stacked(observations(4))
     np.savez(tmp_path / "seen.npz", **seen)
-    options = """
+    options = f"""
         import jax
-        jax.config.update("jax_disable_most_optimizations", True)  # as in this process
+        as_in_this_process = {jax.config.jax_disable_most_optimizations}
+        jax.config.update("jax_disable_most_optimizations", as_in_this_process)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(options) + ALONE],

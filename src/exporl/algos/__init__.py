@@ -9,6 +9,7 @@ from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
 from exporl.algos.options import check_options, option
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
+from exporl.once import made_once
 from exporl.outside import is_outside, load_outside
 from exporl.policies import BasePolicy
 from exporl.suggest import closest
@@ -28,6 +29,7 @@ __all__ = [
     "check_config",
     "closest",
     "compiled",
+    "described_metrics",
     "expo",
     "find_algorithm",
     "make_algorithm",
@@ -87,7 +89,7 @@ def name_of(config: object) -> str:
 def make_algorithm(
     name: str, config: Any, spec: Spec, base: BasePolicy | None, precision: Precision = "float32"
 ) -> Algorithm:
-    """Builds an algorithm by name.
+    """Builds an algorithm by name; the same arguments get the same record, compiled once.
 
     Args:
         name: a key of `ALGORITHMS`, or `module:attribute` of your own.
@@ -102,9 +104,19 @@ def make_algorithm(
     """
     entry = find_algorithm(name)
     check_config(name, config)
-    algorithm = entry.make(config, spec, base, precision)
-    of_base = base.metrics if base is not None and algorithm.has_base else {}
-    return algorithm._replace(metrics={**entry.metrics, **of_base})
+    return made_once(entry.make, config, spec, base, precision)
+
+
+def described_metrics(name: str, algorithm: Algorithm, base: BasePolicy | None) -> dict[str, str]:
+    """Name of a metric of an algorithm's updates -> what it is, in a few words.
+
+    Args:
+        name: of the algorithm.
+        algorithm: its record; one without a base policy logs nothing about any.
+        base: the base policy that it was made with.
+    """
+    of_base = () if base is None or not algorithm.has_base else base.metrics
+    return {**find_algorithm(name).metrics, **dict(of_base)}
 
 
 def check_config(name: str, config: Any) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -91,8 +90,6 @@ class Algorithm(NamedTuple):
     """What the loop has to provide."""
     has_base: bool = False
     """Whether there is a base policy, which can act alone."""
-    metrics: Mapping[str, str] = MappingProxyType({})
-    """Name of a metric of `update` -> what it is; `make_algorithm` gathers them."""
 
 
 @runtime_checkable

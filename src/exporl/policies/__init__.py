@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from exporl.once import made_once
 from exporl.outside import is_outside, load_outside
 from exporl.policies.base import BaseConfig, BasePolicy
 from exporl.policies.diffusion import diffusion
@@ -16,7 +17,7 @@ BASES: dict[str, MakeBase] = {"flow": flow, "diffusion": diffusion}
 
 
 def make_base(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> BasePolicy:
-    """The base policy that a configuration describes.
+    """The base policy that a configuration describes; the same arguments get the same record.
 
     Args:
         config: its options. `kind` is a key of `BASES`, or `module:function` of your own: a
@@ -31,14 +32,14 @@ def make_base(config: BaseConfig, spec: Spec, precision: Precision = "float32") 
     make = BASES.get(config.kind)
     if make is None:
         return _outside(config, spec, precision)
-    return make(config, spec, precision)
+    return made_once(make, config, spec, precision)
 
 
 def _outside(config: BaseConfig, spec: Spec, precision: Precision) -> BasePolicy:
     if not is_outside(config.kind):
         raise ValueError(f"base.kind must be one of {', '.join(BASES)}; got {config.kind!r}.")
     make: Any = load_outside(config.kind, "base policy")
-    made = make(config, spec, precision) if callable(make) else make
+    made = made_once(make, config, spec, precision) if callable(make) else make
     if not isinstance(made, BasePolicy):
         raise ValueError(
             f"base.kind={config.kind!r} made a {type(made).__name__}: it must be a function "

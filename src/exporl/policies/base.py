@@ -1,8 +1,7 @@
 """What an expressive policy is to this library."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -56,8 +55,9 @@ class BasePolicy(NamedTuple):
     """(params, observation [..., o], noisy action [..., h, a], time [..., 1]) -> what the network
     of a flow or diffusion is trained to predict there: the velocity of a flow at a time in [0, 1],
     the noise of a diffusion at a step 0 ... k-1. In float32. None for other kinds."""
-    metrics: Mapping[str, str] = MappingProxyType({})
-    """Name of a metric of `loss` -> what it is, for reports and documents."""
+    metrics: tuple[tuple[str, str], ...] = ()
+    """(name, what it is) of every metric of `loss`, for reports and documents. Pairs, because who
+    makes a record once for the same arguments compares them by their hash."""
 
 
 @dataclasses.dataclass(frozen=True)

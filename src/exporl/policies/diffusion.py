@@ -51,5 +51,5 @@ def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") 
         decode=decode,
         noise_shape=(config.num_steps, spec.chunk_length, spec.action_dim),
         optimizer=optimizer,
-        metrics=METRICS,
+        metrics=tuple(METRICS.items()),
     )

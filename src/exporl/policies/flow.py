@@ -61,5 +61,5 @@ def flow(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> Ba
         decode=decode,
         noise_shape=(spec.chunk_length, spec.action_dim),
         optimizer=optimizer,
-        metrics=METRICS,
+        metrics=tuple(METRICS.items()),
     )

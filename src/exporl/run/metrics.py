@@ -35,7 +35,7 @@ METRICS = {
     "time/eval_s": "seconds that an evaluation took (`eval.jsonl`)",
 }
 """What the loop itself logs: name -> what it is. What updates log is described where it is
-computed, and gathered in `Algorithm.metrics`."""
+computed, and gathered by `algos.described_metrics`."""
 
 
 def write_glossary(run_dir: Path, of_updates: Mapping[str, str]) -> None:
