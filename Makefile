@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-fast lint format tables clean
 PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
 AS_USERS_RUN_THEM := tests/test_golden.py tests/test_probes.py
 
@@ -29,6 +29,10 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
+
+tables: $(VENV)/.dev
+	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/reference.py
 
 clean:
 	rm -rf $(VENV)

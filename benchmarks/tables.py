@@ -9,7 +9,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,17 +161,17 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
-def fill(page: str) -> str:
+def fill(page: str, parts: Mapping[str, Callable[[], str]] = PARTS) -> str:
     """The page with every marked part written anew.
 
     Raises:
         ValueError: a part has no place in the page.
     """
-    for name, write in PARTS.items():
+    for name, write in parts.items():
         place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
         if not place.search(page):
             raise ValueError(
-                f"{PAGE.name} has no place for {name!r}: <!-- {name} --> ... <!-- end -->."
+                f"the page has no place for {name!r}: <!-- {name} --> ... <!-- end -->."
             )
         page = place.sub(lambda found, write=write: found[1] + write() + found[2], page)
     return page

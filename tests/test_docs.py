@@ -11,6 +11,7 @@ import exporl
 from exporl.cli.main import COMMANDS, HELP
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from reference import PAGES as REFERENCE
 from tables import PAGE, PARTS, fill
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +20,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "benchmarks" / "README.md",
+    ROOT / "examples" / "README.md",
 ]
 
 
@@ -31,29 +33,10 @@ def test_readme_example_runs(tmp_path, monkeypatch, capsys):
     assert expo > base
 
 
-def test_every_logged_metric_has_its_formula_in_the_page():
-    """Names are read off the source: every literal "group/name" that an update or the loop logs."""
-    page = (ROOT / "docs" / "algorithms" / "expo.md").read_text()
-    files = [
-        ROOT / "src/exporl" / name
-        for name in (
-            "algos/expo.py",
-            "algos/common.py",
-            "algos/filtered.py",
-            "policies/flow.py",
-            "run/loop.py",
-            "run/metrics.py",
-        )
-    ]
-    names = {
-        n
-        for f in files
-        for n in re.findall(
-            r'"((?:critic|edit|base|backup|filter|rollout|time)/[a-z_]+)"', f.read_text()
-        )
-    }
-    assert len(names) > 25 and {"backup/staleness", "filter/loss"} <= names
-    assert sorted(n for n in names if f"`{n}`" not in page) == []
+@pytest.mark.parametrize("page", REFERENCE, ids=lambda page: page.name)
+def test_the_tables_of_metrics_families_and_formats_are_those_of_the_source(page):
+    text = page.read_text()
+    assert fill(text, REFERENCE[page]) == text, "run benchmarks/reference.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -3,11 +3,11 @@
 import functools
 from typing import Any
 
-from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset
+from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset, compiled
 from exporl.algos.bc import BC, BcConfig, bc
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
-from exporl.algos.options import check_options
+from exporl.algos.options import check_options, option
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.once import made_once
 from exporl.outside import is_outside, load_outside
@@ -28,10 +28,13 @@ __all__ = [
     "bc",
     "check_config",
     "closest",
+    "compiled",
+    "described_metrics",
     "expo",
     "find_algorithm",
     "make_algorithm",
     "name_of",
+    "option",
     "rlpd",
 ]
 
@@ -102,6 +105,18 @@ def make_algorithm(
     entry = find_algorithm(name)
     check_config(name, config)
     return made_once(entry.make, config, spec, base, precision)
+
+
+def described_metrics(name: str, algorithm: Algorithm, base: BasePolicy | None) -> dict[str, str]:
+    """Name of a metric of an algorithm's updates -> what it is, in a few words.
+
+    Args:
+        name: of the algorithm.
+        algorithm: its record; one without a base policy logs nothing about any.
+        base: the base policy that it was made with.
+    """
+    of_base = () if base is None or not algorithm.has_base else base.metrics
+    return {**find_algorithm(name).metrics, **dict(of_base)}
 
 
 def check_config(name: str, config: Any) -> None:

@@ -170,3 +170,6 @@ class Entry(Generic[ConfigT]):
     """The options with "auto" decided. Asks for a measurement only where it decides something."""
     presets: Mapping[str, Preset] = dataclasses.field(default_factory=dict)
     """Name -> preset."""
+    metrics: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Name of a metric of `update` -> what it is, for reports and documents. Those of the base
+    policy's loss are described by the base policy."""

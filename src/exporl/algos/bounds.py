@@ -23,6 +23,11 @@ from exporl.types import Batch, Metrics, Params, Spec
 RETURN_BOUND = "return_bound"
 """The replay column with the return of a step's episode, if that succeeded, else -infinity."""
 
+BOUND_METRICS = {
+    "critic/below_return": "share of TD targets that `return_bound` raised",
+    "critic/out_of_range": "share of TD targets outside the range of values, before `clip_targets`",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class BoundOptions:
@@ -105,3 +110,7 @@ class TargetBounds:
             metrics["critic/out_of_range"] = outside.mean(dtype=jnp.float32)
             target = jnp.clip(target, self.low, self.high)
         return target, metrics
+
+
+NOTHING_KNOWN = TargetBounds()
+"""Critics start around 0 and learn from TD targets as they are."""

@@ -12,7 +12,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
-from exporl.algos.bounds import TargetBounds
+from exporl.algos.bounds import BOUND_METRICS, NOTHING_KNOWN, TargetBounds
 from exporl.nets.critic import Critic, q_values
 from exporl.ops.ensemble import spread
 from exporl.ops.gaussian import temperature_loss
@@ -68,6 +68,21 @@ def weighted_mean(x: Float[Array, " b"], weight: Float[AnyArray, " b"]) -> Float
     return (x * weight).sum() / jnp.where(weight.sum() > 0, weight.sum(), math.nan)
 
 
+CRITIC_METRICS = {
+    "critic/loss": "mean over e, b of (Q(s, a) - y)^2",
+    "critic/q_mean": "mean of Q(s, a)",
+    "critic/q_min": "minimum of Q(s, a)",
+    "critic/q_max": "maximum of Q(s, a)",
+    "critic/q_spread": "mean over b of the standard deviation over e of Q(s, a)",
+    "critic/q_prior": "mean Q(s, a) over rows of prior data",
+    "critic/q_online": "mean Q(s, a) over rows that the agent collected",
+    "critic/target_mean": "mean of y",
+    "critic/target_min": "minimum of y",
+    "critic/target_max": "maximum of y",
+    **BOUND_METRICS,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class CriticTrainer:
     """How an ensemble of critics learns."""
@@ -76,12 +91,16 @@ class CriticTrainer:
     optimizer: optax.GradientTransformation
     tau: float
     """Polyak step of the target critics."""
-    bounds: TargetBounds
-    """What is known about values."""
+    bounds: TargetBounds = NOTHING_KNOWN
+    """What is known about values; by default nothing."""
 
     @classmethod
     def adam(
-        cls, critic: Critic, learning_rate: float, tau: float, bounds: TargetBounds
+        cls,
+        critic: Critic,
+        learning_rate: float,
+        tau: float,
+        bounds: TargetBounds = NOTHING_KNOWN,
     ) -> "CriticTrainer":
         """With Adam, whose step size stays as it is."""
         return cls(critic, optax.flatten(optax.adam(learning_rate)), tau, bounds)
@@ -138,9 +157,9 @@ class Imitation:
     """How a base policy learns, by imitation alone, and how it acts alone."""
 
     base: BasePolicy
-    tau: float
+    tau: float = 0.001
     """Polyak step of its average."""
-    successes_only: bool
+    successes_only: bool = False
     """Whether it imitates successful episodes only, or all rows. A minibatch without any falls
     back to its demonstrations, and without those to all its rows."""
 
@@ -310,6 +329,15 @@ def kept_proposals(batch: Batch, num: int) -> Float[AnyArray, "b {num} h a"]:
             "them (exporl.data.proposals)."
         )
     return kept
+
+
+CHOICE_METRICS = {
+    "edit/picked": "share of backups whose chosen candidate is an edit",
+    "edit/advantage": (
+        "mean over b of max Q over edits - max Q over base samples (minimum over the selecting "
+        "critics)"
+    ),
+}
 
 
 def choice_metrics(choice: Choice, candidates: Candidates) -> Metrics:

@@ -11,7 +11,7 @@ Options: `expo_options.py`; networks and optimisers: `expo_entry.py`; FASTER: `f
 """
 
 import dataclasses
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,20 @@ from exporl.nets.encoder import flat_observation
 from exporl.nets.gaussian import TanhGaussian, distribution
 from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
-from exporl.ops.selection import Candidates, Choice, select, take_candidate
+from exporl.ops.selection import Candidates, Choice, Edits, select, take_candidate
 from exporl.ops.td import td_target
 from exporl.policies import base as policies
 from exporl.types import Batch, Decision, KeyArray, Metrics, Mode, Observation, Params, Phase, Spec
+
+EDIT_METRICS = {
+    "edit/loss": "mean of `entropy_scale` x alpha x log density - mean over e of Q(s, a + edit)",
+    "edit/entropy": "H = -mean log density of the scaled edit, nats",
+    "edit/target_entropy": "what the temperature steers H towards, nats",
+    "edit/max_entropy": "most that H can be: d (0.683636 + ln `edit_scale`), nats",
+    "edit/magnitude": "`edit_scale` x mean abs(tanh sample), on the batch's own actions",
+    "edit/saturated": "share of edit dimensions with abs(tanh sample) > 0.95",
+    "edit/temperature": "alpha, the temperature of the edit policy",
+}
 
 
 @struct.dataclass
@@ -47,17 +57,6 @@ class ExpoState:
 
 StateT = TypeVar("StateT", bound=ExpoState)
 """EXPO's state, or one that has more: `FilteredState`."""
-
-
-class Edits(NamedTuple):
-    """What the edit policy makes of some actions a."""
-
-    action: Float[Array, "*b h a"]
-    """a + beta * e; with `clip_edits` clipped to [-1, 1]."""
-    unit: Float[Array, "*b h a"]
-    """The edit e before scaling, in [-1, 1]."""
-    log_prob: Float[Array, "*b"]
-    """Log density of the scaled edit beta * e, whether or not the action is clipped."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float
 from exporl.algos import presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import TargetBounds
-from exporl.algos.common import CriticTrainer, Imitation
-from exporl.algos.expo import Expo, ExpoState
+from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, Imitation
+from exporl.algos.expo import EDIT_METRICS, Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, resolve
-from exporl.algos.filtered import FilteredExpo
+from exporl.algos.filtered import FILTER_METRICS, FilteredExpo
 from exporl.algos.presets import OURS, SCRIPT, SIZE, STABLE, TABLE1
 from exporl.nets.critic import Critic
 from exporl.nets.gaussian import TanhGaussian
@@ -139,4 +139,6 @@ PRESETS: Mapping[str, Preset] = {
     "stable": {**_on_a_cpu("demo"), **_STABLE},
 }
 
-EXPO = Entry("expo", ExpoConfig, expo, check, resolve, PRESETS)
+METRICS = {**CRITIC_METRICS, **EDIT_METRICS, **CHOICE_METRICS, **FILTER_METRICS}
+
+EXPO = Entry("expo", ExpoConfig, expo, check, resolve, PRESETS, METRICS)

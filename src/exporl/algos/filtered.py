@@ -34,6 +34,12 @@ from exporl.types import (
     Precision,
 )
 
+FILTER_METRICS = {
+    "filter/loss": (
+        "mean over the noise critics and b of (Q(s', noise) - value of the action that the base "
+        "makes of it)^2 (filtered backups)"
+    ),
+}
 NOISE_CRITICS = 2
 """Members of the critic of the noise; their minimum ranks."""
 

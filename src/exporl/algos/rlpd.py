@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
-from exporl.algos.common import CriticTrainer, Model
+from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
 from exporl.algos.options import check_members, check_options, option, sizes
 from exporl.algos.presets import SIZE
 from exporl.nets.critic import Critic, min_q, q_values
@@ -38,6 +38,14 @@ from exporl.types import (
     Precision,
     Spec,
 )
+
+POLICY_METRICS = {
+    "policy/loss": "mean of temperature x log density - mean over e of Q(s, policy's action)",
+    "policy/entropy": "-mean log density of the policy's action, nats",
+    "policy/target_entropy": "what the temperature steers the policy's entropy towards, nats",
+    "policy/saturated": "share of the policy's action dimensions with an absolute value > 0.95",
+    "policy/temperature": "exp(log temperature) of the policy",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,4 +316,11 @@ PRESETS = {
     },
 }
 
-RLPD = Entry("rlpd", RlpdConfig, rlpd, check, presets=PRESETS)
+RLPD = Entry(
+    "rlpd",
+    RlpdConfig,
+    rlpd,
+    check,
+    presets=PRESETS,
+    metrics={**CRITIC_METRICS, **POLICY_METRICS},
+)

@@ -13,9 +13,6 @@ from exporl.data.episodes import Episode, faults
 from exporl.data.formats import FORMATS, Format
 from exporl.data.formats.record import Record
 
-SUFFIXES = {".npz": "arrays", ".hdf5": "robomimic", ".h5": "robomimic", "": "minari"}
-"""What a file name says about the format to write."""
-
 
 @dataclasses.dataclass
 class Written:
@@ -42,8 +39,9 @@ def find_writer(path: Path, name: str | None = None) -> Format:
     """
     writers = [format_name for format_name, record in FORMATS.items() if record.write is not None]
     if name is None:
-        name = SUFFIXES.get(Path(path).suffix.lower())
-        if name not in writers:
+        ending = Path(path).suffix.lower()
+        name = next((writer for writer in writers if ending in FORMATS[writer].endings), None)
+        if name is None:
             raise ValueError(
                 f"the name {path} does not say which format to write. Add --to {'|'.join(writers)}."
             )

@@ -217,4 +217,10 @@ FAMILY = Family(
         "state 39-46, action 24-30, 100-200 steps, solved steps count; experts for pen, door, "
         "relocate"
     ),
+    details=(
+        "1 at every solved step, never ends early. Success: solved at any step; "
+        '`info["solved_fraction"]` is the paper\'s share of solved steps. Data: D4RL and Minari '
+        "files; DAPG expert policies (shipped, Apache-2.0) for pen, door, relocate: **policies, "
+        "not human**"
+    ),
 )

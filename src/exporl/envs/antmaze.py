@@ -310,4 +310,10 @@ FAMILY = Family(
         "state 29 or 31, action 8, 700-1000 steps, ends at the goal; a walking ant records "
         "demonstrations"
     ),
+    details=(
+        "`d4rl-{medium,large}`; `ogbench-{medium,large,giant}[-task1..5]`; gymnasium-robotics "
+        "`umaze`, `medium`, `large`, `{medium,large}-diverse-{g,gr}`. 1 at the goal, 31 numbers "
+        "with the goal. Data: D4RL, OGBench and Minari files; a walking policy led through the "
+        "maze: **scripted route**"
+    ),
 )

@@ -235,4 +235,5 @@ FAMILY = Family(
     module="highway_env",
     extra="driving",
     summary="state 11, action 2, 100 steps, ends when parked; planner demonstrations",
+    details=("highway-env. 1 when parked, not crashed. Data: a **planner**"),
 )

@@ -165,4 +165,7 @@ FAMILY = Family(
     module="metaworld",
     extra="metaworld",
     summary="state 39, action 4, 200 steps, ends at success; scripted demonstrations",
+    details=(
+        "all 50 of v3. 1 at success, the package's own. Data: the package's **scripted** experts"
+    ),
 )

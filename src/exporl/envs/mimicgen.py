@@ -95,4 +95,9 @@ FAMILY = Family(
         "state 26-66, action 7, 200-1000 steps, ends at success; stack, square_d0 here, others need"
         " mimicgen"
     ),
+    details=(
+        "MimicGen's tasks; stack_d0, stack_d1 and square_d0 run without its package. 1 at success, "
+        "robosuite's own. Data: MimicGen files (generated from human demonstrations); state "
+        "machines for stack and square: **scripted, not MimicGen's**"
+    ),
 )

@@ -326,4 +326,9 @@ FAMILY = Family(
     summary=(
         "state 2-115, action 2 or 5, 200-1000 steps, minus the unmet conditions; scripted oracles"
     ),
+    details=(
+        "pointmaze, cube, scene, puzzle, each `-task1..5`. Pays minus the number of unmet "
+        "conditions, success and end when all are met. Data: OGBench files (rewards recomputed); "
+        "its oracles: **scripted**"
+    ),
 )

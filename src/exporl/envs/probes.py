@@ -122,4 +122,5 @@ FAMILY = Family(
     module=None,
     extra=None,
     summary="state 2, action 1, 1-2 steps, known values; for tests",
+    details=("their own reward; success is the best one to within 0.1. Data: a two-mode script"),
 )

@@ -61,4 +61,8 @@ FAMILY = Family(
         "state 19-59, action 7 (14 for transport), 400 or 700 steps, ends at success; robomimic "
         "files or scripts"
     ),
+    details=(
+        "1 at success, robosuite's own. Data: robomimic files (human); state machines for lift, "
+        "can, square: **scripted, not human**"
+    ),
 )

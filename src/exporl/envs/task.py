@@ -71,6 +71,9 @@ class Family:
     """The extra of this distribution that installs it."""
     summary: str
     """Observation, action, horizon, reward and data in one line."""
+    details: str = ""
+    """More of that for the documents, in Markdown: what is paid, what counts as success, where
+    data comes from."""
 
 
 def value_range(task: Task, discount: float) -> tuple[float, float] | None:

@@ -25,6 +25,17 @@ class Candidates(NamedTuple):
         return jnp.concatenate([self.base, self.edited], axis=1)
 
 
+class Edits(NamedTuple):
+    """What the edit policy makes of some actions a."""
+
+    action: Float[Array, "*b h a"]
+    """a + beta * e; with `clip_edits` clipped to [-1, 1]."""
+    unit: Float[Array, "*b h a"]
+    """The edit e before scaling, in [-1, 1]."""
+    log_prob: Float[Array, "*b"]
+    """Log density of the scaled edit beta * e, whether or not the action is clipped."""
+
+
 class Choice(NamedTuple):
     """What the on-the-fly policy takes."""
 

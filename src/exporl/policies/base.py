@@ -38,13 +38,6 @@ class BasePolicy(NamedTuple):
         tuple[Float[Array, ""], Metrics],
     ]
     """(params, batch [b, ...], row weight [b], key) -> (imitation loss, metrics)."""
-    predict: Callable[
-        [Params, Observation, Float[Array, "*b h a"], Float[Array, "*b 1"]],
-        Float[Array, "*b h a"],
-    ]
-    """(params, observation [..., o], noisy action [..., h, a], time [..., 1]) -> what the
-    network is trained to predict there: the velocity of a flow at a time in [0, 1], the noise of
-    a diffusion at a step 0 ... k-1. In float32."""
     decode: Callable[[Params, Observation, Float[Array, "..."]], Float[Array, "*b h a"]]
     """(params, observation [..., o], noise [..., *noise_shape]) -> action chunk [..., h, a] in
     [-1, 1]."""
@@ -52,6 +45,19 @@ class BasePolicy(NamedTuple):
     """(h, a) for a flow, (k, h, a) for DDPM: standard normal entries that `decode` consumes per
     action chunk."""
     optimizer: optax.GradientTransformation
+    predict: (
+        Callable[
+            [Params, Observation, Float[Array, "*b h a"], Float[Array, "*b 1"]],
+            Float[Array, "*b h a"],
+        ]
+        | None
+    ) = None
+    """(params, observation [..., o], noisy action [..., h, a], time [..., 1]) -> what the network
+    of a flow or diffusion is trained to predict there: the velocity of a flow at a time in [0, 1],
+    the noise of a diffusion at a step 0 ... k-1. In float32. None for other kinds."""
+    metrics: tuple[tuple[str, str], ...] = ()
+    """(name, what it is) of every metric of `loss`, for reports and documents. Pairs, because who
+    makes a record once for the same arguments compares them by their hash."""
 
 
 @dataclasses.dataclass(frozen=True)

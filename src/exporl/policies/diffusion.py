@@ -10,6 +10,10 @@ from exporl.ops.generative import ddpm_loss, ddpm_sample, vp_schedule
 from exporl.policies.base import BaseConfig, BasePolicy, build
 from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Precision, Spec
 
+METRICS = {
+    "base/loss": "squared error of the predicted noise, summed over a, mean over valid actions",
+}
+
 
 def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> BasePolicy:
     """A DDPM policy with a variance-preserving schedule over `config.num_steps` steps.
@@ -47,4 +51,5 @@ def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") 
         decode=decode,
         noise_shape=(config.num_steps, spec.chunk_length, spec.action_dim),
         optimizer=optimizer,
+        metrics=tuple(METRICS.items()),
     )

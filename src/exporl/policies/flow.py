@@ -10,6 +10,9 @@ from exporl.ops.generative import euler_sample, flow_loss
 from exporl.policies.base import BaseConfig, BasePolicy, build
 from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Precision, Spec
 
+METRICS = {
+    "base/loss": "squared error of the predicted velocity, summed over a, mean over valid actions",
+}
 TIME_SCALE = 10.0
 """The network reads 10 t, so that its Fourier features see the range of a 10-step diffusion."""
 
@@ -58,4 +61,5 @@ def flow(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> Ba
         decode=decode,
         noise_shape=(spec.chunk_length, spec.action_dim),
         optimizer=optimizer,
+        metrics=tuple(METRICS.items()),
     )

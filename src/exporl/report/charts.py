@@ -18,7 +18,9 @@ border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--muted)}
 .legend span{margin-right:1.2rem;font-size:13px;white-space:nowrap;display:inline-block}
 .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
 .grid-of-charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:1rem}
-figure{margin:0}figcaption{font-weight:600;font-size:13px}pre{overflow:auto;font-size:12px}
+h3{font-size:1rem;margin:1.2rem 0 .4rem}
+figure{margin:0}figcaption{font-size:12px}figcaption p{margin:0}figcaption i{display:inline-block;
+width:.7em;height:.7em;border-radius:2px;margin-right:.4em}pre{overflow:auto;font-size:12px}
 """
 
 

@@ -4,36 +4,21 @@ configuration."""
 import dataclasses
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exporl.files.atomic import read_lines, write_text
-from exporl.files.run_files import CONFIG, EVAL, METRICS, read_config
+from exporl.files.run_files import CONFIG, EVAL, GLOSSARY, METRICS, read_config, read_object
 from exporl.report.charts import STYLE, Series, line_chart
 from exporl.report.stats import paired_difference, wilson
 
 COLORS = {"expo": "#2563eb", "base": "#d97706", "rlpd": "#6b7280", "bc": "#059669"}
-DIAGNOSTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Critic loss", ("critic/loss",)),
-    ("Q over the minibatch", ("critic/q_min", "critic/q_mean", "critic/q_max")),
-    ("Q of prior and online rows", ("critic/q_prior", "critic/q_online")),
-    ("Disagreement of the critics", ("critic/q_spread",)),
-    ("TD target", ("critic/target_min", "critic/target_mean", "critic/target_max")),
-    ("Share of choices that are edits", ("edit/picked",)),
-    ("Q advantage of the best edit", ("edit/advantage",)),
-    ("Edit magnitude", ("edit/magnitude",)),
-    ("Share of saturated edit dimensions", ("edit/saturated",)),
-    ("Temperature", ("edit/temperature", "policy/temperature")),
-    (
-        "Entropy (nats)",
-        ("edit/entropy", "edit/target_entropy", "edit/max_entropy", "policy/entropy"),
-    ),
-    ("Imitation loss of the base", ("base/loss",)),
-    ("Success of the last 20 training episodes", ("rollout/success_rate",)),
-    ("Environment steps per second", ("time/env_steps_per_s",)),
-)
 SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
+TOGETHER = (("_min", "_mean", "_max"), ("_prior", "_online"))
+"""Endings of metrics that share a chart."""
+LIMITS = ("target_", "max_")
+"""Beginnings of metrics that share the chart of what they limit: `edit/target_entropy`."""
 
 
 def _rate(successes: Sequence[bool]) -> str:
@@ -52,13 +37,15 @@ class RunData:
     config: dict[str, Any]
     evals: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
+    glossary: dict[str, Any]
+    """Metric -> what it is; empty for runs of earlier versions."""
 
 
 def read_run(run_dir: Path) -> RunData:
     """Reads a run's files.
 
     Raises:
-        ValueError: not a run directory, or its config.json is damaged.
+        ValueError: not a run directory, or its config.json or glossary.json is damaged.
     """
     run_dir = Path(run_dir)
     config = read_config(run_dir)
@@ -67,10 +54,17 @@ def read_run(run_dir: Path) -> RunData:
             raise ValueError(
                 f"{run_dir / CONFIG} lacks {name!r}: it is not the configuration of a run."
             )
+    described = run_dir / GLOSSARY
     return RunData(
-        run_dir.name, config["algorithm"], config["task"], config["seed"], config,
-        read_lines(run_dir / EVAL), read_lines(run_dir / METRICS),
-    )  # fmt: skip
+        name=run_dir.name,
+        algorithm=config["algorithm"],
+        task=config["task"],
+        seed=config["seed"],
+        config=config,
+        evals=read_lines(run_dir / EVAL),
+        metrics=read_lines(run_dir / METRICS),
+        glossary=read_object(described) if described.is_file() else {},
+    )
 
 
 def dip(run: RunData) -> tuple[int, float, float, float] | None:
@@ -202,20 +196,54 @@ def _findings(runs: Sequence[RunData]) -> str:
     return "".join(f"<p>{sentence}</p>" for sentence in sentences)
 
 
+def chart_of(name: str, names: Collection[str]) -> str:
+    """The chart that a metric is drawn in: its own name, or what it has in common with others."""
+    prefix, _, rest = name.partition("/")
+    for start in LIMITS:
+        limited = f"{prefix}/{rest.removeprefix(start)}"
+        if rest.startswith(start) and limited in names:
+            return limited
+    for endings in TOGETHER:
+        for ending in endings:
+            stem = name.removesuffix(ending)
+            if stem != name and sum(stem + other in names for other in endings) > 1:
+                return stem + "/".join(endings)
+    return name
+
+
 def _diagnostics(run: RunData) -> str:
-    lines, charts = [line for line in run.metrics if line.get("phase") == "online"], []
-    for title, names in DIAGNOSTICS:
-        series = [
-            Series(name, [float(line["env_steps"]) for line in lines if name in line],
-                   [line[name] for line in lines if name in line], SHADES[i % len(SHADES)])
-            for i, name in enumerate(n for n in names if any(n in line for line in lines))
-        ]  # fmt: skip
-        if series:
-            chart = line_chart(series, width=340, height=190)
-            charts.append(
-                f"<figure><figcaption>{title}</figcaption>{chart}{_legend(series)}</figure>"
-            )
-    return f'<div class="grid-of-charts">{"".join(charts)}</div>'
+    """Every metric of the online phase over environment steps, by the prefix of its name; beside
+    each name what the run's glossary says that it is."""
+    lines = [line for line in run.metrics if line.get("phase") == "online"]
+    names = dict.fromkeys(name for line in lines for name in line if "/" in name)
+    order = {name: place for place, name in enumerate(run.glossary)}
+    charts: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(names, key=lambda name: order.get(name, len(order))):
+        of_prefix = charts.setdefault(name.partition("/")[0], {})
+        of_prefix.setdefault(chart_of(name, names), []).append(name)
+    parts = []
+    for prefix, by_chart in charts.items():
+        figures = "".join(_figure(members, lines, run.glossary) for members in by_chart.values())
+        parts.append(f'<h3>{html.escape(prefix)}</h3><div class="grid-of-charts">{figures}</div>')
+    return "".join(parts)
+
+
+def _figure(
+    names: Sequence[str], lines: Sequence[Mapping[str, Any]], glossary: Mapping[str, str]
+) -> str:
+    """One chart: a line for each metric, its name and what it is."""
+    series, captions = [], []
+    for i, name in enumerate(names):
+        color, known = SHADES[i % len(SHADES)], [line for line in lines if name in line]
+        x = [float(line["env_steps"]) for line in known]
+        series.append(Series(name, x, [float(line[name]) for line in known], color))
+        what = html.escape(str(glossary.get(name, "")))
+        captions.append(
+            f'<p><i style="background:{color}"></i><b>{html.escape(name)}</b> '
+            f'<span class="muted">{what}</span></p>'
+        )
+    chart = line_chart(series, width=340, height=190)
+    return f"<figure><figcaption>{''.join(captions)}</figcaption>{chart}</figure>"
 
 
 def write_report(run_dirs: Sequence[Path], path: Path) -> Path:

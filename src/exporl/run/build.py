@@ -14,7 +14,13 @@ from exporl.acting.guard import Guard
 from exporl.acting.interface import write_interface
 from exporl.acting.of_task import interface_of
 from exporl.acting.rollout import Actors, Rollout, close_all
-from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
+from exporl.algos import (
+    Algorithm,
+    Measurements,
+    described_metrics,
+    find_algorithm,
+    make_algorithm,
+)
 from exporl.data.columns import Column, needed_columns
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
@@ -28,6 +34,7 @@ from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, r
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
+from exporl.run.metrics import write_glossary
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
@@ -111,6 +118,7 @@ def build(
     algorithm = _reading(algorithm, spec, network_spec)
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
         _keep_interface(config, run_dir, task, network_spec, normalizer)
+        write_glossary(run_dir, described_metrics(config.algorithm, algorithm, base))
     return Parts(
         config=config,
         run_dir=run_dir,

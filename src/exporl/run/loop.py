@@ -4,6 +4,7 @@ task."""
 import contextlib
 import functools
 import json
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from exporl.acting.rollout import Actors
 from exporl.data.episodes import fingerprint
@@ -30,7 +30,7 @@ from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import open_run, summarize
 from exporl.run.learning import InStep, Learning
-from exporl.run.metrics import MetricsWriter, guard_fields, recent_episodes
+from exporl.run.metrics import MetricsWriter, delays, guard_fields, recent_episodes, time_fields
 from exporl.run.phases import (
     PRETRAIN_SCAN,
     acting_mode,
@@ -226,16 +226,14 @@ class Trainer:
         fields: dict[str, Any] = {"phase": "online", "env_steps": actors.env_steps}
         fields |= {"updates": self.learner.updates, **recent_episodes(actors.outcomes)}
         fields["mode"] = acting_mode(self.config.train, actors.env_steps - 1)
-        staleness = self.learning.staleness()
-        if staleness is not None:
-            fields["rollout/staleness_updates"] = staleness
         if actors.guard is not None:
             fields |= guard_fields(actors.guard, actors.outcomes) | {"deployed": actors.deployed}
+        age = math.nan
         if self.parts.algorithm.needs.proposals:
             age = proposal_age(self.online_replay, self.learner.updates)
-            fields |= {"backup/staleness": age} if np.isfinite(age) else {}
+        fields |= delays(self.learning.staleness(), age)
         speed = self.speed.per_second(actors.env_steps)
-        return fields | {"time/env_steps_per_s": speed, "time/train_s": self.clock.seconds}
+        return fields | time_fields(self.clock.seconds, env_steps_per_s=speed)
 
     def _evaluate_if_due(self) -> None:
         steps, actors = self.actors.env_steps, self.actors
@@ -249,7 +247,7 @@ class Trainer:
             began = time.perf_counter()
             record |= self.evaluator.during_training(actors.deployed, guarded=guarded)
             took = time.perf_counter() - began
-        record |= {"time/train_s": self.clock.seconds, "time/eval_s": took, "phase": "online"}
+        record |= time_fields(self.clock.seconds, eval_s=took) | {"phase": "online"}
         append_line(self.run_dir / EVAL, record)
         self.last_eval = steps
         self.callbacks.on_evaluation(record)

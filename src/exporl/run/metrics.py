@@ -1,6 +1,7 @@
 """Metrics: kept on the device until an interval ends, then written as one JSON line."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,37 @@ import jax.numpy as jnp
 import numpy as np
 
 from exporl.acting.guard import Guard, Outcome
-from exporl.files.atomic import append_line
+from exporl.files.atomic import append_line, write_text
+from exporl.files.run_files import GLOSSARY
 from exporl.types import PARTIAL, Metrics
+
+METRICS = {
+    "rollout/episodes": "training episodes that ended so far",
+    "rollout/success_rate": "share of successes among the last 20 training episodes",
+    "rollout/length_mean": "mean length of the last 20 training episodes, steps",
+    "rollout/return_mean": "mean undiscounted learning reward of the last 20 training episodes",
+    "rollout/staleness_updates": (
+        "with `--async` only: update calls that the acting parameters were behind those of a run "
+        "in step, mean over environment steps"
+    ),
+    "guard/base": "what the guard expects of the base alone: posterior mean of success or return",
+    "guard/explore": "what the guard expects of the policy: posterior mean of success or return",
+    "guard/base_episodes": "share of the last 20 training episodes that the base played",
+    "backup/staleness": (
+        "mean age of the base samples kept for online observations, in base updates (cached "
+        "backups)"
+    ),
+    "time/env_steps_per_s": ("environment steps per second over the interval, evaluation excluded"),
+    "time/train_s": "seconds of training so far, evaluation excluded, over all resumptions",
+    "time/eval_s": "seconds that an evaluation took (`eval.jsonl`)",
+}
+"""What the loop itself logs: name -> what it is. What updates log is described where it is
+computed, and gathered by `algos.described_metrics`."""
+
+
+def write_glossary(run_dir: Path, of_updates: Mapping[str, str]) -> None:
+    """Writes a run's glossary.json: what its metrics are, those of updates first."""
+    write_text(run_dir / GLOSSARY, json.dumps({**of_updates, **METRICS}, indent=1))
 
 
 @jax.jit
@@ -37,6 +67,22 @@ def guard_fields(guard: Guard, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     if recent := outcomes[-20:]:
         fields["guard/base_episodes"] = float(np.mean([each.arm == "base" for each in recent]))
     return fields
+
+
+def delays(staleness: float | None, proposal_age: float) -> dict[str, Any]:
+    """How far behind the parameters that act are, where they may be; how old kept samples are,
+    where there are any (otherwise NaN)."""
+    fields: dict[str, Any] = {}
+    if staleness is not None:
+        fields["rollout/staleness_updates"] = staleness
+    if np.isfinite(proposal_age):
+        fields["backup/staleness"] = proposal_age
+    return fields
+
+
+def time_fields(train_s: float, **others: float) -> dict[str, Any]:
+    """Seconds of training, and others: `env_steps_per_s`, `eval_s`."""
+    return {f"time/{name}": value for name, value in others.items()} | {"time/train_s": train_s}
 
 
 class MetricsWriter:

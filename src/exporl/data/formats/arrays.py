@@ -336,4 +336,5 @@ FORMAT = Format(
     matches,
     records,
     save_npz,
+    endings=(".npz",),
 )

@@ -243,6 +243,11 @@ def _episode(source: hdf5.Source, names: tuple[str, ...], piece: _Piece) -> Epis
 
 
 FORMAT = Format(
-    "d4rl", "D4RL HDF5: flat observations, actions, rewards, terminals, with or without timeouts",
-    matches, records, module="h5py", extra="formats",
-)  # fmt: skip
+    "d4rl",
+    "D4RL HDF5: flat observations, actions, rewards, terminals, with or without timeouts; "
+    "`--horizon` where nothing marks ends",
+    matches,
+    records,
+    module="h5py",
+    extra="formats",
+)

@@ -319,6 +319,11 @@ def matches(path: Path) -> bool:
 
 
 FORMAT = Format(
-    "lerobot", "LeRobotDataset folder, v3.0, v2.1 or v2.0 (meta/info.json)", matches, records,
-    module="pyarrow", extra="formats",
-)  # fmt: skip
+    "lerobot",
+    "LeRobotDataset folder, v3.0, v2.1 or v2.0 (meta/info.json); `--images` decodes videos; "
+    "`--assume-success` where it records demonstrations without rewards",
+    matches,
+    records,
+    module="pyarrow",
+    extra="formats",
+)

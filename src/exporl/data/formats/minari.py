@@ -356,6 +356,7 @@ FORMAT = Format(
     matches,
     records,
     write,
+    endings=("",),
     module="h5py",
     extra="formats",
 )

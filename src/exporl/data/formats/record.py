@@ -51,6 +51,8 @@ class Format:
     whole."""
     write: Callable[[Path, Iterable[Episode]], None] | None = None
     """(path, episodes): written new under a temporary name, then renamed."""
+    endings: tuple[str, ...] = ()
+    """Endings of file names that ask for it when a file is written; "" is a name without one."""
     module: str | None = None
     """Package that must be installed to use it."""
     extra: str | None = None

@@ -325,10 +325,11 @@ def _store(demo: Any, name: str, value: np.ndarray) -> None:
 FORMAT = Format(
     "robomimic",
     "robomimic HDF5 (low_dim v1.4.1, v1.5, MimicGen): data/demo_<i> with obs, actions, rewards, "
-    "dones",
+    "dones; `--filter-key`",
     matches,
     records,
     write_robomimic,
+    endings=(".hdf5", ".h5"),
     module="h5py",
     extra="formats",
 )

@@ -1,0 +1,73 @@
+"""Writes the tables of docs/ that follow from the source: metrics, task families, data formats.
+What stands between two markers is replaced.
+
+.venv/bin/python benchmarks/reference.py          # rewrites the pages
+.venv/bin/python benchmarks/reference.py --check  # status 1 where a page is behind the source
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tables import fill, table
+
+from exporl.algos import ALGORITHMS
+from exporl.data.formats import FORMATS
+from exporl.envs.registry import FAMILIES
+from exporl.policies import BASES, BaseConfig, make_base
+from exporl.run.metrics import METRICS
+from exporl.types import Spec
+
+DOCS = Path(__file__).parent.parent / "docs"
+FEW = 5
+"""Names of tasks that are written out."""
+
+
+def metrics() -> str:
+    """What updates and the loop log: of every algorithm, every base policy, every run."""
+    rows: dict[tuple[str, str], None] = {}
+    for entry in ALGORITHMS.values():
+        rows |= dict.fromkeys(entry.metrics.items())
+    for kind in BASES:
+        base = make_base(BaseConfig(kind), Spec((("state", (1,), "float32"),), 1))
+        rows |= dict.fromkeys((name, f"{what} ({kind})") for name, what in base.metrics)
+    rows |= dict.fromkeys(METRICS.items())
+    return table(("metric", "what it is"), ((f"`{name}`", what) for name, what in rows))
+
+
+def families() -> str:
+    """The task families that come with the library."""
+    heads = ("family", "tasks", "observation, action, horizon, reward, data", "details")
+    rows = []
+    for name, family in FAMILIES.items():
+        names = family.names
+        listed = ", ".join(names) if len(names) <= FEW else f"{len(names)}: {names[0]}, ..."
+        rows.append((f"`{name}`", listed, family.summary, family.details))
+    return table(heads, rows)
+
+
+def formats() -> str:
+    """The file formats of episodes."""
+    rows = []
+    for name, record in FORMATS.items():
+        endings = ", ".join(f"`{ending}`" if ending else "no ending" for ending in record.endings)
+        written = f"yes: {endings}" if record.endings else "yes" if record.write else "no"
+        rows.append((f"`{name}`", record.summary, written))
+    return table(("format", "what", "written"), rows)
+
+
+PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
+    DOCS / "algorithms" / "expo.md": {"metrics": metrics},
+    DOCS / "tasks.md": {"families": families},
+    DOCS / "data.md": {"formats": formats},
+}
+"""Page -> its tables."""
+
+
+if __name__ == "__main__":
+    for path, parts in PAGES.items():
+        now = path.read_text()
+        new = fill(now, parts)
+        if "--check" in sys.argv[1:] and new != now:
+            sys.exit(f"{path} is behind the source: run benchmarks/reference.py.")
+        path.write_text(new)
