@@ -10,6 +10,9 @@ from typing import Any
 
 import gymnasium
 
+from exporl.acting.asked import Watch
+from exporl.acting.checked import Checked
+from exporl.acting.failures import EnvironmentFailed
 from exporl.acting.guard import Guard
 from exporl.acting.interface import write_interface
 from exporl.acting.of_task import interface_of
@@ -57,10 +60,24 @@ class Parts:
     """What the replays keep beside the steps, because the algorithm reads it."""
     algorithm: Algorithm
     learner: Learner
+    watch: Watch = dataclasses.field(default_factory=Watch)
+    """Looks whether environments answer."""
 
     def make_env(self) -> gymnasium.Env:
-        """A new environment, normalised like the data."""
-        env = self.task.make_env()
+        """A new environment, whose values are checked as they come and normalised like the data.
+
+        Raises:
+            EnvironmentFailed: it cannot be made.
+        """
+        try:
+            made = self.task.make_env()
+        except (ValueError, OSError, ImportError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise EnvironmentFailed(
+                f"making an environment of {self.task.name} raised {type(error).__name__}: {error}."
+            ) from error
+        env = Checked(made, self.spec, self.task.reward_range)
         return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
 
 
@@ -122,6 +139,7 @@ def build(
         columns=columns,
         algorithm=algorithm,
         learner=Learner(algorithm, config.seed),
+        watch=Watch(config.log.silence_s, say),
     )
 
 
@@ -256,6 +274,7 @@ def make_actors(parts: Parts) -> Actors:
             execute_length=config.actions_played,
             seed=config.seed,
             guard=make_guard(config, parts.task),
+            watch=parts.watch,
         )
         on_error.pop_all()
     return actors

@@ -74,6 +74,9 @@ class TrainConfig:
     prefetch: bool = True
     """Draw the next update's rows while the device is busy with this one: they cannot include the
     step in between. False draws them afterwards, as the release does."""
+    divergence: Literal["warn", "stop"] = added("warn", absent="warn")
+    """What to do when critics say values far outside what rewards and discount allow: say it once,
+    or end the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +110,8 @@ class LogConfig:
     """Environment (or pretraining) steps between checkpoints."""
     keep: int = 2
     """Checkpoints kept."""
+    silence_s: float = added(120.0, absent=120.0)
+    """Seconds without an answer of an environment after which the run says where it waits."""
 
 
 @dataclasses.dataclass(frozen=True)
