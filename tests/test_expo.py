@@ -263,7 +263,7 @@ def test_edit_loss(initial):
     @jax.jit
     def both(state):
         loss = expo.edit_loss(state.edit.params, state.critic.params, jnp.float32(0.6), batch, eps)
-        return loss, expo.edits(expo.edit, state.edit.params, features, batch.action, eps)
+        return loss, expo.draw_edits(expo.edit, state.edit.params, features, batch.action, eps)
 
     (loss, metrics), (action, unit, log_prob) = both(initial)
     q = np.asarray(every_critic(initial.critic.params, features, action)).mean(axis=0)
@@ -306,7 +306,7 @@ def test_clip_edits(initial):
 
     def edits(**changes):
         expo = functions(edit_scale=0.7, **changes)
-        return jax.jit(functools.partial(expo.edits, expo.edit))(
+        return jax.jit(functools.partial(expo.draw_edits, expo.edit))(
             initial.edit.params, state, jnp.asarray(action), jnp.asarray(eps)
         )
 
@@ -639,7 +639,7 @@ def test_edits_towards_the_minimum(initial):
     batch, eps = row(BATCHES, 0), jnp.zeros((8, 2, 2))
     given = initial.edit.params, initial.critic.params, jnp.float32(0.3), batch, eps
     (mean, _), (least, _) = (functions(edit_value=how).edit_loss(*given) for how in ("mean", "min"))
-    edits = functions().edits(
+    edits = functions().draw_edits(
         functions().edit, initial.edit.params, batch.observation["state"], batch.action, eps
     )
     q = every_critic(initial.critic.params, batch.observation["state"], edits.action)

@@ -172,7 +172,9 @@ def test_edit(golden):
     mean, log_std = net.apply(golden.params["edit"], features, action)
     np.testing.assert_allclose(mean[:, :, 0], data["edit/mean"], **VALUE)
     np.testing.assert_allclose(jnp.exp(log_std)[:, :, 0], data["edit/std"], rtol=1e-5, atol=2e-5)
-    moved, unit, log_prob = golden.expo.edits(net, golden.params["edit"], features, action, eps)
+    moved, unit, log_prob = golden.expo.draw_edits(
+        net, golden.params["edit"], features, action, eps
+    )
     log_prob = log_prob + golden.spec.action_dim * np.log(golden.config.edit_scale)
     np.testing.assert_allclose(moved[:, :, 0], data["edit/edited_actions"], **VALUE)
     saturated = (jnp.abs(unit) > 1 - 1e-4).any(axis=(-2, -1))

@@ -79,7 +79,7 @@ def test_edits_move_towards_the_optimum(bandit):
     expo = make_expo(
         CONFIGS["expo"], SPEC, base_policy("flow")
     )  # the edits know nothing of the base
-    edits = jax.jit(functools.partial(expo.edits, expo.edit))(
+    edits = jax.jit(functools.partial(expo.draw_edits, expo.edit))(
         bandit.state.edit.params, jnp.zeros((3, 2)), start, jnp.zeros((3, 1, 1))
     )
     assert (np.asarray(edits.action) - np.asarray(start)).min() > 0.15

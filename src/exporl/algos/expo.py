@@ -2,8 +2,10 @@
 
 The base policy pi_base, a diffusion or a flow, imitates; no value gradient ever enters it. The edit
 policy pi_edit, a Gaussian, moves an action by at most beta per dimension towards higher value. The
-on-the-fly policy has no parameters: of n base samples and their edits it takes the one that the
-critics Q value highest. It acts, and it is what the TD target bootstraps from.
+on-the-fly policy has no parameters: of n base samples and their edits it takes the one of highest
+Q. It acts, and it is what the TD target bootstraps from.
+
+Shapes: minibatches u, rows b, base samples n, chunk h, action a, features f, critics' members m.
 
 Options: `expo_options.py`; networks and optimisers: `expo_entry.py`; FASTER: `filtered.py`.
 """
@@ -27,13 +29,13 @@ from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
 from exporl.ops.selection import Candidates, Choice, select, take_candidate
 from exporl.ops.td import td_target
-from exporl.policies.base import BasePolicy, propose
+from exporl.policies import base as policies
 from exporl.types import Batch, Decision, KeyArray, Metrics, Mode, Observation, Params, Phase, Spec
 
 
 @struct.dataclass
 class ExpoState:
-    """Everything that EXPO learns."""
+    """Everything that EXPO learns; a `Model` is parameters and the state of their optimiser."""
 
     base: Model
     base_ema: Params
@@ -44,31 +46,31 @@ class ExpoState:
 
 
 StateT = TypeVar("StateT", bound=ExpoState)
-"""EXPO's state, or one that has more."""
+"""EXPO's state, or one that has more: `FilteredState`."""
 
 
 class Edits(NamedTuple):
     """What the edit policy makes of some actions a."""
 
     action: Float[Array, "*b h a"]
-    """a + beta * e."""
+    """a + beta * e; with `clip_edits` clipped to [-1, 1]."""
     unit: Float[Array, "*b h a"]
     """The edit e before scaling, in [-1, 1]."""
     log_prob: Float[Array, "*b"]
-    """Log density of the scaled edit beta * e."""
+    """Log density of the scaled edit beta * e, whether or not the action is clipped."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Expo:
     """The functions of EXPO for one task and one base policy; parameters and keys are arguments.
 
-    A network that also draws or ranks candidates is there twice: as it learns, in float32, and in
-    the precision of sampling and ranking. Both have the same parameters.
+    `edit` and `critic` are networks; their parameters are in `ExpoState`. Each is there twice: as
+    it learns, in float32, and in the precision in which candidates are drawn and ranked.
     """
 
     config: ExpoConfig
     spec: Spec
-    base: BasePolicy
+    base: policies.BasePolicy
     edit: TanhGaussian
     sampling_edit: TanhGaussian
     critic: Critic
@@ -78,9 +80,27 @@ class Expo:
     edit_optimizer: optax.GradientTransformation
     temperature_optimizer: optax.GradientTransformation
 
+    def init(self, key: KeyArray) -> ExpoState:
+        """The state before the first update."""
+        base_key, edit_key, critic_key = jax.random.split(key, 3)
+        observation, action = self.spec.example()
+        features = flat_observation(observation)
+        base = self.imitation.init(base_key)
+        edit = Model.create(self.edit.init(edit_key, features, action), self.edit_optimizer)
+        critic = self.critic_trainer.init(critic_key, features, action)
+        log_temperature = jnp.log(jnp.float32(self.config.initial_temperature))
+        return ExpoState(
+            base=base,
+            base_ema=common.fresh(base.params),
+            edit=edit,
+            critic=critic,
+            target_critic=common.fresh(critic.params),
+            log_temperature=Model.create(log_temperature, self.temperature_optimizer),
+        )
+
     # The edit policy, and the candidates: n base samples and their edits.
 
-    def edits(
+    def draw_edits(
         self,
         edit: TanhGaussian,
         edit_params: Params,
@@ -109,10 +129,10 @@ class Expo:
     def propose(
         self, base_params: Params, observation: Observation, key: KeyArray
     ) -> Float[Array, "b n h a"]:
-        """a_i ~ pi_base(. | s) for i = 1 ... n, the first ones from less noise if asked for."""
+        """a_i ~ pi_base(. | s) for i = 1 ... n; `min_noise_scale` narrows the first ones."""
         num, least = self.config.num_base_samples, self.config.min_noise_scale
         scales = None if least == 1 else jnp.linspace(least, 1.0, num)
-        return propose(self.base, base_params, observation, num, key, self.spec, scales)
+        return policies.propose(self.base, base_params, observation, num, key, self.spec, scales)
 
     def candidates(
         self,
@@ -123,14 +143,14 @@ class Expo:
         *,
         edited: bool = True,
     ) -> Candidates:
-        """The base samples a_i, and a_i + beta * e_i for the first `num_edit_samples` of them."""
+        """Proposals a_i and, if `edited`, a_i + beta * e_i for the first `num_edit_samples`."""
         features = flat_observation(observation)
         num_edits = self.config.num_edit_samples if edited else 0
-        start = proposals[:, :num_edits]
+        to_edit = proposals[:, :num_edits]
         if num_edits == 0:
-            return Candidates(features, proposals, start)
-        eps = jax.random.normal(key, start.shape)
-        edits = self.edits(self.sampling_edit, edit_params, features[:, None], start, eps)
+            return Candidates(features, proposals, edited=to_edit)
+        eps = jax.random.normal(key, to_edit.shape)
+        edits = self.draw_edits(self.sampling_edit, edit_params, features[:, None], to_edit, eps)
         return Candidates(features, proposals, edits.action)
 
     # The on-the-fly policy.
@@ -142,7 +162,7 @@ class Expo:
         members: Int[Array, " m"],
         key: KeyArray,
     ) -> Choice:
-        """argmax of min Q over some members; soft: one drawn with p ~ exp(softness * min Q)."""
+        """The one of highest min Q over `members`; soft: one drawn as softmax(softness * min Q)."""
         action, features = candidates.action, candidates.features
         q = min_q(self.ranking_critic, critic_params, features, action, members)
         softness = self.config.softness if self.config.selection == "soft" else None
@@ -150,10 +170,20 @@ class Expo:
         return Choice(take_candidate(action, index), index, log_prob, q)
 
     def random_critics(self, key: KeyArray) -> Int[Array, " m"]:
-        """The members of the ensemble that one minimum is taken over."""
+        """Indices of the `num_min_qs` random critics that one minimum is over, as in REDQ."""
         return random_members(key, self.config.num_qs, self.config.num_min_qs)
 
     # The critic: a TD backup with the on-the-fly policy.
+
+    def value(
+        self,
+        critic_params: Params,
+        features: Float[Array, "b f"],
+        action: Float[Array, "b h a"],
+        members: Int[Array, " m"],
+    ) -> Float[Array, " b"]:
+        """min Q(s, a) over `members`, in float32 (`choose` only ranks)."""
+        return min_q(self.critic, critic_params, features, action[:, None], members)[:, 0]
 
     def target(
         self,
@@ -167,8 +197,8 @@ class Expo:
     ) -> tuple[Float[Array, " b"], Choice]:
         """y = r + gamma * min Q'(s', a*), where the on-the-fly policy chooses a* in s'.
 
-        One subset of the target critics Q' chooses and an independent one values: a subset that
-        did both would overestimate what it chose.
+        Of the target critics Q', `members` choose and independent `value_members` value: one subset
+        for both would overestimate. `backup_entropy` is the soft choice's, not the edit policy's.
         """
         choice = self.choose(target_critic, candidates, members, key)
         value = self.value(target_critic, candidates.features, choice.action, value_members)
@@ -176,20 +206,10 @@ class Expo:
             value = value - temperature * choice.log_prob
         return td_target(batch.reward, batch.discount, value), choice
 
-    def value(
-        self,
-        critic_params: Params,
-        features: Float[Array, "b f"],
-        action: Float[Array, "b h a"],
-        members: Int[Array, " m"],
-    ) -> Float[Array, " b"]:
-        """min Q(s, a) over some members."""
-        return min_q(self.critic, critic_params, features, action[:, None], members)[:, 0]
-
     def critic_step(
         self, state: StateT, batch: Batch, candidates: Candidates, key: KeyArray
     ) -> tuple[StateT, Metrics]:
-        """One step of the critics; the members that choose and that value are drawn anew."""
+        """`update_critic` with the members that choose and those that value drawn anew."""
         member_key, value_key, choice_key = jax.random.split(key, 3)
         members, value_members = self.random_critics(member_key), self.random_critics(value_key)
         return self.update_critic(state, batch, candidates, members, value_members, choice_key)
@@ -203,17 +223,15 @@ class Expo:
         value_members: Int[Array, " m"],
         key: KeyArray,
     ) -> tuple[StateT, Metrics]:
-        """One step of all critics towards the TD target; one Polyak step of the target critics."""
-        old, temperature = state.target_critic, jnp.exp(state.log_temperature.params)
-        target, choice = self.target(
-            old, temperature, batch, candidates, members, value_members, key
-        )
+        """One step of all critics towards y, kept within `bounds.py`; one Polyak step of Q'."""
+        slow, temperature = state.target_critic, jnp.exp(state.log_temperature.params)
+        y, choice = self.target(slow, temperature, batch, candidates, members, value_members, key)
         features = flat_observation(batch.observation)
-        critic, new, metrics = self.critic_trainer.step(state.critic, old, batch, features, target)
+        critic, slow, metrics = self.critic_trainer.step(state.critic, slow, batch, features, y)
         metrics |= common.choice_metrics(choice, candidates)
-        return dataclasses.replace(state, critic=critic, target_critic=new), metrics
+        return dataclasses.replace(state, critic=critic, target_critic=slow), metrics
 
-    # The edit policy learns from the critic, and from nothing else; entropy keeps it exploring.
+    # The edit policy climbs Q; entropy keeps it exploring.
 
     def edit_loss(
         self,
@@ -224,10 +242,10 @@ class Expo:
         eps: Float[Array, "b h a"],
         dropout_key: KeyArray | None = None,
     ) -> tuple[Float[Array, ""], Metrics]:
-        """alpha * log pi_edit(beta e | s, a) - Q(s, a + beta e), for a of the data: the mean of all
-        critics, or with `edit_value` their minimum."""
+        """entropy_scale * alpha * log pi_edit(beta e | s, a) - Q(s, a + beta e), for a of the data;
+        alpha is the temperature, Q the mean of all critics or, by `edit_value`, their minimum."""
         features = flat_observation(batch.observation)
-        edits = self.edits(self.edit, edit_params, features, batch.action, eps, dropout_key)
+        edits = self.draw_edits(self.edit, edit_params, features, batch.action, eps, dropout_key)
         q_all = q_values(self.critic, critic_params, features, edits.action)
         q = q_all.min(axis=0) if self.config.edit_value == "min" else q_all.mean(axis=0)
         loss = (self.config.entropy_scale * temperature * edits.log_prob - q).mean()
@@ -251,12 +269,12 @@ class Expo:
             state.log_temperature,
             self.temperature_optimizer,
             metrics["edit/entropy"],
-            self.entropy_goal,
+            self.target_entropy,
         )
         limit = gaussian.max_entropy(self.num_dims, self.config.edit_scale)
         metrics |= {
             "edit/temperature": temperature,
-            "edit/target_entropy": jnp.float32(self.entropy_goal),
+            "edit/target_entropy": jnp.float32(self.target_entropy),
             "edit/max_entropy": jnp.float32(limit),
         }
         return dataclasses.replace(state, edit=edit, log_temperature=log_temperature), metrics
@@ -267,16 +285,16 @@ class Expo:
         return self.spec.chunk_length * self.spec.action_dim
 
     @property
-    def entropy_goal(self) -> float:
-        """Nats that the temperature steers the entropy of the scaled edit towards."""
+    def target_entropy(self) -> float:
+        """What the temperature steers the entropy of the scaled edit towards, in nats."""
         kind, scale = self.config.target_entropy, self.config.edit_scale
         return gaussian.target_entropy(kind, self.num_dims, scale)
 
     # The base policy imitates.
 
     def update_base(self, state: StateT, batches: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
-        """One imitation step of the base policy on the last minibatch, one Polyak step of its
-        average; with `base_updates` both on each of the last few."""
+        """One imitation step of the base policy and one Polyak step of `base_ema`, on the last
+        minibatch or, with `base_updates` > 1, on each of the last few."""
         num = min(self.config.base_updates, batches.reward.shape[0])
         if num == 1:
             step, rows = self.imitation.step, common.last_minibatch(batches)
@@ -286,7 +304,7 @@ class Expo:
         return dataclasses.replace(state, base=base, base_ema=average), metrics
 
     def pretrain(self, state: StateT, batches: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
-        """One imitation step per minibatch; the average starts at the result."""
+        """One imitation step per minibatch; `base_ema` becomes a copy of the result."""
         base, average, metrics = self.imitation.pretrain(state.base, batches, key)
         return dataclasses.replace(state, base=base, base_ema=average), metrics
 
@@ -295,15 +313,15 @@ class Expo:
     def update(
         self, state: ExpoState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
     ) -> tuple[ExpoState, Metrics]:
-        """Critic steps on minibatches [u, b, ...], then one step of the policies on the last.
+        """One critic step per minibatch of [u, b, ...], then the policies learn from the last ones.
 
-        Phase "pretrain" is imitation alone; "critic_pretrain" leaves the base policy as it is.
+        Phase "pretrain" is imitation alone; in "critic_pretrain" all but the base policy learns.
         """
         critic_key, base_key, edit_key = jax.random.split(key, 3)
         if phase == "pretrain":
             return self.pretrain(state, batches, base_key)
         state, metrics = common.draw_and_step(
-            self.next_candidates,
+            self.target_candidates,
             self.critic_step,
             state,
             batches,
@@ -313,8 +331,8 @@ class Expo:
         state, policy_metrics = self.update_policies(state, batches, base_key, edit_key, phase)
         return state, metrics | policy_metrics
 
-    def next_candidates(self, state: ExpoState, batch: Batch, key: KeyArray) -> Candidates:
-        """Candidates in s', from the live policies; the critic steps leave both as they are."""
+    def target_candidates(self, state: ExpoState, batch: Batch, key: KeyArray) -> Candidates:
+        """Candidates in s': live or cached base samples, live edits; no critic step alters them."""
         propose_key, edit_key = jax.random.split(key)
         if self.config.backup == "cached":
             proposals = common.kept_proposals(batch, self.config.num_base_samples)
@@ -338,7 +356,7 @@ class Expo:
     # Acting.
 
     def acting(self, state: ExpoState) -> dict[str, Params]:
-        """What acts: the averaged base policy (the TD target samples the live one)."""
+        """What acts: the base policy by `acting_base`, the live edit policy, the target critics."""
         base = state.base_ema if self.config.acting_base == "ema" else state.base.params
         return {"base": base, "edit": state.edit.params, "critic": state.target_critic}
 
@@ -351,7 +369,7 @@ class Expo:
         mode: Mode = "explore",
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
-        """The on-the-fly policy; with mode "unedited", on base samples alone."""
+        """The on-the-fly policy on `proposals`, or on new ones; mode "base": one base sample."""
         if mode == "base":
             return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
         candidate_key, member_key, choice_key = jax.random.split(key, 3)
@@ -364,7 +382,7 @@ class Expo:
         return self.decide(acting["critic"], candidates, member_key, choice_key)
 
     def edits_in(self, mode: Mode) -> bool:
-        """Whether edits are candidates when acting in a mode."""
+        """Whether edits are candidates in a mode: never in "base" and "unedited"."""
         return mode == "explore" or (mode == "evaluate" and self.config.edits_act == "always")
 
     def decide(
@@ -374,27 +392,9 @@ class Expo:
         member_key: KeyArray,
         choice_key: KeyArray,
     ) -> Decision:
-        """The choice among candidates, and what there is to say about it."""
+        """`choose` by members drawn anew: the action, its value, and whether it is an edit."""
         members = self.random_critics(member_key)
         choice = self.choose(critic_params, candidates, members, choice_key)
         q = jnp.take_along_axis(choice.q, choice.index[:, None], axis=1)[:, 0]
         edited = (choice.index >= candidates.base.shape[1]).astype(jnp.int32)
         return Decision(choice.action, {"q": q, "index": choice.index, "edited": edited})
-
-    def init(self, key: KeyArray) -> ExpoState:
-        """The state before the first update."""
-        base_key, edit_key, critic_key = jax.random.split(key, 3)
-        observation, action = self.spec.example()
-        features = flat_observation(observation)
-        base = self.imitation.init(base_key)
-        edit = Model.create(self.edit.init(edit_key, features, action), self.edit_optimizer)
-        critic = self.critic_trainer.init(critic_key, features, action)
-        log_temperature = jnp.log(jnp.float32(self.config.initial_temperature))
-        return ExpoState(
-            base=base,
-            base_ema=common.fresh(base.params),
-            edit=edit,
-            critic=critic,
-            target_critic=common.fresh(critic.params),
-            log_temperature=Model.create(log_temperature, self.temperature_optimizer),
-        )

@@ -16,8 +16,8 @@ class Candidates(NamedTuple):
     """Of the observation that they are for."""
     base: Float[Array, "b n h a"]
     """Samples of the base policy."""
-    edited: Float[Array, "b m h a"]
-    """The first m of them, edited."""
+    edited: Float[Array, "b k h a"]
+    """The first k of them, edited."""
 
     @property
     def action(self) -> Float[Array, "b c h a"]:
@@ -33,17 +33,17 @@ class Choice(NamedTuple):
     """Its place among all candidates."""
     log_prob: Float[Array, " b"]
     """Log probability of the choice; 0 unless it is soft."""
-    q: Float[Array, "b n"]
+    q: Float[Array, "b c"]
     """The values that the choice was made by."""
 
 
 def per_candidate(observation: Observation) -> Observation:
-    """[b, ...] -> [b, 1, ...]: broadcasts against candidates [b, n, h, a] without n copies."""
+    """[b, ...] -> [b, 1, ...]: broadcasts against candidates [b, c, h, a] without c copies."""
     return {name: jnp.expand_dims(value, 1) for name, value in observation.items()}
 
 
 def select(
-    q: Float[Array, "b n"], key: KeyArray, softness: float | None = None
+    q: Float[Array, "b c"], key: KeyArray, softness: float | None = None
 ) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
     """Index of one candidate per observation, and the log probability of that choice.
 
@@ -59,7 +59,7 @@ def select(
 
 
 def take_candidate(
-    candidates: Float[Array, "b n h a"], index: Int[Array, " b"]
+    candidates: Float[Array, "b c h a"], index: Int[Array, " b"]
 ) -> Float[Array, "b h a"]:
     """The chosen candidate of every observation."""
     return jnp.take_along_axis(candidates, index[:, None, None, None], axis=1)[:, 0]

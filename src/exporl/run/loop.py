@@ -42,6 +42,7 @@ from exporl.run.phases import (
     programs,
     update_calls_due,
 )
+from exporl.run.plan import never_happens, plan
 from exporl.run.progress import Progress, Silent
 from exporl.run.session import Evaluator
 from exporl.run.stopping import Interrupted, stop_on_signals
@@ -73,6 +74,8 @@ class Trainer:
         ahead = programs(config.train)
         parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead)
         check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
+        for sentence in (plan(config, parts.algorithm), *never_happens(config)):
+            progress.say(sentence)
         self.parts, self.learner = parts, parts.learner
         watching = [Notes(progress), value_watch(config, parts.spec, progress.say)]
         self.callbacks = Callbacks([*watching, *callbacks])

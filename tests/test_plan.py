@@ -1,0 +1,63 @@
+"""What a run says before it begins."""
+
+import pytest
+
+from exporl.algos import make_algorithm
+from exporl.envs.probes import SPEC
+from exporl.policies import make_base
+from exporl.run.loop import train
+from exporl.run.plan import never_happens, plan
+from exporl.run.progress import Silent
+from helpers.runs import tiny
+
+
+def said(config):
+    base = make_base(config.base, SPEC)
+    return plan(config, make_algorithm(config.algorithm, config.algo, SPEC, base))
+
+
+def test_the_plan_tells_who_acts_until_when_and_how_much_is_learnt():
+    online = {"train.online_steps": 2_000, "train.critic_warmup_steps": 500}
+    assert said(tiny(**online, **{"train.update_every": 2})) == (
+        "plan: 20 imitation steps; 2,000 environment steps: the base policy alone until step 500, "
+        "then the policy; 998 update calls of 4 minibatches from step 6 on"
+    )
+    guarded = said(tiny(**online, **{"train.guard": "success", "train.random_steps": 100}))
+    assert (
+        "random actions until step 100, the base policy alone until step 600, then whichever of "
+        "base and policy does better" in guarded
+    )
+    assert said(tiny("bc", **{"train.online_steps": 0})) == "plan: 20 imitation steps"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"train.critic_warmup_steps": 24}, "the policy never acts in training: it begins after"),
+        (
+            {"train.update_after": 30},
+            "nothing is learnt online: the first update is due after step 31",
+        ),
+    ],
+)
+def test_what_never_happens_is_said(options, words):
+    assert never_happens(tiny()) == []
+    (warning,) = never_happens(tiny(**options))
+    assert warning.startswith(words) and "of 24 (train.online_steps)" in warning
+
+
+def test_a_run_says_its_plan_and_what_never_happens(tmp_path):
+    class Told(Silent):
+        def __init__(self):
+            self.lines = []
+
+        def say(self, message):
+            self.lines.append(message)
+
+    told = Told()
+    config = tiny(**{"train.online_steps": 4, "eval.episodes": 1, "eval.num_envs": 1})
+    train(config, tmp_path / "run", told)
+    assert any(
+        line.startswith("plan: 20 imitation steps; 4 environment steps") for line in told.lines
+    )
+    assert any("the policy never acts in training" in line for line in told.lines)
