@@ -1,10 +1,10 @@
 """The commands about runs that exist: `exporl eval` and `exporl report`."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.status import notice
 from exporl.files.atomic import append_line
 from exporl.files.run_files import EVALUATIONS, REPORT, seed_runs
 from exporl.report.page import write_report
@@ -19,7 +19,7 @@ class _Said(Silent):
 
     def say(self, message: str) -> None:
         """One line."""
-        print(message, file=sys.stderr)
+        notice(message)
 
 
 def eval_command(args: list[str]) -> int:
@@ -40,7 +40,7 @@ def eval_command(args: list[str]) -> int:
         raise ValueError(
             f"need --episodes >= 1 and --seed >= 0, got {options.episodes} and {options.seed}."
         )
-    keep_compiled_programs()
+    keep_compiled_programs(notice)
     run = load_run(options.run, _Said())
     record: dict[str, Any] = {
         "episodes": options.episodes,

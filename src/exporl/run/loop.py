@@ -382,7 +382,7 @@ def train(
         trainer = Trainer(
             config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
         )
-    except (ValueError, OSError):
+    except BaseException:
         if not resume:  # nothing was learnt yet: leave no half-made run behind
             (run_dir / CONFIG).unlink(missing_ok=True)
         raise
