@@ -25,6 +25,7 @@ ROOMS = (
     "units",
     "types",
     "plain",
+    "options",
     "files",
     "ops",
     "nets",

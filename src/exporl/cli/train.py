@@ -45,6 +45,11 @@ def train_command(args: list[str]) -> int:
     if known.seeds is not None and not known.seeds.isdecimal():
         raise ValueError(f"--seeds must be a number of seeds, got {known.seeds!r}.")
     many = begun or known.seeds is not None
+    if known.seeds_mode is not None and not many:
+        raise ValueError(
+            f"--seeds-mode {known.seeds_mode} has no effect on one run: give --seeds N, or leave it"
+            " out."
+        )
     name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + (
         "" if many else f"-s{config.seed}"
     )

@@ -115,6 +115,7 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
             "train.asynchronous needs a program of its own per seed: choose the mode processes."
         )
     check(config)
+    check(dataclasses.replace(config, seed=config.seed + num_seeds - 1))
     make_task(config.task, config.reward)
     return mode
 

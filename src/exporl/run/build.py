@@ -31,6 +31,7 @@ from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, r
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
+from exporl.run.memory import check_memory, online_rows
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
@@ -107,6 +108,8 @@ def build(
     """
     check(config)
     task = task or make_task(config.task, config.reward)
+    if learns:
+        check_memory(config, task.spec, available_bytes())
     episodes = prior_episodes(config, run_dir, task, say) if learns else []
     normalizer = None
     if task.normalize:
@@ -228,7 +231,7 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     """
     config, spec, episodes = parts.config, parts.spec, parts.episodes
     data, streams = config.data, config.num_envs
-    rows = min(data.capacity, 2 * max(config.train.online_steps, 1) + spec.chunk_length + 2)
+    rows = online_rows(config)
     prior_rows = rows_needed(spec, map(len, episodes)) if episodes else 0
     plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams)
     say(str(plan))
