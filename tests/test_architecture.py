@@ -26,6 +26,7 @@ ROOMS = (
     "units",
     "types",
     "plain",
+    "options",
     "files",
     "ops",
     "nets",

@@ -86,6 +86,12 @@ class AskEveryone:
                     self.left[env] = list(np.clip(decided[env, : self.execute_length], -1, 1))
         return np.stack([left.pop(0) for left in self.left])
 
+    def state(self):
+        return {env: list(left) for env, left in enumerate(self.left)}
+
+    def load(self, state):
+        self.left = list(state.values())
+
 
 class Countdown(gymnasium.Env):
     """Episodes of as many steps as the seed says; the observation is the time and the last

@@ -113,7 +113,9 @@ def test_unknown_options_name_the_closest(path, message):
 def added_later() -> set[str]:
     """Options that earlier versions did not have: files without them stand for what those did."""
     parts = {"": RunConfig, "algo.": type(config().algo)}
-    parts |= {f"{name}.": type(getattr(config(), name)) for name in ("train", "eval", "data")}
+    parts |= {
+        f"{name}.": type(getattr(config(), name)) for name in ("train", "eval", "data", "log")
+    }
     return {
         prefix + field.name
         for prefix, kind in parts.items()
@@ -277,15 +279,17 @@ LEAST = {
     "log.save_every": 1,
     "log.keep": 1,
 }
+BOUNDED = ("seed", "eval.seed", "data.demo_seed", "num_envs", "eval.num_envs")
 RANGES = ("train.discount", "data.prior_ratio")
 
 
 @pytest.mark.parametrize("name", LEAST)
 def test_the_least_value_of_an_option(name):
-    check(override(config(), {name: LEAST[name]}))
-    with pytest.raises(
-        ValueError, match=f"^{name} must be at least {LEAST[name]:g}, got {LEAST[name] - 1}"
-    ):
+    check(override(config(), {"data.prior_ratio": 0.0, name: LEAST[name]}))
+    above = "not be negative" if LEAST[name] == 0 else "be at least 1"
+    if name in BOUNDED:
+        above = rf"be in \[{LEAST[name]:g}, .*\]"
+    with pytest.raises(ValueError, match=f"^{name} must {above}, got {LEAST[name] - 1}"):
         check(override(config(), {name: LEAST[name] - 1}))
 
 
@@ -294,7 +298,7 @@ def test_the_range_of_a_fraction(name):
     for value in (0.0, 0.5, 1.0):
         check(override(config(), {name: value}))
     for value in (-0.01, 1.01, math.nan, math.inf):
-        with pytest.raises(ValueError, match=f"^{name} must be between 0 and 1, got {value}"):
+        with pytest.raises(ValueError, match=rf"^{name} must be in \[0, 1\], got {value}"):
             check(override(config(), {name: value}))
 
 
@@ -303,7 +307,7 @@ def test_every_number_of_the_run_has_a_rule():
         name for name, value in flatten(config()).items()
         if type(value) in (int, float) and not name.startswith(("algo.", "base."))
     }  # fmt: skip
-    assert numbers == {*LEAST, *RANGES}
+    assert numbers == {*LEAST, *RANGES, "log.silence_s"}
 
 
 @pytest.mark.parametrize("value", [0, -1, 5])

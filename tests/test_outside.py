@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from exporl.algos import Entry, Needs
 from exporl.algos.algorithm import compiled
 from exporl.algos.expo_entry import EXPO
-from exporl.algos.options import option
+from exporl.options import option
 from exporl.policies import flow
 from exporl.types import Decision
 

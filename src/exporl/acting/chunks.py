@@ -14,7 +14,7 @@ def playable(chunks: np.ndarray, execute_length: int) -> np.ndarray:
     if not np.isfinite(chunks).all():
         raise FloatingPointError(
             "the policy produced NaN or infinity: training diverged. Lower the learning rates or "
-            "the update-to-data ratio; the last checkpoint is intact."
+            "the update-to-data ratio."
         )
     return np.clip(chunks[:, :execute_length], -1.0, 1.0)
 

@@ -8,6 +8,7 @@ import gymnasium
 import jax
 import numpy as np
 
+from exporl.acting.asked import Asked, Watch
 from exporl.acting.chunks import Chunks
 from exporl.acting.rollout import Act, stack
 from exporl.randomness import EVALUATE, env_seed, run_key
@@ -46,11 +47,12 @@ def evaluate(
     episodes: int,
     seed: int,
     execute_length: int,
+    watch: Watch | None = None,
 ) -> EvalResult:
-    """Plays `episodes` episodes in the given environments, which nothing else may use.
+    """Plays `episodes` episodes.
 
     Args:
-        envs: environments stepped together; episode i goes to whichever is free first.
+        envs: stepped together, and used by nothing else; episode i goes to whichever is free.
         act: the acting function.
         acting: its parameters.
         reward: environment reward -> learning reward.
@@ -58,12 +60,17 @@ def evaluate(
         episodes: how many.
         seed: fixes episode i's start for every policy, run and training seed alike.
         execute_length: actions played of each chunk.
+        watch: looks whether environments answer.
+
+    Raises:
+        EnvironmentFailed: an environment raised something, or gave what cannot be learnt from.
     """
     envs = list(envs)[:episodes]
+    asked = Asked(envs, reward, evaluating=True, watch=watch)
     success, returns, lengths = [False] * episodes, [0.0] * episodes, [0] * episodes
     current: list[int | None] = list(range(len(envs)))
     waiting = list(range(len(envs), episodes))
-    observations = [env.reset(seed=env_seed(seed, i))[0] for i, env in enumerate(envs)]
+    observations = [asked.reset(i, episode=i, seed=env_seed(seed, i)) for i in range(len(envs))]
     chunks, decisions, decided = Chunks(len(envs), execute_length), 0, np.zeros((0, 0, 0))
 
     def decide(slots: list[int]) -> np.ndarray:
@@ -79,14 +86,15 @@ def evaluate(
         for slot, episode in enumerate(current):
             if episode is None:  # a row of the batch, whose action is not played
                 continue
-            observations[slot], paid, terminated, truncated, info = envs[slot].step(actions[slot])
-            returns[episode] += reward(float(paid))
-            lengths[episode] += 1
-            success[episode] |= bool(info.get("success", False))
-            if terminated or truncated:
+            answer = asked.step(slot, actions[slot])
+            observations[slot], lengths[episode] = answer.observation, lengths[episode] + 1
+            returns[episode] += answer.reward
+            success[episode] |= answer.success
+            if answer.terminated or answer.truncated:
                 chunks.clear(slot)
-                following = waiting.pop(0) if waiting else None
-                current[slot] = following
+                current[slot] = following = waiting.pop(0) if waiting else None
                 if following is not None:
-                    observations[slot] = envs[slot].reset(seed=env_seed(seed, following))[0]
+                    observations[slot] = asked.reset(
+                        slot, episode=following, seed=env_seed(seed, following)
+                    )
     return EvalResult(success, returns, lengths)

@@ -9,6 +9,7 @@ import gymnasium
 import jax
 import numpy as np
 
+from exporl.acting.asked import Answer, Asked, Watch
 from exporl.acting.chunks import Chunks
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.randomness import ACT, GUARD, RANDOM, actor_counters, env_seed, run_key, run_rng
@@ -85,6 +86,7 @@ class Rollout:
         seed: int,
         guard: Guard | None = None,
         actor: int = 0,
+        watch: Watch | None = None,
     ):
         """Environments at the start of their first episode.
 
@@ -98,8 +100,13 @@ class Rollout:
             seed: of the run.
             guard: chooses between the policy and its base, episode by episode.
             actor: number of this one, where several act for one run.
+            watch: looks whether environments answer.
+
+        Raises:
+            EnvironmentFailed: an environment cannot be reset.
         """
-        self.envs, self.reward, self.seed = list(envs), reward, seed
+        self.envs, self.seed = list(envs), seed
+        self._asked = Asked(self.envs, reward, watch=watch)
         self._act, self.guard, self._counters = act, guard, actor_counters(actor)
         self._shape = (len(self.envs), chunk_length, action_dim)
         self.env_steps = 0
@@ -111,14 +118,12 @@ class Rollout:
         self._returns = np.zeros(len(self.envs))
         self._succeeded = np.zeros(len(self.envs), bool)
         self._observations: list[dict[str, np.ndarray]] = [
-            self._reset(env) for env in range(len(self.envs))
+            self._reset(env, 0, self.env_steps) for env in range(len(self.envs))
         ]
 
-    def _reset(self, env: int) -> dict[str, np.ndarray]:
-        observation, _ = self.envs[env].reset(
-            seed=env_seed(self.seed, env, int(self.episodes[env]), *self._counters)
-        )
-        return observation
+    def _reset(self, env: int, episode: int, env_step: int) -> dict[str, np.ndarray]:
+        seed = env_seed(self.seed, env, episode, *self._counters)
+        return self._asked.reset(env, episode=episode, seed=seed, env_step=env_step)
 
     def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
         """One step of every environment: (stream, step) pairs.
@@ -130,46 +135,57 @@ class Rollout:
 
         `outcomes` gains one for every episode that ended.
 
+        If it fails, everything that `state` saves stands as before the step.
+
         Raises:
             ValueError: mode "base" without a base policy.
             FloatingPointError: the policy produced NaN or infinity.
+            EnvironmentFailed: an environment raised something or gave what cannot be learnt from.
         """
-        for env, arm in enumerate(self._arms):
-            if not arm or self.guard is None:
-                self._arms[env] = self._arm(env, mode)
-        actions = self.chunks.next(functools.partial(self._decide, acting))
-        result = []
-        for env, action in enumerate(actions):
-            before = self._observations[env]
-            after, reward, terminated, truncated, info = self.envs[env].step(action)
-            reward = self.reward(float(reward))
-            success = bool(info.get("success", False))
-            result.append(
-                (
-                    env,
-                    Step(before, action, reward, bool(terminated), bool(truncated), after, success),
-                )
-            )
-            self.env_steps += 1
-            self._observations[env] = after
-            self._actions[env].append(action)
-            self._returns[env] += reward
-            self._succeeded[env] |= success
-            if terminated or truncated:
-                length, solved = len(self._actions[env]), bool(self._succeeded[env])
-                total = float(self._returns[env])
-                self.outcomes.append(
-                    Outcome(self.env_steps, solved, length, total, self._arms[env])
-                )
-                self._start_next_episode(env)
-        return result
+        arms, chunks = list(self._arms), self.chunks.state()
+        try:
+            for env, arm in enumerate(arms):
+                if not arm or self.guard is None:
+                    self._arms[env] = self._arm(env, mode)
+            actions = self.chunks.next(functools.partial(self._decide, acting))
+            played = [self._play(env, action) for env, action in enumerate(actions)]
+        except BaseException:
+            self._arms = arms
+            self.chunks.load(chunks)
+            raise
+        return [(env, self._note(env, *one)) for env, one in enumerate(played)]
 
-    def _start_next_episode(self, env: int) -> None:
+    def _play(self, env: int, action: np.ndarray) -> tuple[Step, dict[str, np.ndarray]]:
+        """Asks an environment for a step, and for the start of its next episode where one ended;
+        nothing is noted yet. Returns the step, and what is seen after it."""
+        number = self.env_steps + env + 1
+        answer: Answer = self._asked.step(env, action, number)
+        after, reward, terminated, truncated, success = answer
+        seen = self._observations[env]
+        step = Step(seen, action, reward, terminated, truncated, after, success)
+        if terminated or truncated:
+            return step, self._reset(env, int(self.episodes[env]) + 1, number)
+        return step, after
+
+    def _note(self, env: int, step: Step, following: dict[str, np.ndarray]) -> Step:
+        """Counts a step that was played."""
+        self.env_steps += 1
+        self._actions[env].append(step.action)
+        self._returns[env] += step.reward
+        self._succeeded[env] |= step.success
+        if step.terminated or step.truncated:
+            length, solved = len(self._actions[env]), bool(self._succeeded[env])
+            total, arm = float(self._returns[env]), self._arms[env]
+            self.outcomes.append(Outcome(self.env_steps, solved, length, total, arm))
+            self._end_episode(env)
+        self._observations[env] = following
+        return step
+
+    def _end_episode(self, env: int) -> None:
         self.episodes[env] += 1
         self.chunks.clear(env)
         self._actions[env], self._returns[env], self._succeeded[env] = [], 0.0, False
         self._arms[env] = ""
-        self._observations[env] = self._reset(env)
 
     @property
     def deployed(self) -> Arm:
@@ -233,6 +249,9 @@ class Rollout:
             The environments that did not arrive at the same observation again (they are not
             deterministic, such as real robots). Each of them starts a new episode; its stream in
             the replay must be cut.
+
+        Raises:
+            EnvironmentFailed: an environment raised something, or gave what cannot be learnt from.
         """
         self.env_steps = record["env_steps"]
         self.outcomes = [Outcome(*outcome) for outcome in record["outcomes"]]
@@ -241,10 +260,10 @@ class Rollout:
         self._arms = record.get("arms", self._arms)  # runs of earlier versions had no guard
         lost = []
         for env in range(len(self.envs)):
-            observation = self._reset(env)
+            observation = self._reset(env, int(self.episodes[env]), self.env_steps)
             self._actions[env] = list(arrays[f"actions/{env}"])
             for action in self._actions[env]:
-                observation = self.envs[env].step(action)[0]
+                observation = self._asked.step(env, action, self.env_steps).observation
             self._observations[env] = observation
             self._returns[env], self._succeeded[env] = (
                 arrays["returns"][env],
@@ -255,7 +274,8 @@ class Rollout:
                 for name, value in observation.items()
             ):
                 lost.append(env)
-                self._start_next_episode(env)
+                self._end_episode(env)
+                self._observations[env] = self._reset(env, int(self.episodes[env]), self.env_steps)
         return lost
 
     def close(self) -> None:

@@ -7,9 +7,9 @@ from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset
 from exporl.algos.bc import BC, BcConfig, bc
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
-from exporl.algos.options import check_options, option
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.once import made_once
+from exporl.options import check_options, option
 from exporl.outside import is_outside, load_outside
 from exporl.policies import BasePolicy
 from exporl.suggest import closest

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import jax
 from jaxtyping import Array, Float
 
-from exporl.algos.options import check_options
+from exporl.options import check_options
 from exporl.policies import BasePolicy
 from exporl.types import (
     Batch,
@@ -161,7 +161,7 @@ class Entry(Generic[ConfigT]):
     name: str
     """For people; the key in `ALGORITHMS`."""
     config: type[ConfigT]
-    """The frozen dataclass of its options, with their ranges (`exporl.algos.options`)."""
+    """The frozen dataclass of its options, with their ranges (`exporl.options`)."""
     make: Callable[[ConfigT, Spec, BasePolicy | None, Precision], Algorithm]
     """(options, the task's shapes, base policy, precision of sampling and ranking) -> algorithm."""
     check: Callable[[ConfigT], None] = check_options

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, compiled
 from exporl.algos.common import Imitation, Model
-from exporl.algos.options import check_options, option
 from exporl.algos.presets import TABLE1
+from exporl.options import check_options, option
 from exporl.policies.base import BasePolicy
 from exporl.types import (
     Batch,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from exporl.algos.algorithm import Measurements
 from exporl.algos.bounds import BoundOptions
-from exporl.algos.options import check_members, check_options, option, sizes
+from exporl.options import check_members, check_options, option, sizes
 from exporl.plain import added
 
 Backup = Literal["fresh", "filtered", "cached"]

@@ -17,7 +17,6 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
-from exporl.algos.options import check_members, check_options, option, sizes
 from exporl.algos.presets import SIZE
 from exporl.nets.critic import Critic, min_q, q_values
 from exporl.nets.encoder import flat_observation
@@ -25,6 +24,7 @@ from exporl.nets.gaussian import TanhGaussian, distribution
 from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
 from exporl.ops.td import td_target
+from exporl.options import check_members, check_options, option, sizes
 from exporl.policies.base import BasePolicy
 from exporl.types import (
     Batch,

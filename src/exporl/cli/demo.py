@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.status import notice
 from exporl.cli.train import train_one
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
@@ -126,7 +127,7 @@ def demo_command(args: list[str]) -> int:
         "--steps", type=int, default=STEPS, help=f"environment steps (default {STEPS})"
     )
     options = parser.parse_args(args)
-    keep_compiled_programs()
+    keep_compiled_programs(notice)
     return demo(
         options.dir, seed=options.seed, task=options.task, steps=options.steps, run=train_one
     )

@@ -2,11 +2,12 @@
 when they are used."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
+from exporl.acting.failures import EnvironmentFailed, in_words
 from exporl.cli.status import FAILED, STOPPED
+from exporl.cli.streams import unbroken
 from exporl.suggest import closest
 
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
@@ -37,8 +38,14 @@ status."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0 for success, 2 for a mistake in the request, 130 when stopped by a
-    signal."""
+    """Runs one command; 0 for success, 2 for a mistake in the request or an environment that
+    failed, 130 when stopped by a signal. What the command does goes on when its output is no longer
+    read."""
+    with unbroken():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(HELP)
@@ -53,12 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module, function = COMMANDS[args[0]].split(":")
         return getattr(importlib.import_module(module), function)(args[1:])
-    except BrokenPipeError:  # the reader of our output left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("stopped at once; the last checkpoint is intact", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        notes = " ".join(getattr(stopped, "__notes__", ()))
+        print(f"stopped at once. {notes}".rstrip(), file=sys.stderr)
         return STOPPED
+    except (
+        ValueError,
+        OSError,
+        ModuleNotFoundError,
+        FloatingPointError,
+        MemoryError,
+        EnvironmentFailed,
+    ) as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return FAILED

@@ -1,12 +1,13 @@
 """The commands about runs that exist: `exporl eval` and `exporl report`."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.status import notice
 from exporl.files.atomic import append_line
 from exporl.files.run_files import EVALUATIONS, REPORT, seed_runs
+from exporl.options import SEEDS, Interval
 from exporl.report.page import write_report
 from exporl.report.stats import paired_difference, wilson
 from exporl.run.progress import Silent
@@ -19,7 +20,7 @@ class _Said(Silent):
 
     def say(self, message: str) -> None:
         """One line."""
-        print(message, file=sys.stderr)
+        notice(message)
 
 
 def eval_command(args: list[str]) -> int:
@@ -36,11 +37,12 @@ def eval_command(args: list[str]) -> int:
         help="seed of the starts; training evaluates on others",
     )
     options = parser.parse_args(args)
-    if options.episodes < 1 or options.seed < 0:
+    if options.episodes < 1 or options.seed not in Interval.parse(SEEDS):
         raise ValueError(
-            f"need --episodes >= 1 and --seed >= 0, got {options.episodes} and {options.seed}."
+            f"need --episodes >= 1 and --seed in {SEEDS}, got {options.episodes} and "
+            f"{options.seed}."
         )
-    keep_compiled_programs()
+    keep_compiled_programs(notice)
     run = load_run(options.run, _Said())
     record: dict[str, Any] = {
         "episodes": options.episodes,

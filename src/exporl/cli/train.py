@@ -12,7 +12,7 @@ from rich.console import Console
 
 from exporl.algos import ALGORITHMS, find_algorithm
 from exporl.cli.bars import Bars, only_bar
-from exporl.cli.status import FAILED, STOPPED
+from exporl.cli.status import FAILED, STOPPED, notice
 from exporl.files.run_files import REPORT, seed_runs
 from exporl.parallel.seeds import train_seeds
 from exporl.run.config import RunConfig
@@ -45,11 +45,16 @@ def train_command(args: list[str]) -> int:
     if known.seeds is not None and not known.seeds.isdecimal():
         raise ValueError(f"--seeds must be a number of seeds, got {known.seeds!r}.")
     many = begun or known.seeds is not None
+    if known.seeds_mode is not None and not many:
+        raise ValueError(
+            f"--seeds-mode {known.seeds_mode} has no effect on one run: give --seeds N, or leave it"
+            " out."
+        )
     name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + (
         "" if many else f"-s{config.seed}"
     )
     run_dir = Path(known.resume or known.run_dir or Path("runs") / name)
-    keep_compiled_programs()
+    keep_compiled_programs(notice)
     if not many:
         return train_one(config, run_dir, resume=resume)
     already = max(begun) - config.seed + 1 if begun else 0

@@ -6,10 +6,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from exporl.files.naming import naming
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file and waits until it is on the disk."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -18,14 +20,23 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replaces a file in one step: readers see the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    write_bytes(temporary, text.encode())
-    temporary.replace(path)
+    try:
+        write_bytes(temporary, text.encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Appends one JSON line."""
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    """Appends one JSON line.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have; nothing is written then.
+        OSError: it cannot be written; names the file.
+    """
+    line = json.dumps(record, allow_nan=False) + "\n"
+    with naming(path), path.open("a") as file:
+        file.write(line)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -141,7 +141,7 @@ class Limiter:
                     raise TimeoutError(
                         f"{what}: nothing happened for {self.deadline_s:g} s, with {self.samples} "
                         f"of {self.inserts * self.samples_per_insert} update calls made. The other"
-                        " side hangs; the last checkpoint is intact."
+                        " side hangs."
                     )
                 self._changed.wait(min(left, 1.0))
             return not self._closed

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from exporl.acting.failures import in_words
 from exporl.files.run_files import OUTPUT
 from exporl.run.config import RunConfig, from_json, to_json
 from exporl.run.loop import train
@@ -200,4 +201,4 @@ def child() -> None:
         return
     except Exception as error:
         traceback.print_exc()
-        pipe.write(error=str(error) or repr(error))
+        pipe.write(error=in_words(error))

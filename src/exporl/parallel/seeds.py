@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from exporl.acting.failures import in_words
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
 from exporl.files.run_files import DEMONSTRATIONS, REPORT, seed_runs
@@ -114,6 +115,7 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
             "train.asynchronous needs a program of its own per seed: choose the mode processes."
         )
     check(config)
+    check(dataclasses.replace(config, seed=config.seed + num_seeds - 1))
     make_task(config.task, config.reward)
     return mode
 
@@ -162,8 +164,8 @@ def run_together(
         except Interrupted:
             pass
         except Exception as error:
-            rows[index].say(f"seed {job.config.seed} failed: {error}")
-            ended[index] = None, str(error) or repr(error)
+            rows[index].say(f"seed {job.config.seed} failed: {in_words(error)}")
+            ended[index] = None, in_words(error)
         finally:
             batch.leave()
 

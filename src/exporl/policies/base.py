@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from exporl.nets.denoiser import Denoiser
 from exporl.nets.encoder import flat_observation
 from exporl.ops.selection import per_candidate
+from exporl.options import check_options, option
 from exporl.types import (
     AnyArray,
     Batch,
@@ -68,19 +69,19 @@ class BaseConfig:
     """Flow matching with Euler steps, or DDPM with the release's schedule. Or `module:function`
     of your own, called with these options, the task's shapes and the precision: it returns a
     `BasePolicy`."""
-    num_steps: int = 10
+    num_steps: int = option(10, within="[1, inf)")
     """Denoising (T) or flow steps per sampled action."""
-    width: int = 256
+    width: int = option(256, within="[1, inf)")
     """Width of the residual network."""
-    num_blocks: int = 3
+    num_blocks: int = option(3, within="[1, inf)")
     """Residual blocks."""
-    time_dim: int = 128
+    time_dim: int = option(128, within="[1, inf)")
     """Fourier features of time."""
-    learning_rate: float = 3e-4
+    learning_rate: float = option(3e-4, within="[0, inf)")
     """AdamW step size at the start."""
-    weight_decay: float = 1e-4
+    weight_decay: float = option(1e-4, within="[0, inf)")
     """AdamW weight decay (optax's default, which the release uses)."""
-    decay_steps: int = 3_000_000
+    decay_steps: int = option(3_000_000, within="[0, inf)")
     """Updates over which the learning rate falls to 0 on a cosine; 0 keeps it constant."""
 
 
@@ -145,11 +146,9 @@ def build(
     """Network and optimiser that both kinds share.
 
     Raises:
-        ValueError: a size is not positive.
+        ValueError: an option is out of its range.
     """
-    for name in ("num_steps", "width", "num_blocks", "time_dim"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"base.{name} must be at least 1, got {getattr(config, name)}.")
+    check_options(config, "base.")
     if config.time_dim % 2:
         raise ValueError(f"base.time_dim must be even (sines and cosines), got {config.time_dim}.")
     module = Denoiser(config.width, config.num_blocks, time_dim=config.time_dim)

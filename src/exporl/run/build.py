@@ -10,6 +10,9 @@ from typing import Any
 
 import gymnasium
 
+from exporl.acting.asked import Watch
+from exporl.acting.checked import Checked
+from exporl.acting.failures import EnvironmentFailed
 from exporl.acting.guard import Guard
 from exporl.acting.interface import write_interface
 from exporl.acting.of_task import interface_of
@@ -34,6 +37,7 @@ from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, r
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
+from exporl.run.memory import check_memory, online_rows
 from exporl.run.metrics import write_glossary
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
@@ -64,10 +68,24 @@ class Parts:
     """What the replays keep beside the steps, because the algorithm reads it."""
     algorithm: Algorithm
     learner: Learner
+    watch: Watch = dataclasses.field(default_factory=Watch)
+    """Looks whether environments answer."""
 
     def make_env(self) -> gymnasium.Env:
-        """A new environment, normalised like the data."""
-        env = self.task.make_env()
+        """A new environment, whose values are checked as they come and normalised like the data.
+
+        Raises:
+            EnvironmentFailed: it cannot be made.
+        """
+        try:
+            made = self.task.make_env()
+        except (ValueError, OSError, ImportError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise EnvironmentFailed(
+                f"making an environment of {self.task.name} raised {type(error).__name__}: {error}."
+            ) from error
+        env = Checked(made, self.spec, self.task.reward_range)
         return env if self.normalizer is None else NormalizedObservation(env, self.normalizer)
 
 
@@ -97,6 +115,8 @@ def build(
     """
     check(config)
     task = task or make_task(config.task, config.reward)
+    if learns:
+        check_memory(config, task.spec, available_bytes())
     episodes = prior_episodes(config, run_dir, task, say) if learns else []
     normalizer = None
     if task.normalize:
@@ -130,6 +150,7 @@ def build(
         columns=columns,
         algorithm=algorithm,
         learner=Learner(algorithm, config.seed),
+        watch=Watch(config.log.silence_s, say),
     )
 
 
@@ -218,7 +239,7 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     """
     config, spec, episodes = parts.config, parts.spec, parts.episodes
     data, streams = config.data, config.num_envs
-    rows = min(data.capacity, 2 * max(config.train.online_steps, 1) + spec.chunk_length + 2)
+    rows = online_rows(config)
     prior_rows = rows_needed(spec, map(len, episodes)) if episodes else 0
     plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams)
     say(str(plan))
@@ -264,6 +285,7 @@ def make_actors(parts: Parts) -> Actors:
             execute_length=config.actions_played,
             seed=config.seed,
             guard=make_guard(config, parts.task),
+            watch=parts.watch,
         )
         on_error.pop_all()
     return actors

@@ -13,8 +13,8 @@ class Callback(Protocol):
     """Is told what a run does; every method is optional for a class that inherits from this one.
 
     Calls come from the thread that acts, when the files of the run say so too. An error ends the
-    run as any other error does: the last checkpoint stays intact. A resumed run tells again what
-    was lost since its checkpoint. What is passed must be left as it is.
+    run as any other error does: the last checkpoint stays. A resumed run tells again what was lost
+    since it. What is passed must be left as it is.
     """
 
     def on_step(self, env_steps: int, steps: Sequence[tuple[int, Step]]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
 from exporl.envs.task import Reward
+from exporl.options import SEEDS, check_options, option
 from exporl.outside import is_outside
 from exporl.plain import added, from_plain
 from exporl.policies import BaseConfig
@@ -12,6 +13,8 @@ from exporl.suggest import closest
 from exporl.types import Precision
 
 AlgoT = TypeVar("AlgoT")
+ENVIRONMENTS = "[1, 10000]"
+"""Environments that one process can step one after the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +26,16 @@ class DataConfig:
     the task's scripted expert."""
     skip_bad: bool = False
     """Leave out damaged episodes of the file, and say which, instead of stopping."""
-    demos: int = 20
+    demos: int = option(20, within="[0, inf)")
     """Episodes to collect, or to take from the file in order (0: the whole file, or no prior data
     without one)."""
-    demo_noise: float = 0.3
+    demo_noise: float = option(0.3, within="[0, inf)")
     """Standard deviation of the noise on the scripted expert's actions."""
-    demo_seed: int = 0
+    demo_seed: int = option(0, within=SEEDS)
     """Seed of the collection; independent of the run's seed, so that seeds share their data."""
-    prior_ratio: float = 0.5
+    prior_ratio: float = option(0.5, within="[0, 1]")
     """Share of prior data in every minibatch; the rest is online data."""
-    capacity: int = 1_000_000
+    capacity: int = option(1_000_000, within="[1, inf)")
     """Online rows kept per environment (steps plus one per episode)."""
     bootstrap_timeouts: bool = True
     """Bootstrap at time limits. The release's robosuite wrapper stores them as terminal (False)."""
@@ -42,30 +45,30 @@ class DataConfig:
 class TrainConfig:
     """How much is learnt from what, and when."""
 
-    offline_steps: int = 0
+    offline_steps: int = option(0, within="[0, inf)")
     """Imitation steps of the base policy before anything else."""
-    critic_pretrain_steps: int = 0
+    critic_pretrain_steps: int = option(0, within="[0, inf)")
     """Critic updates on prior data alone, with the on-the-fly backup, before acting."""
-    online_steps: int = 100_000
+    online_steps: int = option(100_000, within="[0, inf)")
     """Environment steps, over all environments."""
-    random_steps: int = 0
+    random_steps: int = option(0, within="[0, inf)")
     """Uniformly random actions for so many environment steps at the start (online from scratch:
     5000)."""
-    critic_warmup_steps: int = 0
+    critic_warmup_steps: int = option(0, within="[0, inf)")
     """After them, the base policy acts alone for so many steps while the critic learns (the
     release: 0)."""
-    update_after: int = 0
+    update_after: int = option(0, within="[0, inf)")
     """Environment steps before the first update."""
-    update_every: int = 1
+    update_every: int = option(1, within="[1, inf)")
     """Environment steps per update call."""
-    utd_ratio: int = 20
+    utd_ratio: int = option(20, within="[1, inf)")
     """Critic updates per environment step (update-to-data ratio)."""
-    batch_size: int = 256
+    batch_size: int = option(256, within="[1, inf)")
     """Rows per minibatch."""
     asynchronous: bool = False
     """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async).
     Not repeatable to the bit."""
-    discount: float = 0.99
+    discount: float = option(0.99, within="[0, 1]")
     """Per environment step (gamma)."""
     guard: Literal["off", "auto", "success", "return"] = added("off", absent="off")
     """Choose between the base policy alone and the policy around it by how their last episodes
@@ -74,22 +77,25 @@ class TrainConfig:
     prefetch: bool = True
     """Draw the next update's rows while the device is busy with this one: they cannot include the
     step in between. False draws them afterwards, as the release does."""
+    divergence: Literal["warn", "stop"] = added("warn", absent="warn")
+    """What to do when critics say values far outside what rewards and discount allow: say it once,
+    or end the run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
     """Evaluation, on environments and seeds of its own; it never changes training."""
 
-    every: int = 5_000
+    every: int = option(5_000, within="[1, inf)")
     """Environment steps between evaluations; there is one before the first step and one after the
     last."""
-    at: tuple[int, ...] = added((), absent=())
+    at: tuple[int, ...] = option((), within="[0, inf)", absent=())
     """Environment steps at which to evaluate, instead of `every`; beside the first and the last."""
-    episodes: int = 50
+    episodes: int = option(50, within="[1, inf)")
     """Episodes per evaluation, the same starts every time."""
-    num_envs: int = 10
+    num_envs: int = option(10, within=ENVIRONMENTS)
     """Environments stepped together."""
-    seed: int = 1_000_003
+    seed: int = option(1_000_003, within=SEEDS)
     """Fixes the starts; shared by all runs, so that results pair up."""
     base: bool = True
     """Also evaluate the base policy alone on the same starts."""
@@ -101,12 +107,14 @@ class EvalConfig:
 class LogConfig:
     """Metrics and checkpoints."""
 
-    every: int = 500
+    every: int = option(500, within="[1, inf)")
     """Environment steps (while pretraining: imitation steps) between lines of metrics."""
-    save_every: int = 5_000
+    save_every: int = option(5_000, within="[1, inf)")
     """Environment (or pretraining) steps between checkpoints."""
-    keep: int = 2
+    keep: int = option(2, within="[1, inf)")
     """Checkpoints kept."""
+    silence_s: float = option(120.0, within="(0, inf)", absent=120.0)
+    """Seconds without an answer of an environment after which the run says where it waits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,13 +131,13 @@ class RunConfig(Generic[AlgoT]):
     `Entry` or a function that returns one. Left out, it is found from `algo`."""
     preset: str = "small"
     """Where the defaults come from; `exporl presets` lists them."""
-    seed: int = 0
+    seed: int = option(0, within=SEEDS)
     """Training seed."""
     reward: Reward = "-1/0"
     """Learning reward: -1 per step and 0 at success, 0 and 1, or the environment's own."""
-    num_envs: int = 1
+    num_envs: int = option(1, within=ENVIRONMENTS)
     """Environments that collect online data, each its own stream in the replay."""
-    chunk_length: int = 1
+    chunk_length: int = option(1, within="[1, inf)")
     """Actions predicted at once (h)."""
     execute_length: int | None = None
     """Actions played of each chunk; all of them by default."""
@@ -165,32 +173,6 @@ class RunConfig(Generic[AlgoT]):
 RESUMABLE = ("train.online_steps", "eval.", "log.")
 """What may differ between a run and its resumption: none of it changes what was learnt so far."""
 
-_AT_LEAST = {
-    "seed": 0,
-    "num_envs": 1,
-    "chunk_length": 1,
-    "data.demos": 0,
-    "data.demo_noise": 0,
-    "data.demo_seed": 0,
-    "data.capacity": 1,
-    "train.offline_steps": 0,
-    "train.critic_pretrain_steps": 0,
-    "train.online_steps": 0,
-    "train.random_steps": 0,
-    "train.critic_warmup_steps": 0,
-    "train.update_after": 0,
-    "train.update_every": 1,
-    "train.utd_ratio": 1,
-    "train.batch_size": 1,
-    "eval.every": 1,
-    "eval.episodes": 1,
-    "eval.num_envs": 1,
-    "eval.seed": 0,
-    "log.every": 1,
-    "log.save_every": 1,
-    "log.keep": 1,
-}
-
 
 def check(config: RunConfig[Any]) -> None:
     """Checks ranges and combinations that no single part can see.
@@ -199,17 +181,23 @@ def check(config: RunConfig[Any]) -> None:
         ValueError: naming the option, its value and what is possible.
     """
     check_config(config.algorithm, config.algo)
-    values = flatten(config)
-    for name, least in _AT_LEAST.items():
-        if not values[name] >= least:  # also refuses NaN
-            raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
-    for name in ("train.discount", "data.prior_ratio"):
-        if not 0 <= values[name] <= 1:
-            raise ValueError(f"{name} must be between 0 and 1, got {values[name]}.")
+    for name in ("", "base.", "data.", "train.", "eval.", "log."):
+        check_options(getattr(config, name[:-1]) if name else config, name)
+    _check_shares(config.train.batch_size, config.data.prior_ratio)
     if not 1 <= config.actions_played <= config.chunk_length:
         raise ValueError(
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
             f"{config.execute_length}."
+        )
+
+
+def _check_shares(batch_size: int, prior_ratio: float) -> None:
+    """Whether prior and online data both get rows of a minibatch, where both are to."""
+    prior = round(prior_ratio * batch_size)
+    if 0 < prior_ratio < 1 and not 1 <= prior <= batch_size - 1:
+        raise ValueError(
+            f"train.batch_size={batch_size} cannot be shared with data.prior_ratio={prior_ratio:g}"
+            ": some source gets no row."
         )
 
 

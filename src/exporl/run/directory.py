@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from exporl.files.atomic import read_lines, write_text
+from exporl.files.leftovers import tidy
 from exporl.files.run_files import CONFIG, EVAL, METRICS, SUMMARY, read_config
 from exporl.run.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
 
@@ -48,6 +49,7 @@ def open_run(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> None:
     check(config)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        tidy(run_dir)
         write_text(path, json.dumps(to_json(config) | {"versions": versions()}, indent=1))
     except OSError as error:
         raise ValueError(

@@ -29,6 +29,8 @@ from exporl.run.build import Share, build, make_actors, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import open_run, summarize
+from exporl.run.divergence import finite, value_watch
+from exporl.run.endings import saving_where_environments_fail, telling_what_is_kept
 from exporl.run.learning import InStep, Learning
 from exporl.run.metrics import MetricsWriter, delays, guard_fields, recent_episodes, time_fields
 from exporl.run.phases import (
@@ -69,13 +71,14 @@ class Trainer:
         self.config, self.run_dir, self.progress = config, run_dir, progress
         self.stop = stop or threading.Event()
         """Once set, the run stops at the next step boundary, after a checkpoint."""
-        self.callbacks = Callbacks([Notes(progress), *callbacks])
         ahead = programs(config.train)
         parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead)
         check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
         for sentence in (plan(config, parts.algorithm), *never_happens(config)):
             progress.say(sentence)
         self.parts, self.learner = parts, parts.learner
+        watching = [Notes(progress), value_watch(config, parts.spec, progress.say)]
+        self.callbacks = Callbacks([*watching, *callbacks])
         self.data = fingerprint(parts.episodes)
         self.prior, self.online_replay = replays(parts, progress.say)
         self.mixture = self._mixture()
@@ -99,13 +102,15 @@ class Trainer:
         """Nothing to begin."""
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Closes the environments."""
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Closes the environments. What that raises does not hide why the run ends."""
+        with contextlib.suppress(*([] if kind is None else [Exception])):
+            self.close()
 
     def close(self) -> None:
         """Closes the environments of acting and of evaluation."""
         with contextlib.ExitStack() as closing:
+            closing.callback(self.parts.watch.close)
             closing.callback(self.evaluator.close)
             closing.callback(self.actors.close)
 
@@ -174,8 +179,9 @@ class Trainer:
         total = self.config.train.online_steps
         self.progress.phase(self.config.algorithm, total, self.actors.env_steps)
         self.speed.start(self.actors.env_steps)
-        self._evaluate_if_due()
-        with self._online_learning() as self.learning:
+        saving = saving_where_environments_fail(self.save)
+        with self._online_learning() as self.learning, saving:
+            self._evaluate_if_due()
             while self.actors.env_steps < total:
                 before = self.actors.env_steps
                 self._act()
@@ -262,7 +268,8 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Writes a checkpoint of everything: learner, replay, environments, counters."""
+        """Writes a checkpoint of everything: learner, replay, environments, counters. What is not
+        finite raises FloatingPointError and never replaces the last one."""
         self.learning.settle()
         arrays, actors = self.actors.state()
         record = {
@@ -280,7 +287,7 @@ class Trainer:
             "files": {name: size_of(self.run_dir / name) for name in (METRICS, EVAL)},
         }
         parts = {
-            "learner": self.learner.arrays(),
+            "learner": finite(self.learner.arrays()),
             "replay": self.online_replay.state(),
             "rollout": arrays,
         }
@@ -362,6 +369,8 @@ def train(
         ValueError: contradictory options, unusable data, or a resumption with another
             configuration.
         FileExistsError: the directory already holds a run and `resume` is off.
+        EnvironmentFailed: an environment raised or gave something unusable; said after saving.
+        FloatingPointError: training diverged.
         Interrupted: stopped by a signal, after saving.
     """
     run_dir = Path(run_dir)
@@ -371,11 +380,12 @@ def train(
         trainer = Trainer(
             config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
         )
-    except (ValueError, OSError):
+    except BaseException:
         if not resume:  # nothing was learnt yet: leave no half-made run behind
             (run_dir / CONFIG).unlink(missing_ok=True)
         raise
-    with trainer, stop_on_signals(trainer.stop, trainer.progress.say):
+    stopping = stop_on_signals(trainer.stop, trainer.progress.say)
+    with trainer, stopping, telling_what_is_kept(run_dir):
         trainer.pretrain()
         trainer.pretrain_critic()
         trainer.online()

@@ -130,8 +130,8 @@ class MetricsWriter:
                 values = values[~np.isnan(values)]
             if not np.isfinite(values).all():
                 raise FloatingPointError(
-                    f"{name} is NaN or infinite: training diverged. Lower the learning rates; the "
-                    "last checkpoint is intact."
+                    f"{name} is NaN or infinite: training diverged. Start anew with lower learning "
+                    "rates."
                 )
             if len(values):
                 reduce = (

@@ -67,6 +67,7 @@ class Evaluator:
             episodes=episodes,
             seed=options.seed if seed is None else seed,
             execute_length=parts.config.actions_played,
+            watch=parts.watch,
         )
 
     def during_training(self, deployed: Arm, *, guarded: bool) -> dict[str, Any]:
@@ -94,6 +95,7 @@ class Evaluator:
     def close(self) -> None:
         """Closes the environments; new ones are made if they are needed again."""
         envs, self._envs = self._envs, []
+        self._parts.watch.close()
         close_all(envs)
 
 

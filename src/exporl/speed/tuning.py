@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -29,22 +30,30 @@ MEASURED = "hoisting.json"
 """Measurements of earlier processes, beside the compiled programs."""
 
 
-def keep_compiled_programs() -> Path | None:
+def keep_compiled_programs(say: Callable[[str], object] | None = None) -> Path | None:
     """Keeps compiled programs between processes, in $XDG_CACHE_HOME/exporl (default:
     ~/.cache/exporl).
 
     JAX's own setting (JAX_COMPILATION_CACHE_DIR) wins. Returns the folder, or None where nothing
     can be written: programs are then compiled again by every process.
+
+    Args:
+        say: told why none are kept.
     """
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen:
         return Path(chosen)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporl"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporl"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    if not os.access(folder, os.W_OK):
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows the home directory
+        if say is not None:
+            say(
+                f"compiled programs are not kept ({error}): every process compiles them again. Set "
+                "XDG_CACHE_HOME to a folder that can be written."
+            )
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -15,6 +15,7 @@ import numpy as np
 
 from exporl.data.formats.fields import refuse_stand_in
 from exporl.data.formats.limits import check_size
+from exporl.files.naming import naming
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 """Of every member: the same episodes always make the same file."""
@@ -168,23 +169,34 @@ def write_archive(path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None
     columns: dict[str, _Column] = {}
     folder.mkdir()
     try:
-        for index, rows in enumerate(parts):
-            if columns and rows.keys() != columns.keys():
-                raise ValueError(
-                    f"episode {index} has {sorted(rows)}, those before have {sorted(columns)}."
-                )
-            for name, array in rows.items():
-                if name not in columns:
-                    columns[name] = _Column(folder / str(len(columns)), array)
-                columns[name].append(name, array)
-        if not columns:
-            raise ValueError(f"no episodes to write to {path}.")
-        _pack(folder / "archive", columns)
-        os.replace(folder / "archive", path)
+        with naming(path):
+            _write(folder, path, parts, columns)
     finally:
         for column in columns.values():
             column.close()
         shutil.rmtree(folder)
+
+
+def _write(
+    folder: Path,
+    path: Path,
+    parts: Iterable[Mapping[str, np.ndarray]],
+    columns: dict[str, _Column],
+) -> None:
+    """Writes the archive within a folder of its own, then moves it to its place."""
+    for index, rows in enumerate(parts):
+        if columns and rows.keys() != columns.keys():
+            raise ValueError(
+                f"episode {index} has {sorted(rows)}, those before have {sorted(columns)}."
+            )
+        for name, array in rows.items():
+            if name not in columns:
+                columns[name] = _Column(folder / str(len(columns)), array)
+            columns[name].append(name, array)
+    if not columns:
+        raise ValueError(f"no episodes to write to {path}.")
+    _pack(folder / "archive", columns)
+    os.replace(folder / "archive", path)
 
 
 def _pack(path: Path, columns: Mapping[str, _Column]) -> None:

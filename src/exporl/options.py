@@ -1,11 +1,12 @@
-"""Options of algorithms: their ranges are written beside their defaults, and checked here.
+"""Options: their ranges are written beside their defaults, and checked here, before anything is
+made or collected.
 
 A range is metadata of the field, an interval as in mathematics:
 
     tau: float = option(0.005, within="(0, 1]")
 
 is `dataclasses.field(default=0.005, metadata={"within": "(0, 1]"})`. What concerns several options
-at once is for the algorithm's own `check`.
+at once is for the `check` of an algorithm, and for that of a run.
 """
 
 import dataclasses
@@ -34,9 +35,14 @@ class Interval(NamedTuple):
         return cls(float(low), float(high), text[0] == "[", text[-1] == "]")
 
     def __contains__(self, value: object) -> bool:
-        """Whether a number lies inside. NaN and infinity never do."""
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        """Whether a number, as the float32 that is computed with, lies inside. NaN and infinity
+        never do."""
+        if not isinstance(value, int | float):
             return False
+        if isinstance(value, float):
+            value = _single(value)
+            if not math.isfinite(value):
+                return False
         above = value > self.low or (self.has_low and value == self.low)
         below = value < self.high or (self.has_high and value == self.high)
         return above and below
@@ -45,12 +51,29 @@ class Interval(NamedTuple):
         """What a number inside must be."""
         if math.isfinite(self.high):
             left, right = "(["[self.has_low], ")]"[self.has_high]
-            return f"be in {left}{self.low:g}, {self.high:g}{right}"
+            return f"be in {left}{_bound(self.low)}, {_bound(self.high)}{right}"
         if self.low == -math.inf:
             return "be finite"
         if self.low == 0:
             return "not be negative" if self.has_low else "be positive"
-        return f"be {'at least' if self.has_low else 'above'} {self.low:g}"
+        return f"be {'at least' if self.has_low else 'above'} {_bound(self.low)}"
+
+
+def _bound(value: float) -> str:
+    """Without an exponent where it is a whole number."""
+    return str(int(value)) if value.is_integer() else f"{value:g}"
+
+
+_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+"""Of the float32 numbers that processors do not round to 0 or to infinity."""
+SEEDS = "[0, 4294967295]"
+"""Seeds that lead to different draws."""
+
+
+def _single(value: float) -> float:
+    if abs(value) < _SMALLEST:
+        return 0.0
+    return math.copysign(math.inf, value) if abs(value) > _LARGEST else value
 
 
 def option(default: Any, within: str, advice: str = "", absent: Any = dataclasses.MISSING) -> Any:
@@ -78,8 +101,12 @@ def sizes(*default: int, of: str = "layer size") -> Any:
     return dataclasses.field(default=default, metadata={"sizes": of})
 
 
-def check_options(config: object) -> None:
+def check_options(config: object, prefix: str = "") -> None:
     """Checks every option against its choices and its range.
+
+    Args:
+        config: the options.
+        prefix: what their names begin with, for messages: "train.".
 
     Raises:
         ValueError: naming the option, its value and the values that are possible.
@@ -87,8 +114,8 @@ def check_options(config: object) -> None:
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(typing.cast(Any, config)):
         value = getattr(config, field.name)
-        _check_choice(field.name, value, hints[field.name])
-        _check_range(field.name, value, field.metadata)
+        _check_choice(prefix + field.name, value, hints[field.name])
+        _check_range(prefix + field.name, value, field.metadata)
 
 
 def check_members(num_qs: int, num_min_qs: int) -> None:
@@ -109,9 +136,17 @@ def _check_range(name: str, value: object, metadata: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must list at least one positive {what}, got {value}.")
     if "within" in metadata and not isinstance(value, str):
         interval = Interval.parse(metadata["within"])
-        if value not in interval:
-            advice = f"; {metadata['advice']}" if metadata.get("advice") else ""
-            raise ValueError(f"{name} must {interval}, got {value}{advice}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if number not in interval:
+                advice = f"; {metadata['advice']}" if metadata.get("advice") else ""
+                raise ValueError(f"{name} must {interval}, got {_as_computed(number)}{advice}.")
+
+
+def _as_computed(value: object) -> str:
+    """A number, and what float32 makes of it where that is something else."""
+    if isinstance(value, float) and math.isfinite(value) and _single(value) != value:
+        return f"{value} ({_single(value):g} as float32)"
+    return str(value)
 
 
 def _check_choice(name: str, value: object, hint: object) -> None:

@@ -1,0 +1,20 @@
+"""Errors of writing that say which file: a disk that is full does not say it by itself."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """While it lasts, an `OSError` that names no file gets this one.
+
+    Raises:
+        OSError: as it was, with the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,63 @@
+"""How a run ends that does not reach its end: what it has learnt is saved where it can be, and
+whoever reads the error is told what there is to go on from."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from exporl.acting.failures import EnvironmentFailed, StoppedAtOnce
+from exporl.files import checkpoint
+from exporl.files.run_files import CHECKPOINTS
+from exporl.run.stopping import Interrupted
+
+
+@contextlib.contextmanager
+def saving_where_environments_fail(save: Callable[[], None]) -> Iterator[None]:
+    """While it lasts, a checkpoint is written before an environment's failure goes on its way.
+
+    Actors stand as before the step that failed, and evaluations change nothing: the checkpoint is
+    the one that a run stopped there would have written.
+
+    Raises:
+        EnvironmentFailed: as it was, with a note where nothing could be saved.
+        Interrupted: a second signal ended the wait for an environment; everything is saved.
+    """
+    try:
+        yield
+    except EnvironmentFailed as failed:
+        try:
+            save()
+        except (OSError, ValueError, ArithmeticError, MemoryError) as error:
+            failed.add_note(f"What was learnt since the last checkpoint is lost: {error}")
+        raise
+    except StoppedAtOnce as stopped:
+        if not stopped.inside:
+            raise
+        save()
+        raise Interrupted(
+            f"stopped while waiting for {stopped.inside}; everything is saved"
+        ) from stopped
+
+
+@contextlib.contextmanager
+def telling_what_is_kept(run_dir: Path) -> Iterator[None]:
+    """While it lasts, every error but a clean stop gets a note: the checkpoint that there is, and
+    the command that goes on from it."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except BaseException as error:
+        error.add_note(what_is_kept(run_dir))
+        raise
+
+
+def what_is_kept(run_dir: Path) -> str:
+    """The newest intact checkpoint of a run and how to go on from it, in words."""
+    try:
+        found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=("learner",))
+    except (ValueError, OSError) as error:
+        return f"Nothing to go on from: {error}"
+    if found is None:
+        return "No checkpoint was written before: there is nothing to go on from."
+    return f"The last checkpoint is {found.name}; go on with: exporl train --resume {run_dir}"

@@ -1,0 +1,227 @@
+"""What reaches a run from outside: signals, output that nobody reads, an environment that hangs, a
+full disk, leftovers of killed processes, no home directory."""
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from exporl.acting.asked import Asked, Watch
+from exporl.acting.failures import StoppedAtOnce
+from exporl.cli.main import main
+from exporl.cli.streams import Unbroken, unbroken
+from exporl.data.formats import save_npz
+from exporl.envs.probes import collect
+from exporl.envs.registry import make_task
+from exporl.files import checkpoint
+from exporl.files.atomic import append_line, write_text
+from exporl.files.leftovers import OLD_S, tidy
+from exporl.run.loop import train
+from exporl.run.progress import Silent
+from exporl.run.stopping import Interrupted, stop_on_signals
+from exporl.speed import tuning
+from helpers.faults import Faulty, faulty_task
+from helpers.runs import newest, tiny
+
+FIRST, LAST = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("last", LAST)
+def test_a_first_signal_asks_and_a_second_one_stops_at_once(first, last):
+    stop, told, before = threading.Event(), threading.Event(), signal.getsignal(first)
+    with stop_on_signals(stop, lambda message: told.set()):
+        signal.raise_signal(first)
+        assert stop.is_set() and told.wait(10)
+        with pytest.raises(StoppedAtOnce):
+            signal.raise_signal(last)
+    assert signal.getsignal(first) is before
+
+
+def test_a_terminal_that_closes_twice_stops_once():
+    stop = threading.Event()
+    with stop_on_signals(stop, lambda message: None):
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    assert stop.is_set()
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As `nohup` asks for."""
+    before, stop = signal.signal(signal.SIGHUP, signal.SIG_IGN), threading.Event()
+    try:
+        with stop_on_signals(stop, lambda message: None):
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_is_said_about_a_signal_does_not_wait_for_what_is_being_said():
+    """The signal comes while this thread holds the lock that saying needs."""
+    lock, stop, said = threading.Lock(), threading.Event(), threading.Event()
+
+    def say(message):
+        with lock:
+            said.set()
+
+    with stop_on_signals(stop, say):
+        with lock:
+            signal.raise_signal(signal.SIGTERM)
+        assert said.wait(10)
+
+
+def test_a_silent_environment_is_named_once_per_call():
+    said, enough = [], threading.Event()
+
+    def say(message):
+        said.append(message)
+        enough.set()
+
+    def hang(answer):
+        assert enough.wait(10)
+        time.sleep(0.2)
+        return answer
+
+    watch, env = Watch(0.05, say), Faulty(make_task("probe/delay").make_env(), hang, at_step=2)
+    asked = Asked([env], float, watch=watch)
+    asked.reset(0, episode=3, seed=7)
+    asked.step(0, np.zeros(1, np.float32), 74)
+    asked.step(0, np.zeros(1, np.float32), 75)
+    watch.close()
+    where = "the environment's step at environment step 75 (environment 0, episode 3, step 2 of it"
+    assert len(said) == 1 and said[0].startswith(f"{where}, seed 7) has not returned for 0 s.")
+
+
+def test_a_hanging_environment_is_named_and_left_with_everything_saved(tmp_path):
+    config, said, told = tiny("bc", **{"log.silence_s": 0.2}), [], threading.Event()
+    progress = Silent()
+
+    def say(message):
+        said.append(message)
+        if "has not returned" in message:
+            told.set()
+
+    def hang(answer):
+        assert told.wait(30)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    progress.say = say
+    waited = r"waiting for the environment's step at environment step 8 .*everything is saved"
+    with pytest.raises(Interrupted, match=waited):
+        train(config, tmp_path / "run", progress, task=faulty_task(config, hang, at_step=8))
+    _, record = checkpoint.load(newest(tmp_path / "run"))
+    assert record["rollout"]["env_steps"] == 7
+
+
+@contextlib.contextmanager
+def unread():
+    """Standard output and error whose reader has left."""
+    before, streams = (sys.stdout, sys.stderr), []
+    for _ in range(2):
+        reader, writer = os.pipe()
+        os.close(reader)
+        streams.append(os.fdopen(writer, "w", buffering=1))
+    sys.stdout, sys.stderr = streams
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in streams:
+            stream.close()
+
+
+def test_output_that_nobody_reads_is_dropped():
+    with unread():
+        ours = sys.stdout
+        with unbroken():
+            for _ in range(3):
+                print("lost")
+                print("lost", file=sys.stderr, flush=True)
+        assert sys.stdout is ours
+
+
+@pytest.mark.parametrize(("args", "status"), [(["--help"], 0), (["nonsense"], 2)])
+def test_the_exit_status_is_true_where_nobody_reads(args, status):
+    with unread():
+        assert main(args) == status
+
+
+def test_a_closed_stream_leads_nowhere(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["nonsense"]) == 2
+
+
+def test_a_full_disk_is_no_reader_that_left():
+    class Full(io.StringIO):
+        def write(self, text):
+            full()
+
+    with pytest.raises(OSError, match="No space left"):
+        Unbroken(Full()).write("x")
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    if Path("/dev/full").exists():
+        (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+        with pytest.raises(OSError, match=r"No space left on device: .*metrics.jsonl"):
+            append_line(tmp_path / "metrics.jsonl", {"a": 1})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*summary.json"):
+        write_text(tmp_path / "summary.json", "text")
+    with pytest.raises(OSError, match=r"No space left on device: .*demonstrations.npz"):
+        save_npz(tmp_path / "demonstrations.npz", collect("delay", 1, 0.1, 0))
+    assert [path.name for path in tmp_path.iterdir() if path.name != "metrics.jsonl"] == []
+
+
+def test_a_line_is_json_or_nothing(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        append_line(tmp_path / "eval.jsonl", {"return_mean": float("nan")})
+    assert not (tmp_path / "eval.jsonl").exists()
+
+
+def test_what_killed_processes_left_is_tidied_and_nothing_else(tmp_path):
+    ours = [f".report.html-{'0' * 32}", f".demonstrations.npz-{'a' * 32}"]
+    others = [
+        f".notes.txt-{'0' * 32}",
+        ".report.html-backup",
+        "report.html",
+        f".summary.json-{'1' * 32}",
+    ]
+    for name in (ours[0], *others):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ours[1]).mkdir()
+    (tmp_path / ours[1] / "0").write_text("x")
+    for name in (*ours, *others[:-1]):
+        os.utime(tmp_path / name, (0, time.time() - 2 * OLD_S))
+    assert sorted(path.name for path in tidy(tmp_path)) == sorted(ours)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_user_without_a_home_has_no_cache_and_is_told(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    before, said = jax.config.values["jax_compilation_cache_dir"], []
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        assert tuning.keep_compiled_programs(said.append) is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert "not kept (Could not determine home directory.)" in said[0]
