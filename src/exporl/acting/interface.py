@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from exporl.files.atomic import write_text
-from exporl.files.run_files import POLICY, read_object
+from exporl.files.reading import read_object
+from exporl.files.run_files import POLICY
 from exporl.spec import Spec
 from exporl.suggest import closest
 from exporl.units import ActionUnits

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from exporl.files.atomic import refuse_link
 from exporl.files.run_files import OUTPUT
 from exporl.run.config import RunConfig, from_json, to_json
 from exporl.run.loop import train
@@ -106,6 +107,7 @@ def _start(job: Job, cores: list[int]) -> subprocess.Popen[str]:
             if (value := jax.config.values[name]) is not None
         }
     )
+    refuse_link(job.run_dir / OUTPUT)
     with (job.run_dir / OUTPUT).open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD],

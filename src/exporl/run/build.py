@@ -16,7 +16,7 @@ from exporl.acting.of_task import interface_of
 from exporl.acting.rollout import Actors, Rollout, close_all
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.columns import Column, needed_columns
-from exporl.data.episodes import Episode, Normalizer, validate_episodes
+from exporl.data.episodes import Episode, Normalizer, fingerprint, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
@@ -24,7 +24,8 @@ from exporl.envs.registry import make_task
 from exporl.envs.task import Task, state_spec, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.files.atomic import write_text
-from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, read_object
+from exporl.files.reading import read_object
+from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
@@ -73,6 +74,7 @@ def build(
     share: Share = None,
     ahead: Sequence[Program] = (),
     learns: bool = True,
+    data: str | None = None,
 ) -> Parts:
     """Builds the parts of a run in their order: task, data, statistics, networks, learner.
 
@@ -84,13 +86,14 @@ def build(
         share: gives the run another algorithm record that computes the same.
         ahead: updates whose compilation begins here, unless `share` is given.
         learns: off, demonstrations are left unread, and statistics that the run keeps are enough.
+        data: the `fingerprint` that prior data must have; any by default.
 
     Raises:
         ValueError: contradictory options, or unusable data.
     """
     check(config)
     task = task or make_task(config.task, config.reward)
-    episodes = prior_episodes(config, run_dir, task, say) if learns else []
+    episodes = prior_episodes(config, run_dir, task, say, data) if learns else []
     normalizer = None
     if task.normalize:
         known = learns or (run_dir / STATISTICS).is_file()
@@ -134,15 +137,27 @@ def _keep_interface(
     write_interface(run_dir, interface)
 
 
-def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) -> list[Episode]:
-    """The prior data, read or collected, and checked against the task.
+def prior_episodes(
+    config: RunConfig[Any], run_dir: Path, task: Task, say: Say, wanted: str | None = None
+) -> list[Episode]:
+    """The prior data, read or collected, and checked against the task. What was collected is kept
+    in the run directory.
+
+    Args:
+        config: what the run is.
+        run_dir: where it keeps what is collected.
+        task: what it has to fit.
+        say: told what takes time.
+        wanted: the `fingerprint` that it must have; any by default.
 
     Raises:
-        ValueError: it does not fit the task, or there is nobody to collect it.
+        ValueError: it does not fit the task, is not what is wanted, or there is nobody to collect
+            it.
     """
     data, stored = config.data, run_dir / DEMONSTRATIONS
+    is_new = False
     if data.path is not None:
-        return load_episodes(
+        episodes = load_episodes(
             Path(data.path),
             data.demos or None,
             adapt=task.adapt,
@@ -150,10 +165,29 @@ def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) 
             skip_bad=data.skip_bad,
             say=say,
         )
-    if data.demos == 0:
-        return []
-    if stored.is_file():
-        return load_episodes(stored, spec=task.spec)
+    elif data.demos == 0:
+        episodes = []
+    elif stored.is_file():
+        episodes = load_episodes(stored, spec=task.spec)
+    else:
+        episodes, is_new = collected(config, task, say), True
+    if wanted is not None and fingerprint(episodes) != wanted:
+        raise ValueError(
+            f"the prior data is not what this run was started with: {data.path or stored} was "
+            "changed or exchanged. Restore the file, or start a new run."
+        )
+    if is_new:
+        save_npz(stored, episodes)
+    return episodes
+
+
+def collected(config: RunConfig[Any], task: Task, say: Say) -> list[Episode]:
+    """Demonstrations of the task's scripted expert.
+
+    Raises:
+        ValueError: it has none, or they do not fit the task.
+    """
+    data = config.data
     if task.collect is None:
         raise ValueError(
             f"task {task.name!r} has no scripted expert: give data.path, a file of episodes."
@@ -161,7 +195,6 @@ def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) 
     say(f"collecting {data.demos} demonstrations ({task.source}, noise {data.demo_noise:g})")
     episodes = task.collect(data.demos, data.demo_noise, data.demo_seed)
     validate_episodes(episodes, task.spec, f"the expert of {task.name}")
-    save_npz(stored, episodes)
     return episodes
 
 

@@ -21,14 +21,16 @@ from exporl.data.replay import Replay
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files import checkpoint
-from exporl.files.atomic import append_line, cut_back, size_of, write_text
-from exporl.files.run_files import CHECKPOINTS, CONFIG, EVAL, METRICS, REPORT, SUMMARY
+from exporl.files.atomic import append_line, cut_back, write_text
+from exporl.files.beside import LINES, remember_lines, remember_objects
+from exporl.files.lock import locked
+from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS, REPORT, SUMMARY
 from exporl.parallel.background import BackgroundLearning
 from exporl.report.page import write_report
 from exporl.run.build import Share, build, make_actors, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
-from exporl.run.directory import open_run, summarize
+from exporl.run.directory import opening, summarize
 from exporl.run.learning import InStep, Learning
 from exporl.run.metrics import MetricsWriter, guard_fields, recent_episodes
 from exporl.run.phases import (
@@ -41,6 +43,7 @@ from exporl.run.phases import (
     update_calls_due,
 )
 from exporl.run.progress import Progress, Silent
+from exporl.run.saved import find_resumable
 from exporl.run.session import Evaluator
 from exporl.run.stopping import Interrupted, stop_on_signals
 from exporl.run.stopwatch import Speed, Stopwatch
@@ -69,11 +72,12 @@ class Trainer:
         self.stop = stop or threading.Event()
         """Once set, the run stops at the next step boundary, after a checkpoint."""
         self.callbacks = Callbacks([Notes(progress), *callbacks])
-        ahead = programs(config.train)
-        parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead)
+        saved = find_resumable(config, run_dir, progress.say) if resume else None
+        data, ahead = saved and saved.record["data"], programs(config.train)
+        parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead, data=data)
         check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
         self.parts, self.learner = parts, parts.learner
-        self.data = fingerprint(parts.episodes)
+        self.data, self.beside = fingerprint(parts.episodes), remember_objects(run_dir)
         self.prior, self.online_replay = replays(parts, progress.say)
         self.mixture = self._mixture()
         self.metrics, self.speed = MetricsWriter(run_dir / METRICS), Speed(self.clock)
@@ -87,7 +91,7 @@ class Trainer:
         self.actors: Actors = make_actors(parts)
         if resume:
             try:
-                self._restore()
+                self._restore(saved)
             except BaseException:
                 self.close()
                 raise
@@ -276,7 +280,8 @@ class Trainer:
             "deployed": self.actors.deployed,
             "data": self.data,
             "metrics": self.metrics.pending(),
-            "files": {name: size_of(self.run_dir / name) for name in (METRICS, EVAL)},
+            "beside": self.beside,
+            **remember_lines(self.run_dir),
         }
         parts = {
             "learner": self.learner.arrays(),
@@ -293,21 +298,13 @@ class Trainer:
         path = checkpoint.save(folder, step, parts, record, self.config.log.keep)
         self.callbacks.on_checkpoint(path)
 
-    def _restore(self) -> None:
-        found = checkpoint.load_newest(self.run_dir / CHECKPOINTS)
+    def _restore(self, found: checkpoint.Found | None) -> None:
         if found is None:
             self.progress.say("no checkpoint yet: starting from the beginning")
-            for name in (METRICS, EVAL):  # lines of what is about to be made again
+            for name in LINES:  # of what is about to be made again
                 (self.run_dir / name).unlink(missing_ok=True)
             return
-        parts, record, problems = found
-        for problem in problems:
-            self.progress.say(f"skipped a damaged checkpoint: {problem}")
-        if record["data"] != self.data:
-            raise ValueError(
-                "the prior data is not what this run was started with. Restore the file, or start a"
-                " new run."
-            )
+        parts, record = found.parts, found.record
         self.learner.load(parts["learner"], record["updates"])
         self.online_replay.load(parts["replay"])
         for env in self.actors.load(parts["rollout"], record["rollout"]):
@@ -323,8 +320,8 @@ class Trainer:
             self.in_step.prefetched = jax.device_put(unpack(parts["prefetched"]))
         if self.prior is not None:
             self.prior.load_columns(parts.get("prior", {}))
-        for name, size in record["files"].items():  # later lines are about to be made again
-            cut_back(self.run_dir / name, size)
+        for name in LINES:  # later ones are about to be made again
+            cut_back(self.run_dir / name, record["files"][name])
         self.clock.restart(record["train_s"])
 
 
@@ -359,29 +356,31 @@ def train(
 
     Raises:
         ValueError: contradictory options, unusable data, or a resumption with another
-            configuration.
+            configuration; or another process trains in the directory.
         FileExistsError: the directory already holds a run and `resume` is off.
         Interrupted: stopped by a signal, after saving.
     """
     run_dir = Path(run_dir)
     task = task or make_task(config.task, config.reward)
-    open_run(config, run_dir, resume=resume)
-    try:
-        trainer = Trainer(
-            config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
-        )
-    except (ValueError, OSError):
-        if not resume:  # nothing was learnt yet: leave no half-made run behind
-            (run_dir / CONFIG).unlink(missing_ok=True)
-        raise
-    with trainer, stop_on_signals(trainer.stop, trainer.progress.say):
-        trainer.pretrain()
-        trainer.pretrain_critic()
-        trainer.online()
-        summary = summarize(run_dir) | {
-            "train_s": trainer.clock.seconds,
-            "first_update_s": trainer.first_update_s,
-        }
-        write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
-        write_report([run_dir], run_dir / REPORT)
+    with locked(run_dir):
+        with opening(config, run_dir, resume=resume):
+            trainer = Trainer(
+                config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
+            )
+        with trainer, stop_on_signals(trainer.stop, trainer.progress.say):
+            return _all_phases(trainer)
+
+
+def _all_phases(trainer: Trainer) -> dict[str, Any]:
+    """Everything that is left to do, summary and report included."""
+    run_dir = trainer.run_dir
+    trainer.pretrain()
+    trainer.pretrain_critic()
+    trainer.online()
+    summary = summarize(run_dir) | {
+        "train_s": trainer.clock.seconds,
+        "first_update_s": trainer.first_update_s,
+    }
+    write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
+    write_report([run_dir], run_dir / REPORT)
     return summary
