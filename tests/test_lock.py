@@ -42,6 +42,11 @@ def start(code: str, folder: Path) -> subprocess.Popen:
     return process
 
 
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=message), locked(folder):
+        pass
+
+
 def test_a_second_process_is_refused_and_told_who_trains(tmp_path):
     run = tmp_path / "run"
     with start(HOLDER, run) as holder:
@@ -60,9 +65,8 @@ def test_a_second_process_is_refused_and_told_who_trains(tmp_path):
 
 
 def test_the_same_process_is_refused_as_well(tmp_path):
-    with locked(tmp_path), pytest.raises(ValueError, match=f"process {os.getpid()} on"):
-        with locked(tmp_path):
-            pass
+    with locked(tmp_path):
+        refused(tmp_path, f"process {os.getpid()} on")
     with locked(tmp_path):
         pass
 
@@ -84,9 +88,7 @@ def test_a_lock_of_another_machine_is_not_taken_over(tmp_path):
     """The process cannot be seen from here: the file system's word counts."""
     with locked(tmp_path):
         (tmp_path / ".lock").write_text(json.dumps({"pid": 2**22 + 1, "host": "another"}))
-        with pytest.raises(ValueError, match=r"process 4194305 on another trains in"):
-            with locked(tmp_path):
-                pass
+        refused(tmp_path, "process 4194305 on another trains in")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x", "host": 3}'])
@@ -94,8 +96,7 @@ def test_a_damaged_lock_file_says_nothing_and_stops_nobody(tmp_path, content):
     (tmp_path / ".lock").write_text(content)
     with locked(tmp_path):
         (tmp_path / ".lock").write_text(content)
-        with pytest.raises(ValueError, match="another process trains in"), locked(tmp_path):
-            pass
+        refused(tmp_path, "another process trains in")
 
 
 def test_a_refused_run_leaves_no_folder(tmp_path):
@@ -106,6 +107,4 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"cannot write to run directory .*file/run: Not a direc"):
-        with locked(tmp_path / "file" / "run"):
-            pass
+    refused(tmp_path / "file" / "run", r"cannot write to run directory .*file/run: Not a direc")

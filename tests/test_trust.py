@@ -13,13 +13,14 @@ from exporl import outside
 from exporl.acting.policy import load_policy
 from exporl.cli.main import main
 from exporl.envs.registry import make_task
+from exporl.files import checkpoint
 from exporl.outside import check_trust, load_module, outside_names
 from exporl.report.page import read_run
 from exporl.run.config import to_json
 from exporl.run.directory import load_config
 from exporl.run.loop import train
 from exporl.run.session import load_run
-from helpers.runs import tiny
+from helpers.runs import newest, tiny
 
 OLD = Path(__file__).parent / "data" / "old_run"
 PAYLOAD = """
@@ -135,9 +136,6 @@ def test_what_trusted_code_imports_is_not_found_in_the_run_either(tmp_path, monk
 
 def test_the_checkpoint_names_no_code_either(tmp_path, monkeypatch):
     """The configuration is harmless, and the one in the checkpoint's record is not."""
-    from exporl.files import checkpoint
-    from helpers.runs import newest
-
     evil = Evil(tmp_path, "runs.evil.payload")
     parts, record = checkpoint.load(newest(evil.run))
     record["config"]["algorithm"] = evil.name
@@ -154,7 +152,6 @@ def test_the_checkpoint_names_no_code_either(tmp_path, monkeypatch):
 MINE = """
 import dataclasses
 from exporl.algos.expo_entry import EXPO
-from exporl.envs.probes import PROBES
 mine = dataclasses.replace(EXPO, name="mine")
 """
 
@@ -165,9 +162,7 @@ def own(tmp_path, monkeypatch):
     run = Path(shutil.copytree(OLD, tmp_path / "runs" / "own"))
     config = json.loads((run / "config.json").read_text()) | {"algorithm": "own_module:mine"}
     (run / "config.json").write_text(json.dumps(config))
-    (tmp_path / "own_module.py").write_text(
-        MINE.replace("from exporl.envs.probes import PROBES", "")
-    )
+    (tmp_path / "own_module.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     return run
 
@@ -178,7 +173,7 @@ def test_what_is_trusted_is_loaded(own, trust):
 
 
 def test_other_names_are_not_trusted(own):
-    with pytest.raises(ValueError, match="algorithm 'own_module:mine'.*add --trust"):
+    with pytest.raises(ValueError, match=r"algorithm 'own_module:mine'.*add --trust"):
         load_config(own, trust=["other_module:mine"])
 
 
