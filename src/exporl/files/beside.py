@@ -9,7 +9,16 @@ from typing import Any
 
 from exporl.files.atomic import beginning, readable_lines, size_of, write_text
 from exporl.files.reading import read_object
-from exporl.files.run_files import EVAL, METRICS, POLICY, STATISTICS, SUMMARY, TUNING
+from exporl.files.run_files import (
+    CONFIG,
+    EVAL,
+    METRICS,
+    POLICY,
+    RESUMABLE,
+    STATISTICS,
+    SUMMARY,
+    TUNING,
+)
 
 OBJECTS = (STATISTICS, POLICY, TUNING)
 """Files that decide what is learnt and how it acts, beside the configuration."""
@@ -47,6 +56,29 @@ def check_objects(run_dir: Path, record: Mapping[str, Any], checkpoint: str) -> 
                 f"{path} was changed since {checkpoint} was written: {found}. Restore it, or start "
                 "a new run."
             )
+
+
+def changed_options(
+    run_dir: Path, record: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[str]:
+    """Options of a configuration that differ from a checkpoint's though they may not change: a
+    sentence each. Those that only one of them has were added by another version."""
+    then, now = _flat(_remembered(record, "config")), _flat(config)
+    return [
+        f"{run_dir / CONFIG} was changed: {name} was {_short(then[name])}, is now "
+        f"{_short(now[name])}."
+        for name in then
+        if name in now and then[name] != now[name] and not name.startswith(RESUMABLE)
+    ]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value."""
+    result: dict[str, Any] = {}
+    for name, value in data.items():
+        nested = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else None
+        result |= {prefix + name: value} if nested is None else nested
+    return result
 
 
 def restore_missing(run_dir: Path, record: Mapping[str, Any]) -> list[str]:

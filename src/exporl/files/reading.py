@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+DEEPEST = 50
+"""Levels of lists and objects: none that this library writes has ten."""
 LARGEST = 64 * 2**20
 """Bytes of a file that holds one object: none that this library writes comes near."""
 
@@ -22,12 +24,21 @@ def parsed(text: bytes, what: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"{what} is not valid JSON (nested too deeply).") from error
+        raise ValueError(f"{what} is nested too deeply to be read.") from error
     except ValueError as error:
         raise ValueError(f"{what} is not valid JSON ({error}).") from error
     if not isinstance(data, dict):
         raise ValueError(f"{what} must hold a JSON object, got {type(data).__name__}.")
+    if _is_deeper(data, DEEPEST):
+        raise ValueError(f"{what} is nested too deeply to be read.")
     return data
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -34,6 +34,8 @@ OUTPUT = "output.txt"
 """Whatever a process that trained it, or its simulator, printed."""
 LOCK = ".lock"
 """Held by the process that trains it."""
+RESUMABLE = ("train.online_steps", "eval.", "log.")
+"""Options that may differ between a run and its resumption: none changes what was learnt so far."""
 NAMES = (
     CONFIG, DEMONSTRATIONS, STATISTICS, POLICY, TUNING, METRICS, EVAL, EVALUATIONS, CHECKPOINTS,
     SUMMARY, REPORT, OUTPUT, LOCK,

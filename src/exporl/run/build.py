@@ -26,6 +26,7 @@ from exporl.envs.wrappers import NormalizedObservation
 from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
 from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING
+from exporl.plain import from_plain
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
@@ -203,7 +204,14 @@ def statistics(run_dir: Path, episodes: Sequence[Episode]) -> Normalizer | None:
     without episodes."""
     stored = run_dir / STATISTICS
     if stored.is_file():
-        return Normalizer.from_json(read_object(stored))
+        data = read_object(stored)
+        try:
+            return Normalizer.from_json(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{stored} does not hold statistics ({type(error).__name__}: {error}). Copy it "
+                "from the run again."
+            ) from error
     if not episodes:
         return None
     normalizer = Normalizer.fit(episodes)
@@ -217,7 +225,7 @@ def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
     if "auto" not in vars(algo).values():
         return algo
     if stored.is_file():
-        return dataclasses.replace(algo, **json.loads(stored.read_text()))
+        return _decided(algo, stored)
     minibatches, width = train.utd_ratio * train.update_every, config.base.width
 
     def pays(samples: int) -> bool:
@@ -229,6 +237,24 @@ def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
     }
     write_text(stored, json.dumps(decided))
     return resolved
+
+
+def _decided(algo: Any, stored: Path) -> Any:
+    """Options with what a file says was decided.
+
+    Raises:
+        ValueError: it decides something else, or nothing; names the file.
+    """
+    found, open_ones = read_object(stored), {n for n, v in vars(algo).items() if v == "auto"}
+    try:
+        if not set(found) <= open_ones or "auto" in found.values():
+            raise ValueError(f"it says {sorted(found)}, to be decided: {sorted(open_ones)}")
+        return from_plain(type(algo), dataclasses.asdict(algo) | found, "algo")
+    except ValueError as error:
+        raise ValueError(
+            f"{stored} does not say what was decided ({error}). Remove it: a checkpoint remembers "
+            "it, or it is measured again."
+        ) from error
 
 
 def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:

@@ -162,9 +162,6 @@ class RunConfig(Generic[AlgoT]):
         return self.chunk_length if self.execute_length is None else self.execute_length
 
 
-RESUMABLE = ("train.online_steps", "eval.", "log.")
-"""What may differ between a run and its resumption: none of it changes what was learnt so far."""
-
 _AT_LEAST = {
     "seed": 0,
     "num_envs": 1,

@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from exporl.files.atomic import read_lines, write_text
+from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
-from exporl.files.run_files import CONFIG, EVAL, METRICS, SUMMARY, read_config, refuse_links
+from exporl.files.run_files import CONFIG, RESUMABLE, SUMMARY, read_config, refuse_links
 from exporl.outside import Trust, check_trust, outside_names
-from exporl.run.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
+from exporl.report.reading import changes, read_evaluations, read_metrics
+from exporl.run.config import RunConfig, check, differences, from_json, to_json
 
 
 def load_config(run_dir: Path, *, trust: Trust = False, task: bool = True) -> RunConfig[Any]:
@@ -116,21 +117,21 @@ def finished(run_dir: Path, config: RunConfig[Any]) -> dict[str, Any] | None:
 
 
 def summarize(run_dir: Path) -> dict[str, Any]:
-    """Final and initial evaluation of a run, from its files."""
-    config, lines = read_config(run_dir), read_lines(Path(run_dir) / EVAL)
+    """Final and initial evaluation of a run, from what can be read of its files; "problems" says
+    what cannot."""
+    run_dir = Path(run_dir)
+    config, (lines, problems) = read_config(run_dir), read_evaluations(run_dir)
+    metrics, more = read_metrics(run_dir)
+    problems += more + changes(run_dir, config)
     summary: dict[str, Any] = {name: config[name] for name in ("algorithm", "task", "seed")}
-    speeds = [
-        line["time/env_steps_per_s"]
-        for line in read_lines(Path(run_dir) / METRICS)
-        if "time/env_steps_per_s" in line
-    ]
+    speeds = [line["time/env_steps_per_s"] for line in metrics if "time/env_steps_per_s" in line]
     summary["env_steps_per_s"] = float(np.median(speeds)) if speeds else None
     for name, line in (("before", lines[0]), ("after", lines[-1])) if lines else ():
         summary[name] = {"env_steps": line["env_steps"]}
         summary[name] |= {
             who: line[who]["success_rate"] for who in ("policy", "base") if who in line
         }
-    return summary
+    return summary | ({"problems": problems} if problems else {})
 
 
 def versions() -> dict[str, str]:

@@ -15,8 +15,8 @@ from exporl.files.beside import (
     restore_missing,
 )
 from exporl.files.checkpoint import CorruptCheckpointError, Found
-from exporl.files.run_files import CHECKPOINTS, CONFIG
-from exporl.run.config import RESUMABLE, RunConfig, differences, from_json
+from exporl.files.run_files import CHECKPOINTS, CONFIG, RESUMABLE
+from exporl.run.config import RunConfig, differences, from_json
 
 RECORD: dict[str, type | tuple[type, ...]] = {
     "config": dict,
