@@ -193,7 +193,7 @@ def load(
             )
         try:
             parts[part] = load_tensors(content)
-        except SafetensorError as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CorruptCheckpointError(
                 f"{path.name}: {name} is not a safetensors file ({error})."
             ) from error

@@ -244,7 +244,8 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     """
     runs = [read_run(Path(run_dir)) for run_dir in run_dirs]
     if not any(run.evals for run in runs):
-        raise ValueError("nothing to report yet: none of the runs has an evaluation.")
+        damage = "".join(f" {problem}" for run in runs for problem in run.problems[:1])
+        raise ValueError(f"nothing to report yet: none of the runs has an evaluation.{damage}")
     curves = _curves(runs)
     tasks = ", ".join(dict.fromkeys(run.task for run in runs))
     body = [
