@@ -105,7 +105,7 @@ def test_a_last_line_cut_off_is_left_out(tmp_path):
 
 def test_damage_before_the_last_line_is_not_hidden(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(ValueError, match=r"m\.jsonl, line 2 is not valid JSON"):
         read_lines(tmp_path / "m.jsonl")
 
 

@@ -392,8 +392,10 @@ def damage(path: Path) -> None:
 def test_a_damaged_checkpoint_is_named_and_an_older_one_used_only_while_saying_so(copy):
     seen, (older, latest) = observations(1)[0], sorted((copy / "checkpoints").iterdir())
     shutil.rmtree(latest)
-    expected = load_policy(copy)
-    shutil.copytree(older, latest)
+    with pytest.warns(UserWarning, match="newer ones were removed"):
+        expected = load_policy(copy)
+    parts, record = checkpoint.load(older)
+    checkpoint.save(copy / "checkpoints", int(latest.name.split("-")[1]), parts, record, 2)
     damage(latest / "learner.safetensors")
     message = f"{latest.name}: learner.safetensors was altered.*Acting with the older {older.name}"
     with pytest.warns(UserWarning, match=message):
@@ -431,7 +433,7 @@ FILES = {
     ),
     "statistics of something else": (
         lambda run: (run / "statistics.json").write_text('{"mean": {}, "std": {}, "clip": 5.0}'),
-        "statistics.json does not hold the statistics of pose, force",
+        r"statistics.json was changed since checkpoint-\d+ was written: mean.pose is gone",
     ),
     "statistics cut off": (
         lambda run: (run / "statistics.json").write_text('{"mean": {'),
@@ -443,7 +445,7 @@ FILES = {
     ),
     "interface of something else": (
         lambda run: (run / "policy.json").write_text('{"observation": 3}'),
-        "policy.json does not say what a policy takes and gives",
+        r"policy.json was changed since checkpoint-\d+ was written: task is gone",
     ),
     "configuration of something else": (
         lambda run: (run / "config.json").write_text('{"algorithm": "expo"}'),
@@ -452,9 +454,38 @@ FILES = {
     "interface gone, and the task with it": (
         lambda run: (run / "policy.json").unlink(),
         r"has no policy.json, as runs of earlier versions have none, and its task cannot be made "
-        r"here: cannot import 'arm'.*exporl eval",
+        r"here: .* names code that does not come with exporl: task 'arm:arm'.*exporl eval",
     ),
 }
+
+
+def forget(run: Path) -> None:
+    """As runs of earlier versions: checkpoints remember nothing of the files beside them."""
+    parts, record = checkpoint.load(newest(run))
+    step = int(newest(run).name.split("-")[1])
+    checkpoint.save(run / "checkpoints", step, parts, record | {"beside": {}}, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "statistics.json",
+            '{"mean": {}, "std": {}, "clip": 5.0}',
+            "statistics.json does not hold the statistics of pose, force",
+        ),
+        (
+            "policy.json",
+            '{"observation": 3}',
+            "policy.json does not say what a policy takes and gives",
+        ),
+    ],
+)
+def test_files_of_something_else_are_named(copy, name, content, message):
+    forget(copy)
+    (copy / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_policy(copy)
 
 
 @pytest.mark.parametrize("name", FILES)

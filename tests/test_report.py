@@ -107,6 +107,7 @@ def test_evaluations_of_different_length_pair_on_the_starts_they_share(tmp_path)
     lines = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
     lines[1]["policy"] = {"success": [True, True, True, False], "success_rate": 0.75}
     lines[0]["base"]["success"][:4] = [True, False, False, False]
+    lines[0]["base"]["success_rate"] = 6 / 20
     (run / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert dip(read_run(run))[:2] == (1000, 0.5)
     page = write_report([run], tmp_path / "report.html").read_text()

@@ -72,6 +72,25 @@ def evaluations(run: Path) -> list[dict]:
     ]
 
 
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class Heard(Silent):
+    """Keeps what was said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
+
+
 class StopAt(Silent):
     """SIGINT at an advance."""
 

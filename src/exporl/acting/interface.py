@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from exporl.files.atomic import write_text
-from exporl.files.run_files import POLICY, read_object
+from exporl.files.reading import read_object
+from exporl.files.run_files import POLICY
 from exporl.spec import Spec
 from exporl.suggest import closest
 from exporl.units import ActionUnits
+
+DTYPES = ("float32", "uint8")
+"""Types of observations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +65,15 @@ class Interface:
             KeyError, TypeError, ValueError: something else.
         """
         entries, action, value_range = data["observation"], data["action"], data["value_range"]
+        chunk, played, hz = data["chunk_length"], data["execute_length"], data["control_hz"]
+        if not (type(chunk) is type(played) is int and 1 <= played <= chunk):
+            raise ValueError(f"{played!r} of {chunk!r} actions cannot be played")
+        if hz is not None and not 0 < float(hz) < np.inf:
+            raise ValueError(f"control_hz is {hz!r}, it must be above 0")
+        for name, entry in entries.items():
+            sizes = (*entry["shape"], *entry["own_shape"])
+            if entry["dtype"] not in DTYPES or not all(type(n) is int and n >= 0 for n in sizes):
+                raise ValueError(f"observation {name!r} cannot be {entry!r}")
         observation = tuple(
             (name, tuple(entry["shape"]), entry["dtype"]) for name, entry in entries.items()
         )

@@ -6,6 +6,7 @@ from exporl.acting.interface import Interface
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task, state_spec
 from exporl.files.run_files import CONFIG, POLICY, STATISTICS, read_config
+from exporl.outside import Trust, check_trust
 from exporl.spec import Spec
 
 
@@ -29,8 +30,12 @@ def interface_of(task: Task, spec: Spec, *, execute_length: int, normalized: boo
     )
 
 
-def interface_of_run(run_dir: Path) -> Interface:
+def interface_of_run(run_dir: Path, trust: Trust = False) -> Interface:
     """The interface of a run that was made before runs kept theirs: its task says it.
+
+    Args:
+        run_dir: the run directory.
+        trust: whether a task of the form `module:function` may be loaded.
 
     Raises:
         ValueError: the task cannot be made here, or its config.json is not that of a run.
@@ -38,6 +43,7 @@ def interface_of_run(run_dir: Path) -> Interface:
     config = read_config(run_dir)
     try:
         name, data, chunk_length = config["task"], config["data"], config["chunk_length"]
+        check_trust(run_dir, config, trust)
         task = make_task(name, config["reward"])
         has_data = data["path"] is not None or data["demos"] > 0
     except (KeyError, TypeError) as error:

@@ -1,9 +1,10 @@
 """A trained policy apart from the run that made it: no task, data, optimiser or simulator."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -14,15 +15,17 @@ from exporl.acting.parameters import from_arrays
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
 from exporl.files import checkpoint
+from exporl.files.beside import check_objects, difference, missing_checkpoints
+from exporl.files.reading import read_object
 from exporl.files.run_files import (
     CHECKPOINTS,
     CONFIG,
     POLICY,
     STATISTICS,
     read_config,
-    read_object,
     seed_runs,
 )
+from exporl.outside import Trust, check_trust
 from exporl.plain import from_plain
 from exporl.policies import BaseConfig, make_base
 from exporl.randomness import EVALUATE, INIT, run_key
@@ -180,7 +183,7 @@ def _checked(seed: int) -> int:
     return int(seed)
 
 
-def load_policy(run: Path | str) -> Policy:
+def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
     """The policy of a finished or interrupted run, as it was deployed at the newest checkpoint.
 
     Reads nothing but the run directory: config.json, policy.json, statistics.json where
@@ -189,10 +192,12 @@ def load_policy(run: Path | str) -> Policy:
 
     Args:
         run: the run directory, or a copy of it.
+        trust: whether an algorithm or a base policy `module:attribute` that the run names may be
+            loaded, which runs its code: all of them, or these names.
 
     Raises:
-        ValueError: not a run directory, a file of it is missing or damaged (names it), or there is
-            no checkpoint.
+        ValueError: not a run directory, a file of it is missing, damaged or not what the checkpoint
+            remembers (names it), code that is not trusted, or there is no checkpoint.
     """
     run_dir = Path(run)
     seeds = seed_runs(run_dir)
@@ -202,20 +207,20 @@ def load_policy(run: Path | str) -> Policy:
             f"{seeds[min(seeds)]}."
         )
     config = read_config(run_dir)
-    interface = read_interface(run_dir) if (run_dir / POLICY).is_file() else _derived(run_dir)
-    algorithm = _algorithm(config, interface.spec)
+    check_trust(run_dir, config, trust, task=False)
     found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=(LEARNER,))
     if found is None:
         raise ValueError(
             f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
             f"; of a copy, copy the folder {CHECKPOINTS} too."
         )
-    if found.problems:
-        warnings.warn(
-            f"a damaged checkpoint of {run_dir} was skipped: {' '.join(found.problems)} Acting "
-            f"with the older {found.name} instead.",
-            stacklevel=2,
-        )
+    options = _Options.of(config, str(run_dir / CONFIG))
+    _check_options(options, found)
+    check_objects(run_dir, found.record, found.name)
+    _warn_of_newer(run_dir, config, found)
+    has_interface = (run_dir / POLICY).is_file()
+    interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
+    algorithm = options.algorithm(interface.spec)
     return Policy(
         algorithm,
         _acting_parameters(algorithm, found.parts[LEARNER]),
@@ -226,21 +231,81 @@ def load_policy(run: Path | str) -> Policy:
     )
 
 
-def _algorithm(config: Mapping[str, Any], spec: Spec) -> Algorithm:
-    """The algorithm that a configuration describes, from those of its options that shape acting."""
+def _warn_of_newer(run_dir: Path, config: Mapping[str, Any], found: checkpoint.Found) -> None:
+    """Says so where there are, or were, checkpoints newer than the one that acts."""
+    if found.problems:
+        warnings.warn(
+            f"a damaged checkpoint of {run_dir} was skipped: {' '.join(found.problems)} Acting "
+            f"with the older {found.name} instead.",
+            stacklevel=3,
+        )
+        return
+    save_every = from_plain(int, config.get("log", {}).get("save_every"), "log.save_every")
+    num_envs = from_plain(int, config.get("num_envs"), "num_envs")
+    steps = from_plain(int, found.record.get("rollout", {}).get("env_steps"), "env_steps")
+    lost = missing_checkpoints(run_dir, steps, max(save_every, 1), num_envs)
+    if lost is not None:
+        warnings.warn(f"{lost} Acting with {found.name}.", stacklevel=3)
 
-    def option(kind: Any, name: str) -> Any:
-        if name not in config:
-            raise ValueError(f"{CONFIG} lacks {name!r}: it is not the configuration of a run.")
-        return from_plain(kind, config[name], name)
 
-    name = option(str, "algorithm")
-    entry = find_algorithm(name)
-    # What is decided by measurement makes updates faster, and leaves acting as it is.
-    algo = entry.resolve(option(entry.config, "algo"), Measurements(lambda samples: False))
-    precision = option(Precision, "precision")
-    base = make_base(option(BaseConfig, "base"), spec, precision)
-    return make_algorithm(name, algo, spec, base, precision)
+class _Options(NamedTuple):
+    """Those options of a run that shape acting."""
+
+    name: str
+    algo: Any
+    base: BaseConfig
+    precision: Precision
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], where: str) -> "_Options":
+        """As a configuration of plain values has them.
+
+        Raises:
+            ValueError: one is missing or of no use; names it and where it was read.
+        """
+
+        def option(kind: Any, name: str) -> Any:
+            if name not in config:
+                raise ValueError(f"{where} lacks {name!r}: it is not the configuration of a run.")
+            try:
+                return from_plain(kind, config[name], name)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+
+        name = option(str, "algorithm")
+        algo, base = option(find_algorithm(name).config, "algo"), option(BaseConfig, "base")
+        return cls(name, algo, base, option(Precision, "precision"))
+
+    def algorithm(self, spec: Spec) -> Algorithm:
+        """The algorithm that they describe."""
+        # What is decided by measurement makes updates faster, and leaves acting as it is.
+        decided = find_algorithm(self.name).resolve(self.algo, Measurements(lambda samples: False))
+        base = make_base(self.base, spec, self.precision)
+        return make_algorithm(self.name, decided, spec, base, self.precision)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values."""
+        nested = {"algo": dataclasses.asdict(self.algo), "base": dataclasses.asdict(self.base)}
+        return {"algorithm": self.name, **nested, "precision": self.precision}
+
+
+def _check_options(options: _Options, found: checkpoint.Found) -> None:
+    """Whether a checkpoint was made with these options.
+
+    Raises:
+        ValueError: it was not; names the first that differs, with both values.
+    """
+    then = found.record.get("config")
+    if not isinstance(then, dict):
+        raise ValueError(f"{found.name} is not a checkpoint of a run: it has no configuration.")
+    if then.get("algorithm") == options.name:  # else a name that nobody trusts would be loaded
+        then = _Options.of(then, found.name).plain()
+    changed = difference(then, options.plain())
+    if changed is not None:
+        raise ValueError(
+            f"{CONFIG} was changed since {found.name} was written: {changed}. Restore it, or copy "
+            "the run again."
+        )
 
 
 def _acting_parameters(algorithm: Algorithm, arrays: Mapping[str, np.ndarray]) -> Params:
@@ -272,8 +337,8 @@ def _normalizer(run_dir: Path, interface: Interface) -> Normalizer | None:
     return Normalizer(mean, std, stored.clip)
 
 
-def _derived(run_dir: Path) -> Interface:
+def _derived(run_dir: Path, trust: Trust) -> Interface:
     """The interface of a run that was made before there was a policy.json: from its task."""
     from exporl.acting.of_task import interface_of_run
 
-    return interface_of_run(run_dir)
+    return interface_of_run(run_dir, trust)

@@ -24,7 +24,7 @@ class _Said(Silent):
 
 
 def eval_command(args: list[str]) -> int:
-    """`exporl eval RUN [--episodes N] [--seed S]`."""
+    """`exporl eval RUN [--episodes N] [--seed S] [--trust]`."""
     parser = argparse.ArgumentParser(
         prog="exporl eval", description="Evaluate a run's policy and base policy, paired."
     )
@@ -36,6 +36,9 @@ def eval_command(args: list[str]) -> int:
         default=2_000_003,
         help="seed of the starts; training evaluates on others",
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="load code that the run names, module:attribute"
+    )
     options = parser.parse_args(args)
     if options.episodes < 1 or options.seed not in Interval.parse(SEEDS):
         raise ValueError(
@@ -43,12 +46,14 @@ def eval_command(args: list[str]) -> int:
             f"{options.seed}."
         )
     keep_compiled_programs(notice)
-    run = load_run(options.run, _Said())
+    run = load_run(options.run, _Said(), trust=options.trust)
     record: dict[str, Any] = {
         "episodes": options.episodes,
         "seed": options.seed,
         "updates": run.learner.updates,
+        "checkpoint": run.checkpoint_name,
     }
+    record |= {"problems": run.problems} if run.problems else {}
     for who in ("policy", "base") if run.algorithm.has_base else ("policy",):
         result = run.evaluate(base=who == "base", episodes=options.episodes, seed=options.seed)
         low, high = wilson(sum(result.success), options.episodes)

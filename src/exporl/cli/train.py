@@ -14,8 +14,9 @@ from exporl.algos import ALGORITHMS, find_algorithm
 from exporl.cli.bars import Bars, only_bar
 from exporl.cli.status import FAILED, STOPPED, notice
 from exporl.files.run_files import REPORT, seed_runs
+from exporl.outside import outside_names
 from exporl.parallel.seeds import train_seeds
-from exporl.run.config import RunConfig
+from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import load_config
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
@@ -33,12 +34,13 @@ def _split(args: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[s
 def train_command(args: list[str]) -> int:
     """`exporl train ALGO --task TASK [options]` and `exporl train --resume RUN [options]`."""
     known, rest = _split(args, "run-dir", "resume", "preset", "task", "seeds", "seeds-mode")
+    trust, rest = "--trust" in rest, [arg for arg in rest if arg != "--trust"]
     rest = ["--train.asynchronous" if arg == "--async" else arg for arg in rest]
     algorithm = rest.pop(0) if rest and not rest[0].startswith("-") else None
     resume = known.resume is not None
     begun = seed_runs(Path(known.resume)) if resume else {}
     if resume:
-        config = _begun_config(known, algorithm, begun)
+        config = _begun_config(known, algorithm, begun, trust)
     else:
         config = _new_config(known, algorithm, helping="--help" in rest or "-h" in rest)
     config = _with_options(config, rest)
@@ -63,10 +65,13 @@ def train_command(args: list[str]) -> int:
 
 
 def _begun_config(
-    known: argparse.Namespace, algorithm: str | None, begun: dict[int, Path]
+    known: argparse.Namespace, algorithm: str | None, begun: dict[int, Path], trust: bool
 ) -> RunConfig[Any]:
-    """The configuration that a run, or the first of a folder of seeds, was started with."""
-    config = load_config(begun[min(begun)] if begun else Path(known.resume))
+    """The configuration that a run, or the first of a folder of seeds, was started with. Code that
+    was named in the command is trusted."""
+    named = [name for name in (known.task, algorithm) if name is not None]
+    run_dir = begun[min(begun)] if begun else Path(known.resume)
+    config = load_config(run_dir, trust=trust or named)
     if algorithm not in (None, config.algorithm):
         raise ValueError(f"{known.resume} was started with {config.algorithm}, not {algorithm}.")
     changes = {"task": known.task, "preset": known.preset}
@@ -101,11 +106,17 @@ def _with_options(config: RunConfig[Any], args: list[str]) -> RunConfig[Any]:
         description=(
             f"Train with {config.algorithm.upper()}. Shown defaults are those of the preset "
             f"{config.preset!r}; choose another with --preset. More options: --run-dir DIR"
-            " (default: runs/<algo>-<task>-s<seed>), --resume RUN, --seeds N (that many runs, "
+            " (default: runs/<algo>-<task>-s<seed>), --resume RUN (--trust loads code that the "
+            "run names, module:attribute), --seeds N (that many runs, "
             "seeds seed, seed+1, ..., in runs/<algo>-<task>/s<seed>), --seeds-mode"
             " auto|processes|vmap, --async (short for --train.asynchronous)."
         ),
     )
+
+
+def _trust_of(config: RunConfig[Any]) -> str:
+    """What has to be added to go on with a run: it may name code of the user's own."""
+    return " --trust" if outside_names(to_json(config)) else ""
 
 
 def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
@@ -117,7 +128,7 @@ def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
     except Interrupted as stopped:
         progress.close()
         console.print(
-            f"{stopped}. Go on with: exporl train --resume {run_dir}",
+            f"{stopped}. Go on with: exporl train --resume {run_dir}{_trust_of(config)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -145,7 +156,7 @@ def train_many(
             config, folder, num_seeds, mode=mode, progress=bars.add, resume=resume
         )
     except Interrupted as stopped:
-        bars.say(f"{stopped}. Go on with: exporl train --resume {folder}")
+        bars.say(f"{stopped}. Go on with: exporl train --resume {folder}{_trust_of(config)}")
         return STOPPED
     finally:
         bars.close()

@@ -246,7 +246,17 @@ class Normalizer:
 
     @classmethod
     def from_json(cls, data: dict) -> "Normalizer":
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: something else.
+        """
         mean = {name: np.asarray(values, np.float32) for name, values in data["mean"].items()}
         std = {name: np.asarray(values, np.float32) for name, values in data["std"].items()}
+        for name in sorted(mean.keys() | std.keys()):
+            center, spread = mean[name], std[name]
+            if center.shape != spread.shape or not (np.isfinite(center) & (spread > 0)).all():
+                raise ValueError(f"mean and standard deviation of {name!r} are of no use")
+        if not 0 < float(data["clip"]) < np.inf:
+            raise ValueError(f"clip is {data['clip']}, it must be above 0")
         return cls(mean, std, data["clip"])

@@ -2,11 +2,8 @@
 
 import dataclasses
 import functools
-import importlib
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import gymnasium
@@ -15,6 +12,7 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.custom_data import SUCCESS_KEYS, Recorded, Success
 from exporl.envs.task import Reward, Task, sparse_reward
+from exporl.outside import load_module
 from exporl.spec import Spec
 from exporl.suggest import closest
 from exporl.units import ActionUnits
@@ -139,17 +137,7 @@ def import_task(name: str, reward: Reward) -> Task:
         ValueError: no such module or function, it fails, or it returns something else.
     """
     module_name, _, function_name = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may raise anything
-        raise ValueError(
-            f"cannot import {module_name!r} of task {name!r}: {type(error).__name__}: {error}. "
-            f"Modules are looked for in the current directory, {Path.cwd()}, and among the"
-            " installed packages."
-        ) from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
+    module = load_module(name, "task")
     function: Any = getattr(module, function_name, None)
     if not callable(function):
         known = [

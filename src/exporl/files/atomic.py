@@ -1,5 +1,6 @@
 """Files replaced in one step, and files of JSON lines that a crash may cut off."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporl.files.naming import naming
+from exporl.files.reading import parsed
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,21 +33,46 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     """Appends one JSON line.
 
     Raises:
-        ValueError: a number is NaN or infinite, which JSON does not have; nothing is written then.
+        ValueError: a number is NaN or infinite, which JSON does not have, or the file is a link,
+            and what it leads to is left alone: nothing is written then.
         OSError: it cannot be written; names the file.
     """
     line = json.dumps(record, allow_nan=False) + "\n"
+    refuse_link(path)
     with naming(path), path.open("a") as file:
         file.write(line)
 
 
+def readable_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The JSON objects of a file, one a line, and what is wrong with the other lines: a sentence
+    each, that names file and line.
+
+    A file that does not exist has no lines. A last line cut off by a crash is left out.
+    """
+    if not path.is_file():
+        return [], []
+    lines, problems = [], []
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        if not text:
+            continue
+        try:
+            lines.append(parsed(text, f"{path}, line {number}"))
+        except ValueError as error:
+            problems.append(str(error))
+    return lines, problems
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """All complete JSON lines of a file (none if it does not exist); a last line cut off by a crash
-    is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    is left out.
+
+    Raises:
+        ValueError: a line is damaged; names file and line.
+    """
+    lines, problems = readable_lines(path)
+    if problems:
+        raise ValueError(problems[0])
+    return lines
 
 
 def size_of(path: Path) -> int:
@@ -53,7 +80,33 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
+def beginning(path: Path, size: int) -> str:
+    """SHA-256 of the first bytes of a file; of nothing if it does not exist."""
+    if not path.is_file():
+        return hashlib.sha256(b"").hexdigest()
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(size)).hexdigest()
+
+
 def cut_back(path: Path, size: int) -> None:
-    """Cuts off whatever was appended to a file since it had this size in bytes."""
+    """Cuts off whatever was appended to a file since it had this size in bytes.
+
+    Raises:
+        ValueError: the file is a link: what it leads to is left alone.
+    """
+    refuse_link(path)
     if size_of(path) > size:
         os.truncate(path, size)
+
+
+def refuse_link(path: Path) -> None:
+    """Refuses to write through a symbolic link.
+
+    Raises:
+        ValueError: the path is one; says where it leads.
+    """
+    if path.is_symlink():
+        raise ValueError(
+            f"{path} is a symbolic link to {os.readlink(path)}: nothing is written through links. "
+            "Put the file itself there."
+        )

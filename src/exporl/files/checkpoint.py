@@ -1,8 +1,10 @@
 """Checkpoints: written new, then renamed; checked on load; no pickle."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
@@ -14,10 +16,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from exporl.files.atomic import write_bytes
+from exporl.files.atomic import refuse_link, write_bytes
+from exporl.files.reading import read_object
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
+PART = re.compile(r"[a-z0-9_]+\.safetensors")
+"""Names of the files beside a manifest: plain, so that none lies elsewhere."""
 
 
 class CorruptCheckpointError(ValueError):
@@ -31,7 +36,8 @@ def save(
     record: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Writes `folder/checkpoint-<step>` and removes all but the newest `keep`.
+    """Writes `folder/checkpoint-<step>` and removes all but the newest `keep`, and nothing that is
+    not a checkpoint by its own manifest.
 
     Every part becomes one safetensors file. All files are written and synced under a temporary
     name, then the directory is renamed: a kill at any moment leaves the previous checkpoint as it
@@ -44,6 +50,7 @@ def save(
         record: JSON-able values, kept in the manifest next to the SHA-256 of every file.
         keep: checkpoints to keep, at least 1.
     """
+    refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{uuid.uuid4().hex}"
     temporary.mkdir()
@@ -59,22 +66,97 @@ def save(
         manifest = json.loads(json.dumps({"step": step, "sha256": digests, "record": record}))
         body = json.dumps(manifest, sort_keys=True)
         write_bytes(temporary / MANIFEST, json.dumps({**manifest, "self": _digest(body)}).encode())
-        target = folder / f"{PREFIX}{step:09d}"
+        target = folder / name_of(step)
         if target.exists():
             target.rename(folder / f".old-{uuid.uuid4().hex}")
         temporary.rename(target)
         _sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    _prune(folder, target, keep)
+    return target
+
+
+def _prune(folder: Path, newest: Path, keep: int) -> None:
+    """Removes what came before: checkpoints beyond `keep`, and what a kill has left behind."""
     # later ones may be damaged
-    others = sorted(path for path in folder.glob(f"{PREFIX}*") if path != target)
+    others = [
+        path
+        for path in sorted(folder.glob(f"{PREFIX}*"))
+        if path != newest and _is_checkpoint(path)
+    ]
     for old in [
         *others[: max(len(others) + 1 - keep, 0)],
         *folder.glob(".old-*"),
         *folder.glob(".tmp-*"),
     ]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+        _remove(old)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a folder's own manifest says that it is this checkpoint, intact or not."""
+    try:
+        return not path.is_symlink() and name_of(read_manifest(path)["step"]) == path.name
+    except CorruptCheckpointError:
+        return False
+
+
+def _remove(folder: Path) -> None:
+    """Removes a checkpoint's files, and the folder unless it holds anything else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name == MANIFEST or PART.fullmatch(path.name):
+                path.unlink()
+        folder.rmdir()
+
+
+def name_of(step: int) -> str:
+    """The folder's name of a checkpoint."""
+    return f"{PREFIX}{step:09d}"
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What a checkpoint's manifest says: "step", "sha256" by file name, "record".
+
+    Raises:
+        CorruptCheckpointError: it is missing, altered, or that of something else.
+    """
+    try:
+        _refuse_elsewhere(path, MANIFEST)
+        manifest = read_object(path / MANIFEST)
+        claimed = manifest.pop("self")
+        digest = _digest(json.dumps(manifest, sort_keys=True))
+    except CorruptCheckpointError:
+        raise
+    except (ValueError, KeyError, RecursionError) as error:
+        raise CorruptCheckpointError(
+            f"{path.name}: the manifest cannot be read ({error})."
+        ) from error
+    if digest != claimed:
+        raise CorruptCheckpointError(f"{path.name}: {MANIFEST} was altered (its SHA-256 differs).")
+    step, digests = manifest.get("step"), manifest.get("sha256")
+    has_record = isinstance(manifest.get("record"), dict)
+    if not (isinstance(step, int) and isinstance(digests, dict) and has_record):
+        raise CorruptCheckpointError(f"{path.name}: {MANIFEST} is not that of a checkpoint.")
+    for name in digests:
+        if not PART.fullmatch(name):
+            raise CorruptCheckpointError(
+                f"{path.name}: {MANIFEST} names {name!r}, which is no file of a checkpoint."
+            )
+    if path.name.startswith(PREFIX) and path.name != name_of(step):
+        raise CorruptCheckpointError(
+            f"{path.name}: {MANIFEST} is that of {name_of(step)}: it was renamed or exchanged."
+        )
+    return manifest
+
+
+def _refuse_elsewhere(path: Path, name: str) -> None:
+    """Refuses a checkpoint, or a file of it, that lies somewhere else."""
+    for link in (path, path / name):
+        if link.is_symlink():
+            raise CorruptCheckpointError(f"{path.name}: {link.name} is a symbolic link.")
 
 
 def load(
@@ -89,20 +171,16 @@ def load(
     Raises:
         CorruptCheckpointError: a file is missing or its SHA-256 differs; names the file.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        claimed = manifest.pop("self")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptCheckpointError(
-            f"{path.name}: the manifest cannot be read ({error})."
-        ) from error
-    if _digest(json.dumps(manifest, sort_keys=True)) != claimed:
-        raise CorruptCheckpointError(f"{path.name}: {MANIFEST} was altered (its SHA-256 differs).")
+    manifest = read_manifest(path)
+    for part in only or ():
+        if f"{part}.safetensors" not in manifest["sha256"]:
+            raise CorruptCheckpointError(f"{path.name}: it has no {part}.safetensors.")
     parts = {}
     for name, digest in manifest["sha256"].items():
         part = name.removesuffix(".safetensors")
         if only is not None and part not in only:
             continue
+        _refuse_elsewhere(path, name)
         try:
             content = (path / name).read_bytes()
         except OSError as error:
@@ -115,7 +193,7 @@ def load(
             )
         try:
             parts[part] = load_tensors(content)
-        except SafetensorError as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CorruptCheckpointError(
                 f"{path.name}: {name} is not a safetensors file ({error})."
             ) from error

@@ -1,8 +1,12 @@
-"""The files of a run directory: their names, and its configuration as plain JSON."""
+"""The files of a run directory: their names, what they may be, and its configuration as plain
+JSON."""
 
-import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
+
+from exporl.files.reading import read_object
 
 CONFIG = "config.json"
 """Everything that defines the run."""
@@ -30,6 +34,44 @@ REPORT = "report.html"
 """The page about it."""
 OUTPUT = "output.txt"
 """Whatever a process that trained it, or its simulator, printed."""
+LOCK = ".lock"
+"""Held by the process that trains it."""
+RESUMABLE = ("train.online_steps", "eval.", "log.")
+"""Options that may differ between a run and its resumption: none changes what was learnt so far."""
+NAMES = (
+    CONFIG, DEMONSTRATIONS, STATISTICS, POLICY, TUNING, METRICS, EVAL, EVALUATIONS, CHECKPOINTS,
+    SUMMARY, REPORT, OUTPUT, LOCK,
+)  # fmt: skip
+"""All that this library reads or writes in a run directory."""
+
+
+def refuse_links(run_dir: Path) -> None:
+    """Whether everything in a run directory that this library would touch is there itself: a link
+    would lead reading and writing elsewhere, and a pipe would never end.
+
+    Raises:
+        ValueError: a file is a symbolic link, or neither a file nor a folder; names it.
+    """
+    checkpoints = Path(run_dir) / CHECKPOINTS
+    paths = [Path(run_dir) / name for name in NAMES]
+    if checkpoints.is_dir() and not checkpoints.is_symlink():
+        paths += [path for folder in checkpoints.iterdir() for path in (folder, *_inside(folder))]
+    for path in paths:
+        try:
+            mode = path.lstat().st_mode
+        except OSError:  # not there, or removed meanwhile
+            continue
+        if stat.S_ISLNK(mode):
+            raise ValueError(
+                f"{path} is a symbolic link to {os.readlink(path)}: a run directory is read and "
+                "written only where its files lie in it themselves. Copy them there."
+            )
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ValueError(f"{path} is neither a file nor a folder. Remove it.")
+
+
+def _inside(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
@@ -37,27 +79,14 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     `RunConfig` of it.
 
     Raises:
-        ValueError: not a run directory, or its config.json is not a JSON object.
+        ValueError: not a run directory, its files are links, or its config.json is not a JSON
+            object.
     """
     path = Path(run_dir) / CONFIG
+    refuse_links(run_dir)
     if not path.is_file():
         raise ValueError(f"{run_dir} is not a run directory: it has no {CONFIG}.")
     return read_object(path)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object.
-
-    Raises:
-        ValueError: it holds something else; names the file.
-    """
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}).") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(data).__name__}.")
-    return data
 
 
 def seed_runs(folder: Path) -> dict[int, Path]:

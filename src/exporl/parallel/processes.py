@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from exporl.acting.failures import in_words
+from exporl.files.atomic import refuse_link
 from exporl.files.run_files import OUTPUT
 from exporl.run.config import RunConfig, from_json, to_json
 from exporl.run.loop import train
@@ -107,6 +108,7 @@ def _start(job: Job, cores: list[int]) -> subprocess.Popen[str]:
             if (value := jax.config.values[name]) is not None
         }
     )
+    refuse_link(job.run_dir / OUTPUT)
     with (job.run_dir / OUTPUT).open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD],

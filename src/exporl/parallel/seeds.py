@@ -17,11 +17,13 @@ import jax
 from exporl.acting.failures import in_words
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
+from exporl.files.atomic import refuse_link
 from exporl.files.run_files import DEMONSTRATIONS, REPORT, seed_runs
+from exporl.outside import outside_names
 from exporl.parallel.processes import Ended, Job, run_processes
 from exporl.parallel.seed_batch import SeedBatch
 from exporl.report.page import write_report
-from exporl.run.config import RunConfig, check
+from exporl.run.config import RunConfig, check, to_json
 from exporl.run.directory import check_same, finished, load_config
 from exporl.run.loop import train
 from exporl.run.progress import Progress, Silent
@@ -131,7 +133,8 @@ def _check_begun(
         )
     for one in configs:
         if one.seed in begun:
-            check_same(load_config(begun[one.seed]), one)
+            named = set(outside_names(to_json(one)).values())
+            check_same(load_config(begun[one.seed], trust=named), one)
 
 
 def run_together(
@@ -196,6 +199,7 @@ def _share_demonstrations(
         source.parent.mkdir(parents=True, exist_ok=True)
         save_npz(source, collect(config.data.demos, config.data.demo_noise, config.data.demo_seed))
     for path in paths:
+        refuse_link(path)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, path)

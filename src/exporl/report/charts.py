@@ -1,8 +1,9 @@
 """SVG charts and the style of the HTML pages: self-contained, light and dark."""
 
 import dataclasses
-import html
 from collections.abc import Sequence
+
+from exporl.report.markup import text
 
 STYLE = """
 :root{color-scheme:light dark;--fg:#111827;--bg:#fff;--muted:#6b7280;--line:#e5e7eb}
@@ -87,7 +88,7 @@ def line_chart(
         parts.append(f'<polyline points="{points}" fill="none" stroke="{s.color}" {style}/>')
         if not s.thin:
             for x, y in zip(s.x, s.y, strict=True):
-                label = f"{html.escape(s.name)}: {show(y)} at {_short(x)}"
+                label = f"{text(s.name)}: {show(y)} at {_short(x)}"
                 circle = (
                     f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if len(s.x) < 40 else 1.2}" '
                     f'fill="{s.color}">'

@@ -1,12 +1,12 @@
 """A survey of a data file as one self-contained HTML page with plots."""
 
-import html
 from pathlib import Path
 
 from exporl.data.describe import ROWS, describe
 from exporl.data.inspect import Survey
 from exporl.files.atomic import write_text
 from exporl.report.charts import STYLE, histogram
+from exporl.report.markup import text
 
 
 def write_page(found: Survey, title: str, path: Path) -> Path:
@@ -27,13 +27,13 @@ def write_page(found: Survey, title: str, path: Path) -> Path:
         charts.append(
             _figure(f"Action {i}", histogram(values, width=340, height=150, limits=limits))
         )
-    name = html.escape(title)
+    name = text(title)
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
         "content='width=device-width'>"
         f"<title>{name}</title><style>{STYLE}</style><body><h1>{name}</h1>"
         f'<div class="grid-of-charts">{"".join(charts)}</div>'
-        f"<h2>In numbers</h2><pre>{html.escape(describe(found, title))}</pre></body></html>"
+        f"<h2>In numbers</h2><pre>{text(describe(found, title))}</pre></body></html>"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
@@ -41,4 +41,4 @@ def write_page(found: Survey, title: str, path: Path) -> Path:
 
 
 def _figure(title: str, chart: str) -> str:
-    return f"<figure><figcaption>{title}</figcaption>{chart}</figure>"
+    return f"<figure><figcaption>{text(title)}</figcaption>{chart}</figure>"

@@ -2,15 +2,21 @@
 configuration."""
 
 import dataclasses
-import html
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporl.files.atomic import read_lines, write_text
-from exporl.files.run_files import CONFIG, EVAL, GLOSSARY, METRICS, read_config, read_object
+from exporl.files.atomic import write_text
 from exporl.report.charts import STYLE, Series, line_chart
+from exporl.report.markup import text
+from exporl.report.reading import (
+    changes,
+    read_configuration,
+    read_evaluations,
+    read_glossary,
+    read_metrics,
+)
 from exporl.report.stats import paired_difference, wilson
 
 COLORS = {"expo": "#2563eb", "base": "#d97706", "rlpd": "#6b7280", "bc": "#059669"}
@@ -37,33 +43,33 @@ class RunData:
     config: dict[str, Any]
     evals: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
-    glossary: dict[str, Any]
+    glossary: dict[str, str]
     """Metric -> what it is; empty for runs of earlier versions."""
+    problems: list[str] = dataclasses.field(default_factory=list)
+    """What is wrong with its files: a sentence each."""
 
 
 def read_run(run_dir: Path) -> RunData:
-    """Reads a run's files.
+    """Reads a run's files, and what can be read of those that are damaged.
 
     Raises:
-        ValueError: not a run directory, or its config.json or glossary.json is damaged.
+        ValueError: not a run directory, or its config.json is damaged.
     """
     run_dir = Path(run_dir)
-    config = read_config(run_dir)
-    for name in ("algorithm", "task", "seed"):
-        if name not in config:
-            raise ValueError(
-                f"{run_dir / CONFIG} lacks {name!r}: it is not the configuration of a run."
-            )
-    described = run_dir / GLOSSARY
+    config = read_configuration(run_dir)
+    (evals, of_evals), (metrics, of_metrics) = read_evaluations(run_dir), read_metrics(run_dir)
+    glossary, of_glossary = read_glossary(run_dir)
+    problems = [*of_evals, *of_metrics, *of_glossary, *changes(run_dir, config)]
     return RunData(
         name=run_dir.name,
         algorithm=config["algorithm"],
         task=config["task"],
         seed=config["seed"],
         config=config,
-        evals=read_lines(run_dir / EVAL),
-        metrics=read_lines(run_dir / METRICS),
-        glossary=read_object(described) if described.is_file() else {},
+        evals=evals,
+        metrics=metrics,
+        glossary=glossary,
+        problems=problems,
     )
 
 
@@ -141,7 +147,7 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
 
 def _legend(series: Sequence[Series]) -> str:
     items = [
-        f'<span><i style="background:{s.color}"></i>{html.escape(s.name)}</span>'
+        f'<span><i style="background:{s.color}"></i>{text(s.name)}</span>'
         for s in series
         if not s.thin
     ]
@@ -159,7 +165,8 @@ def _table(runs: Sequence[RunData]) -> str:
             continue
         first, last = run.evals[0], run.evals[-1]
         base = [_rate(line["base"]["success"]) if "base" in line else "-" for line in (first, last)]
-        cells = [html.escape(run.name), run.algorithm, run.seed, f"{last['env_steps']:,}", *base]
+        cells = [text(run.name), text(run.algorithm), text(run.seed)]
+        cells += [f"{last['env_steps']:,}", *base]
         cells += [f"<b>{_rate(last['policy']['success'])}</b>", f"{last['time/train_s']:.0f} s"]
         rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>")
     return f"<table>{head}{''.join(rows)}</table>"
@@ -174,8 +181,8 @@ def _findings(runs: Sequence[RunData]) -> str:
         after, before = _common(last["policy"]["success"], start)
         gain, low, high = paired_difference(after, before)
         sentences.append(
-            f"<b>{run.algorithm.upper()}, seed {run.seed}</b>: {100 * gain:+.0f} points "
-            f"[{100 * low:+.0f}, {100 * high:+.0f}] over its base policy after"
+            f"<b>{text(run.algorithm.upper())}, seed {text(run.seed)}</b>: {100 * gain:+.0f} "
+            f"points [{100 * low:+.0f}, {100 * high:+.0f}] over its base policy after"
             f" {last['env_steps']:,} environment steps (same {len(before)} starts)."
         )
         found = dip(run)
@@ -224,7 +231,7 @@ def _diagnostics(run: RunData) -> str:
     parts = []
     for prefix, by_chart in charts.items():
         figures = "".join(_figure(members, lines, run.glossary) for members in by_chart.values())
-        parts.append(f'<h3>{html.escape(prefix)}</h3><div class="grid-of-charts">{figures}</div>')
+        parts.append(f'<h3>{text(prefix)}</h3><div class="grid-of-charts">{figures}</div>')
     return "".join(parts)
 
 
@@ -237,13 +244,25 @@ def _figure(
         color, known = SHADES[i % len(SHADES)], [line for line in lines if name in line]
         x = [float(line["env_steps"]) for line in known]
         series.append(Series(name, x, [float(line[name]) for line in known], color))
-        what = html.escape(str(glossary.get(name, "")))
+        what = text(glossary.get(name, ""))
         captions.append(
-            f'<p><i style="background:{color}"></i><b>{html.escape(name)}</b> '
+            f'<p><i style="background:{color}"></i><b>{text(name)}</b> '
             f'<span class="muted">{what}</span></p>'
         )
     chart = line_chart(series, width=340, height=190)
     return f"<figure><figcaption>{''.join(captions)}</figcaption>{chart}</figure>"
+
+
+def _problems(runs: Sequence[RunData]) -> str:
+    """What is wrong with the files that the page is made of, before anything that follows from
+    them."""
+    items = "".join(f"<li>{text(problem)}" for run in runs for problem in run.problems)
+    return f"<h2>Damaged files</h2><ul>{items}</ul>" if items else ""
+
+
+def _version(run: RunData) -> str:
+    versions = run.config.get("versions")
+    return text(versions.get("exporl", "") if isinstance(versions, dict) else "")
 
 
 def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
@@ -254,16 +273,18 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     """
     runs = [read_run(Path(run_dir)) for run_dir in run_dirs]
     if not any(run.evals for run in runs):
-        raise ValueError("nothing to report yet: none of the runs has an evaluation.")
+        damage = "".join(f" {problem}" for run in runs for problem in run.problems[:1])
+        raise ValueError(f"nothing to report yet: none of the runs has an evaluation.{damage}")
     curves = _curves(runs)
     tasks = ", ".join(dict.fromkeys(run.task for run in runs))
     body = [
         (
-            f"<h1>{html.escape(tasks)}</h1><p class='muted'>exporl "
-            f"{runs[0].config.get('versions', {}).get('exporl', '')}. Success over environment"
-            " steps; brackets and bands are 95% Wilson intervals over evaluation episodes, "
-            "differences are paired on the same starts with a 95% bootstrap interval.</p>"
+            f"<h1>{text(tasks)}</h1><p class='muted'>exporl {_version(runs[0])}. "
+            "Success over environment steps; brackets and bands are 95% Wilson intervals over "
+            "evaluation episodes, differences are paired on the same starts with a 95% bootstrap "
+            "interval.</p>"
         ),
+        _problems(runs),
         _findings(runs),
         "<h2>Success over environment steps</h2>",
         line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
@@ -272,17 +293,17 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
         _table(runs),
     ]
     for run in runs:
-        body.append(f"<h2>Diagnostics: {html.escape(run.name)}</h2>{_diagnostics(run)}")
+        body.append(f"<h2>Diagnostics: {text(run.name)}</h2>{_diagnostics(run)}")
     for run in runs:
-        text = html.escape(json.dumps(run.config, indent=1))
+        options = text(json.dumps(run.config, indent=1))
         body.append(
             "<details><summary>Configuration of "
-            f"{html.escape(run.name)}</summary><pre>{text}</pre></details>"
+            f"{text(run.name)}</summary><pre>{options}</pre></details>"
         )
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
         "content='width=device-width'>"
-        f"<title>{html.escape(tasks)}</title><style>{STYLE}</style>"
+        f"<title>{text(tasks)}</title><style>{STYLE}</style>"
         f"<body>{''.join(body)}</body></html>"
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from exporl.algos import (
     make_algorithm,
 )
 from exporl.data.columns import Column, needed_columns
-from exporl.data.episodes import Episode, Normalizer, validate_episodes
+from exporl.data.episodes import Episode, Normalizer, fingerprint, validate_episodes
 from exporl.data.formats import load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
@@ -33,7 +33,9 @@ from exporl.envs.registry import make_task
 from exporl.envs.task import Task, state_spec, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.files.atomic import write_text
-from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, read_object
+from exporl.files.reading import read_object
+from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING
+from exporl.plain import from_plain
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
@@ -98,6 +100,7 @@ def build(
     share: Share = None,
     ahead: Sequence[Program] = (),
     learns: bool = True,
+    data: str | None = None,
 ) -> Parts:
     """Builds the parts of a run in their order: task, data, statistics, networks, learner.
 
@@ -109,6 +112,7 @@ def build(
         share: gives the run another algorithm record that computes the same.
         ahead: updates whose compilation begins here, unless `share` is given.
         learns: off, demonstrations are left unread, and statistics that the run keeps are enough.
+        data: the `fingerprint` that prior data must have; any by default.
 
     Raises:
         ValueError: contradictory options, or unusable data.
@@ -117,7 +121,7 @@ def build(
     task = task or make_task(config.task, config.reward)
     if learns:
         check_memory(config, task.spec, available_bytes())
-    episodes = prior_episodes(config, run_dir, task, say) if learns else []
+    episodes = prior_episodes(config, run_dir, task, say, data) if learns else []
     normalizer = None
     if task.normalize:
         known = learns or (run_dir / STATISTICS).is_file()
@@ -163,15 +167,27 @@ def _keep_interface(
     write_interface(run_dir, interface)
 
 
-def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) -> list[Episode]:
-    """The prior data, read or collected, and checked against the task.
+def prior_episodes(
+    config: RunConfig[Any], run_dir: Path, task: Task, say: Say, wanted: str | None = None
+) -> list[Episode]:
+    """The prior data, read or collected, and checked against the task. What was collected is kept
+    in the run directory.
+
+    Args:
+        config: what the run is.
+        run_dir: where it keeps what is collected.
+        task: what it has to fit.
+        say: told what takes time.
+        wanted: the `fingerprint` that it must have; any by default.
 
     Raises:
-        ValueError: it does not fit the task, or there is nobody to collect it.
+        ValueError: it does not fit the task, is not what is wanted, or there is nobody to collect
+            it.
     """
     data, stored = config.data, run_dir / DEMONSTRATIONS
+    is_new = False
     if data.path is not None:
-        return load_episodes(
+        episodes = load_episodes(
             Path(data.path),
             data.demos or None,
             adapt=task.adapt,
@@ -179,10 +195,29 @@ def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) 
             skip_bad=data.skip_bad,
             say=say,
         )
-    if data.demos == 0:
-        return []
-    if stored.is_file():
-        return load_episodes(stored, spec=task.spec)
+    elif data.demos == 0:
+        episodes = []
+    elif stored.is_file():
+        episodes = load_episodes(stored, spec=task.spec)
+    else:
+        episodes, is_new = collected(config, task, say), True
+    if wanted is not None and fingerprint(episodes) != wanted:
+        raise ValueError(
+            f"the prior data is not what this run was started with: {data.path or stored} was "
+            "changed or exchanged. Restore the file, or start a new run."
+        )
+    if is_new:
+        save_npz(stored, episodes)
+    return episodes
+
+
+def collected(config: RunConfig[Any], task: Task, say: Say) -> list[Episode]:
+    """Demonstrations of the task's scripted expert.
+
+    Raises:
+        ValueError: it has none, or they do not fit the task.
+    """
+    data = config.data
     if task.collect is None:
         raise ValueError(
             f"task {task.name!r} has no scripted expert: give data.path, a file of episodes."
@@ -190,7 +225,6 @@ def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) 
     say(f"collecting {data.demos} demonstrations ({task.source}, noise {data.demo_noise:g})")
     episodes = task.collect(data.demos, data.demo_noise, data.demo_seed)
     validate_episodes(episodes, task.spec, f"the expert of {task.name}")
-    save_npz(stored, episodes)
     return episodes
 
 
@@ -199,7 +233,14 @@ def statistics(run_dir: Path, episodes: Sequence[Episode]) -> Normalizer | None:
     without episodes."""
     stored = run_dir / STATISTICS
     if stored.is_file():
-        return Normalizer.from_json(read_object(stored))
+        data = read_object(stored)
+        try:
+            return Normalizer.from_json(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{stored} does not hold statistics ({type(error).__name__}: {error}). Copy it "
+                "from the run again."
+            ) from error
     if not episodes:
         return None
     normalizer = Normalizer.fit(episodes)
@@ -213,7 +254,7 @@ def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
     if "auto" not in vars(algo).values():
         return algo
     if stored.is_file():
-        return dataclasses.replace(algo, **json.loads(stored.read_text()))
+        return _decided(algo, stored)
     minibatches, width = train.utd_ratio * train.update_every, config.base.width
 
     def pays(samples: int) -> bool:
@@ -225,6 +266,24 @@ def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
     }
     write_text(stored, json.dumps(decided))
     return resolved
+
+
+def _decided(algo: Any, stored: Path) -> Any:
+    """Options with what a file says was decided.
+
+    Raises:
+        ValueError: it decides something else, or nothing; names the file.
+    """
+    found, open_ones = read_object(stored), {n for n, v in vars(algo).items() if v == "auto"}
+    try:
+        if not set(found) <= open_ones or "auto" in found.values():
+            raise ValueError(f"it says {sorted(found)}, to be decided: {sorted(open_ones)}")
+        return from_plain(type(algo), dataclasses.asdict(algo) | found, "algo")
+    except ValueError as error:
+        raise ValueError(
+            f"{stored} does not say what was decided ({error}). Remove it: a checkpoint remembers "
+            "it, or it is measured again."
+        ) from error
 
 
 def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:

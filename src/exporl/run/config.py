@@ -170,10 +170,6 @@ class RunConfig(Generic[AlgoT]):
         return self.chunk_length if self.execute_length is None else self.execute_length
 
 
-RESUMABLE = ("train.online_steps", "eval.", "log.")
-"""What may differ between a run and its resumption: none of it changes what was learnt so far."""
-
-
 def check(config: RunConfig[Any]) -> None:
     """Checks ranges and combinations that no single part can see.
 

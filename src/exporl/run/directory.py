@@ -4,6 +4,7 @@ import contextlib
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,46 +12,95 @@ from typing import Any
 import jax
 import numpy as np
 
-from exporl.files.atomic import read_lines, write_text
+from exporl.files.atomic import write_text
 from exporl.files.leftovers import tidy
-from exporl.files.run_files import CONFIG, EVAL, METRICS, SUMMARY, read_config
-from exporl.run.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
+from exporl.files.reading import read_object
+from exporl.files.run_files import CONFIG, RESUMABLE, SUMMARY, read_config, refuse_links
+from exporl.outside import Trust, check_trust, outside_names
+from exporl.report.reading import changes, read_evaluations, read_metrics
+from exporl.run.config import RunConfig, check, differences, from_json, to_json
 
 
-def load_config(run_dir: Path) -> RunConfig[Any]:
+def load_config(run_dir: Path, *, trust: Trust = False, task: bool = True) -> RunConfig[Any]:
     """The configuration of a run.
 
+    Args:
+        run_dir: the run directory.
+        trust: whether code that the run names, `module:attribute`, may be loaded: all of it, or
+            these names. The algorithm's is loaded here, for its options.
+        task: whether the task is going to be loaded by its name as well.
+
     Raises:
-        ValueError: not a run directory, or its config.json is damaged; names the option.
+        ValueError: not a run directory, its config.json is damaged (names the option), or it names
+            code that is not trusted.
     """
-    return from_json(
-        {name: value for name, value in read_config(run_dir).items() if name != "versions"}
-    )
+    data = {name: value for name, value in read_config(run_dir).items() if name != "versions"}
+    check_trust(run_dir, data, trust, task=task)
+    try:
+        return from_json(data)
+    except ValueError as error:
+        raise ValueError(f"{Path(run_dir) / CONFIG}: {error}") from error
+
+
+@contextlib.contextmanager
+def opening(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> Iterator[None]:
+    """While a run is being built: what is there stays as it was until all of it is accepted.
+
+    A new run's config.json is removed again where it is refused; that of a resumed one is written
+    when everything else is done.
+
+    Raises as `open_run` does, and:
+        ValueError: a place that cannot be written.
+    """
+    open_run(config, run_dir, resume=resume)
+    if resume:
+        yield
+        write_config(config, run_dir)
+        return
+    write_config(config, run_dir)
+    try:
+        yield
+    except BaseException:
+        (run_dir / CONFIG).unlink(missing_ok=True)  # nothing was learnt yet
+        raise
 
 
 def open_run(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> None:
-    """Makes the directory of a new run, or checks the one to resume; writes its config.json.
+    """Checks the place of a new run, or the run to resume. Writes nothing.
+
+    Code that both the configuration and the run name is trusted: the caller has named it.
 
     Raises:
-        ValueError: options out of range, nothing to resume, another configuration, or a place that
-            cannot be written.
+        ValueError: options out of range, nothing to resume, or another configuration.
         FileExistsError: the directory already holds a run and `resume` is off.
     """
     path = run_dir / CONFIG
+    refuse_links(run_dir)
     if path.is_file():
         if not resume:
             raise FileExistsError(
                 f"{run_dir} already holds a run. Continue it with `exporl train --resume "
                 f"{run_dir}`, or choose another --run-dir."
             )
-        check_same(load_config(run_dir), config)
+        named = set(outside_names(to_json(config)).values())
+        check_same(load_config(run_dir, trust=named), config)
     elif resume:
         raise ValueError(f"{run_dir} holds no run to resume: it has no {CONFIG}.")
     check(config)
+
+
+def write_config(config: RunConfig[Any], run_dir: Path) -> None:
+    """Writes a run's config.json.
+
+    Raises:
+        ValueError: a place that cannot be written.
+    """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         tidy(run_dir)
-        write_text(path, json.dumps(to_json(config) | {"versions": versions()}, indent=1))
+        write_text(
+            run_dir / CONFIG, json.dumps(to_json(config) | {"versions": versions()}, indent=1)
+        )
     except OSError as error:
         raise ValueError(
             f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir."
@@ -59,33 +109,31 @@ def open_run(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> None:
 
 def finished(run_dir: Path, config: RunConfig[Any]) -> dict[str, Any] | None:
     """The summary of a run that has made all the environment steps of a configuration, otherwise
-    None."""
-    path = Path(run_dir) / SUMMARY
-    summary = json.loads(path.read_text()) if path.is_file() else {}
-    done = summary.get("after", {}).get("env_steps", -1)
-    return summary if done >= config.train.online_steps else None
+    None: also where it is damaged, for resuming the run writes it again."""
+    with contextlib.suppress(ValueError):
+        summary = read_object(Path(run_dir) / SUMMARY)
+        after = summary.get("after")
+        done = after.get("env_steps") if isinstance(after, dict) else None
+        return summary if isinstance(done, int) and done >= config.train.online_steps else None
+    return None
 
 
 def summarize(run_dir: Path) -> dict[str, Any]:
-    """Final and initial evaluation of a run, from its files."""
-    config, lines = load_config(run_dir), read_lines(Path(run_dir) / EVAL)
-    summary: dict[str, Any] = {
-        "algorithm": config.algorithm,
-        "task": config.task,
-        "seed": config.seed,
-    }
-    speeds = [
-        line["time/env_steps_per_s"]
-        for line in read_lines(Path(run_dir) / METRICS)
-        if "time/env_steps_per_s" in line
-    ]
+    """Final and initial evaluation of a run, from what can be read of its files; "problems" says
+    what cannot."""
+    run_dir = Path(run_dir)
+    config, (lines, problems) = read_config(run_dir), read_evaluations(run_dir)
+    metrics, more = read_metrics(run_dir)
+    problems += more + changes(run_dir, config)
+    summary: dict[str, Any] = {name: config[name] for name in ("algorithm", "task", "seed")}
+    speeds = [line["time/env_steps_per_s"] for line in metrics if "time/env_steps_per_s" in line]
     summary["env_steps_per_s"] = float(np.median(speeds)) if speeds else None
     for name, line in (("before", lines[0]), ("after", lines[-1])) if lines else ():
         summary[name] = {"env_steps": line["env_steps"]}
         summary[name] |= {
             who: line[who]["success_rate"] for who in ("policy", "base") if who in line
         }
-    return summary
+    return summary | ({"problems": problems} if problems else {})
 
 
 def versions() -> dict[str, str]:

@@ -21,14 +21,16 @@ from exporl.data.replay import Replay
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files import checkpoint
-from exporl.files.atomic import append_line, cut_back, size_of, write_text
-from exporl.files.run_files import CHECKPOINTS, CONFIG, EVAL, METRICS, REPORT, SUMMARY
+from exporl.files.atomic import append_line, cut_back, write_text
+from exporl.files.beside import LINES, remember_lines, remember_objects
+from exporl.files.lock import locked
+from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS, REPORT, SUMMARY
 from exporl.parallel.background import BackgroundLearning
 from exporl.report.page import write_report
 from exporl.run.build import Share, build, make_actors, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
-from exporl.run.directory import open_run, summarize
+from exporl.run.directory import opening, summarize
 from exporl.run.divergence import finite, value_watch
 from exporl.run.endings import saving_where_environments_fail, telling_what_is_kept
 from exporl.run.learning import InStep, Learning
@@ -44,6 +46,7 @@ from exporl.run.phases import (
 )
 from exporl.run.plan import never_happens, plan
 from exporl.run.progress import Progress, Silent
+from exporl.run.saved import find_resumable
 from exporl.run.session import Evaluator
 from exporl.run.stopping import Interrupted, stop_on_signals
 from exporl.run.stopwatch import Speed, Stopwatch
@@ -71,15 +74,16 @@ class Trainer:
         self.config, self.run_dir, self.progress = config, run_dir, progress
         self.stop = stop or threading.Event()
         """Once set, the run stops at the next step boundary, after a checkpoint."""
-        ahead = programs(config.train)
-        parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead)
+        saved = find_resumable(config, run_dir, progress.say) if resume else None
+        data, ahead = saved and saved.record["data"], programs(config.train)
+        parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead, data=data)
         check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
         for sentence in (plan(config, parts.algorithm), *never_happens(config)):
             progress.say(sentence)
         self.parts, self.learner = parts, parts.learner
         watching = [Notes(progress), value_watch(config, parts.spec, progress.say)]
         self.callbacks = Callbacks([*watching, *callbacks])
-        self.data = fingerprint(parts.episodes)
+        self.data, self.beside = fingerprint(parts.episodes), remember_objects(run_dir)
         self.prior, self.online_replay = replays(parts, progress.say)
         self.mixture = self._mixture()
         self.metrics, self.speed = MetricsWriter(run_dir / METRICS), Speed(self.clock)
@@ -93,7 +97,7 @@ class Trainer:
         self.actors: Actors = make_actors(parts)
         if resume:
             try:
-                self._restore()
+                self._restore(saved)
             except BaseException:
                 self.close()
                 raise
@@ -284,7 +288,8 @@ class Trainer:
             "deployed": self.actors.deployed,
             "data": self.data,
             "metrics": self.metrics.pending(),
-            "files": {name: size_of(self.run_dir / name) for name in (METRICS, EVAL)},
+            "beside": self.beside,
+            **remember_lines(self.run_dir),
         }
         parts = {
             "learner": finite(self.learner.arrays()),
@@ -301,21 +306,13 @@ class Trainer:
         path = checkpoint.save(folder, step, parts, record, self.config.log.keep)
         self.callbacks.on_checkpoint(path)
 
-    def _restore(self) -> None:
-        found = checkpoint.load_newest(self.run_dir / CHECKPOINTS)
+    def _restore(self, found: checkpoint.Found | None) -> None:
         if found is None:
             self.progress.say("no checkpoint yet: starting from the beginning")
-            for name in (METRICS, EVAL):  # lines of what is about to be made again
+            for name in LINES:  # of what is about to be made again
                 (self.run_dir / name).unlink(missing_ok=True)
             return
-        parts, record, problems = found
-        for problem in problems:
-            self.progress.say(f"skipped a damaged checkpoint: {problem}")
-        if record["data"] != self.data:
-            raise ValueError(
-                "the prior data is not what this run was started with. Restore the file, or start a"
-                " new run."
-            )
+        parts, record = found.parts, found.record
         self.learner.load(parts["learner"], record["updates"])
         self.online_replay.load(parts["replay"])
         for env in self.actors.load(parts["rollout"], record["rollout"]):
@@ -331,8 +328,8 @@ class Trainer:
             self.in_step.prefetched = jax.device_put(unpack(parts["prefetched"]))
         if self.prior is not None:
             self.prior.load_columns(parts.get("prior", {}))
-        for name, size in record["files"].items():  # later lines are about to be made again
-            cut_back(self.run_dir / name, size)
+        for name in LINES:  # later ones are about to be made again
+            cut_back(self.run_dir / name, record["files"][name])
         self.clock.restart(record["train_s"])
 
 
@@ -367,7 +364,7 @@ def train(
 
     Raises:
         ValueError: contradictory options, unusable data, or a resumption with another
-            configuration.
+            configuration; or another process trains in the directory.
         FileExistsError: the directory already holds a run and `resume` is off.
         EnvironmentFailed: an environment raised or gave something unusable; said after saving.
         FloatingPointError: training diverged.
@@ -375,24 +372,26 @@ def train(
     """
     run_dir = Path(run_dir)
     task = task or make_task(config.task, config.reward)
-    open_run(config, run_dir, resume=resume)
-    try:
-        trainer = Trainer(
-            config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
-        )
-    except BaseException:
-        if not resume:  # nothing was learnt yet: leave no half-made run behind
-            (run_dir / CONFIG).unlink(missing_ok=True)
-        raise
-    stopping = stop_on_signals(trainer.stop, trainer.progress.say)
-    with trainer, stopping, telling_what_is_kept(run_dir):
-        trainer.pretrain()
-        trainer.pretrain_critic()
-        trainer.online()
-        summary = summarize(run_dir) | {
-            "train_s": trainer.clock.seconds,
-            "first_update_s": trainer.first_update_s,
-        }
-        write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
-        write_report([run_dir], run_dir / REPORT)
+    with locked(run_dir):
+        with opening(config, run_dir, resume=resume):
+            trainer = Trainer(
+                config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
+            )
+        stopping = stop_on_signals(trainer.stop, trainer.progress.say)
+        with trainer, stopping, telling_what_is_kept(run_dir):
+            return _all_phases(trainer)
+
+
+def _all_phases(trainer: Trainer) -> dict[str, Any]:
+    """Everything that is left to do, summary and report included."""
+    run_dir = trainer.run_dir
+    trainer.pretrain()
+    trainer.pretrain_critic()
+    trainer.online()
+    summary = summarize(run_dir) | {
+        "train_s": trainer.clock.seconds,
+        "first_update_s": trainer.first_update_s,
+    }
+    write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
+    write_report([run_dir], run_dir / REPORT)
     return summary

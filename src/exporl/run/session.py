@@ -1,6 +1,7 @@
 """What a run has learnt: evaluated while it is trained and afterwards."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from exporl.acting.guard import Arm
 from exporl.acting.rollout import close_all
 from exporl.algos import Algorithm
 from exporl.envs.task import Task
-from exporl.files import checkpoint
-from exporl.files.run_files import CHECKPOINTS
+from exporl.outside import Trust
 from exporl.run.build import Parts, build
 from exporl.run.config import RunConfig
 from exporl.run.directory import load_config
 from exporl.run.learner import Learner
 from exporl.run.progress import Progress, Silent
+from exporl.run.saved import find_saved
 from exporl.types import Mode
 
 
@@ -106,6 +107,10 @@ class Session:
     parts: Parts
     deployed: Arm = "explore"
     """Whom the guard would let act; without a guard, the policy."""
+    checkpoint_name: str = ""
+    """Where the parameters come from."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with newer checkpoints, or that there were any: a sentence each."""
 
     @property
     def config(self) -> RunConfig[Any]:
@@ -150,26 +155,39 @@ class Session:
 
 
 def load_run(
-    run_dir: Path, progress: Progress | None = None, *, task: Task | None = None
+    run_dir: Path,
+    progress: Progress | None = None,
+    *,
+    task: Task | None = None,
+    trust: Trust = False,
 ) -> Session:
     """A finished or interrupted run, ready to evaluate.
 
     Args:
         run_dir: its directory.
-        progress: what to report to; nothing by default.
+        progress: what to report to; by default nothing, and doubts about the checkpoint are
+            warnings.
         task: what `train` was given, if it was given one.
+        trust: whether code that the run names, `module:attribute`, may be loaded: all of it, or
+            these names.
 
     Raises:
-        ValueError: not a run directory, or no intact checkpoint.
+        ValueError: not a run directory, no intact checkpoint, files that are not what the
+            checkpoint was made with, or code that is not trusted.
     """
     run_dir, say = Path(run_dir), (progress or Silent()).say
-    parts = build(load_config(run_dir), run_dir, say, task=task, learns=False)
-    found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=("learner",))
+    config = load_config(run_dir, trust=trust, task=task is None)
+    found = find_saved(config, run_dir, only=("learner",))
     if found is None:
         raise ValueError(
             f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
         )
     for problem in found.problems:
-        say(f"skipped a damaged checkpoint: {problem} This is the older {found.name}.")
+        if progress is None:
+            warnings.warn(f"{run_dir}: {problem}", stacklevel=2)
+        say(problem)
+    parts = build(config, run_dir, say, task=task, learns=False)
     parts.learner.load(found.parts["learner"], found.record["updates"])
-    return Session(parts, found.record.get("deployed", "explore"))
+    return Session(
+        parts, found.record.get("deployed", "explore"), found.name, tuple(found.problems)
+    )

@@ -1,0 +1,266 @@
+"""SECURITY.md, sentence by sentence: a test begins with the sentence that it tests."""
+
+import ast
+import inspect
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporl import outside
+from exporl.acting.policy import load_policy
+from exporl.cli.main import main
+from exporl.data.formats import load_episodes
+from exporl.data.formats.archives import read_archive
+from exporl.envs.registry import make_task
+from exporl.files import checkpoint
+from exporl.files.checkpoint import CorruptCheckpointError
+from exporl.outside import check_trust
+from exporl.report.page import write_report
+from exporl.run.build import prior_episodes
+from exporl.run.directory import load_config
+from exporl.run.session import load_run
+from helpers.runs import content_of, newest
+
+ROOT = Path(__file__).parent.parent
+OLD = ROOT / "tests" / "data" / "old_run"
+SOURCES = sorted((ROOT / "src" / "exporl").rglob("*.py"))
+PAYLOAD = "import pathlib\npathlib.Path({!r}).write_text('ran')\ndef make(): ...\n"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A stranger's run directory."""
+    monkeypatch.setattr(outside, "_OPENED", set())
+    return Path(shutil.copytree(OLD, tmp_path / "run"))
+
+
+def name_code(run: Path, folder: Path, option: str = "task") -> Path:
+    """The run names a module in a folder; what it writes when it is imported."""
+    proof = run.parent / "proof"
+    (folder / "stranger.py").write_text(PAYLOAD.format(str(proof)))
+    config = json.loads((run / "config.json").read_text()) | {option: "stranger:make"}
+    (run / "config.json").write_text(json.dumps(config))
+    return proof
+
+
+def test_opening(run, tmp_path, monkeypatch):
+    """Opening a run directory runs no code that it names: not with `exporl eval`, `exporl report`
+    or `exporl train --resume`, nor with `load_run`, `load_policy` or `load_config`."""
+    proof = name_code(run, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for args in (["eval"], ["train", "--resume"]):
+        assert main([*args, str(run)]) == 2
+    assert main(["report", str(run), "--output", str(tmp_path / "r.html")]) == 0
+    for load in (load_run, load_config):
+        with pytest.raises(ValueError, match="names code that does not come with exporl"):
+            load(run)
+    name_code(run, tmp_path, "algorithm")
+    with pytest.raises(ValueError, match="names code that does not come with exporl"):
+        load_policy(run)
+    assert not proof.exists()
+
+
+def test_inside(run, monkeypatch):
+    """Even where you say `--trust`, no module is taken from inside a run directory."""
+    proof = name_code(run, run, "algorithm")
+    monkeypatch.chdir(run)
+    assert main(["eval", str(run), "--trust"]) == 2
+    with pytest.raises(ValueError, match="code is never taken from there"):
+        load_policy(run, trust=True)
+    assert not proof.exists()
+
+
+def test_pickle(run):
+    """No file is unpickled."""
+    for path in SOURCES:
+        text = path.read_text()
+        names = set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE))
+        assert not names & {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}, path
+        assert "allow_pickle=True" not in text, path
+    np.savez(run / "demonstrations.npz", actions=np.array([print], object))
+    with pytest.raises(ValueError, match=r"demonstrations\.npz is not a readable \.npz archive"):
+        read_archive(run / "demonstrations.npz")
+
+
+def test_elsewhere(run, tmp_path):
+    """Nothing outside a run directory is read, written, shortened or removed because of what lies
+    in it.
+
+    `tests/test_links.py` goes through every file, and through names in manifests."""
+    shutil.copytree(run / "checkpoints", tmp_path / "precious")
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").symlink_to(tmp_path / "precious")
+    before = content_of(tmp_path)
+    for args in (["eval"], ["report"], ["train", "--resume"]):
+        assert main([*args, str(run)]) == 2
+    assert content_of(tmp_path) == before
+
+
+def test_report(run):
+    """A report shows whatever a run says as text: it holds no script and loads nothing."""
+    config = json.loads((run / "config.json").read_text())
+    config["task"] = config["versions"]["exporl"] = "<script src='https://a.b/c.js'></script>"
+    (run / "config.json").write_text(json.dumps(config))
+    page = write_report([run], run / "report.html").read_text()
+    tags, loaded = set(), []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.add(tag)
+            loaded.extend(name for name, _ in attrs if name in {"src", "href", "data", "onload"})
+
+    Tags().feed(page)
+    assert "&lt;script" in page
+    assert not tags & {"script", "iframe", "img", "link", "object", "embed"} and not loaded
+
+
+def test_links_in_data(tmp_path):
+    """A data file cannot make another file's content part of what is read.
+
+    `tests/test_hostile_files.py` has every way and format."""
+    h5py = pytest.importorskip("h5py")
+    from helpers.recordings import write_hdf5, write_robomimic
+
+    secret = write_hdf5(tmp_path / "secret.hdf5", {"private": np.full((4, 2), 42.0)})
+    path = write_robomimic(tmp_path / "r.hdf5", 1)
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0/actions"]
+        file["data/demo_0/actions"] = h5py.ExternalLink(str(secret), "/private")
+    with pytest.raises(ValueError, match="is not followed"):
+        load_episodes(path)
+
+
+def fill_with_zeros(path: Path, count: int) -> None:
+    """Replaces the actions of an archive by `count` zeros, packed to next to nothing."""
+    with np.load(path) as data:
+        others = {name: data[name] for name in data.files if name != "actions"}
+    np.savez_compressed(path, **others)
+    header = {"descr": "<f8", "fortran_order": False, "shape": (count, 1)}
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("actions.npy", "w", force_zip64=True) as member,
+    ):
+        np.lib.format.write_array_header_1_0(member, header)
+        for _ in range(count * 8 // 2**20):
+            member.write(bytes(2**20))
+
+
+def test_sizes(run):
+    """Sizes are compared with what is stored before anything is unpacked, so that a small file
+    cannot fill the memory."""
+    fill_with_zeros(run / "demonstrations.npz", 40 * 2**20)
+    assert (run / "demonstrations.npz").stat().st_size < 2**20
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"demonstrations\.npz: actions claims \d+ bytes"):
+            prior_episodes(load_config(run), run, make_task("probe/bandit"), str)
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+    header = b'{"x":{"dtype":"F64","shape":[1000000000000],"data_offsets":[0,8000000000000]}}'
+    claiming(newest(run), len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(CorruptCheckpointError, match=r"learner\.safetensors is not a safetensors"):
+        checkpoint.load(newest(run), only=("learner",))
+
+
+def claiming(folder: Path, content: bytes) -> None:
+    """Puts bytes in the place of the learner, with digests that fit."""
+    import hashlib
+
+    (folder / "learner.safetensors").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["self"]
+    manifest["sha256"]["learner.safetensors"] = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"self": digest}))
+
+
+@pytest.mark.parametrize("name", ["config.json", "eval.jsonl", "metrics.jsonl"])
+@pytest.mark.parametrize("content", [b"[" * 100_000 + b"\n", b"\xff\x00\n"], ids=["deep", "bytes"])
+def test_damage(run, name, content, capsys):
+    """A damaged or nested file ends in one sentence that names it."""
+    (run / name).write_bytes(content)
+    status = main(["report", str(run)])
+    said = capsys.readouterr().err
+    if name == "config.json":
+        assert status == 2 and len(said.splitlines()) == 1 and name in said
+    elif name == "eval.jsonl":
+        assert status == 2 and "nothing to report" in said and f"{name}, line 1" in said
+    else:
+        assert status == 0 and f"{name}, line 1" in (run / "report.html").read_text()
+
+
+NETWORK = {"urllib", "http", "socket", "ssl", "requests", "ftplib", "smtplib", "asyncio", "xmlrpc"}
+
+
+def test_network():
+    """Nothing uses the network but `exporl data download`."""
+    for path in SOURCES:
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add((node.module or "").split(".")[0])
+        assert not names & NETWORK or path.name == "download.py", path
+
+
+def test_trusting(tmp_path, monkeypatch):
+    """`--trust`, `trust=True` and `--task module:function` run the code of that module with all
+    your rights."""
+    proof = tmp_path / "proof"
+    (tmp_path / "trusted_stranger.py").write_text(PAYLOAD.format(str(proof)))
+    monkeypatch.chdir(tmp_path)
+    check_trust(tmp_path / "run", {"task": "trusted_stranger:make"}, True)
+    with pytest.raises(ValueError, match="must return a gymnasium"):
+        make_task("trusted_stranger:make")
+    assert proof.read_text() == "ran"
+
+
+def test_digests(run):
+    """The digests of a checkpoint show damage, not who made it: whoever changes a run can write
+    digests that fit."""
+    parts, record = checkpoint.load(newest(run))
+    changed = {name: array * 0 for name, array in parts["learner"].items()}
+    checkpoint.save(run / "checkpoints", 160, parts | {"learner": changed}, record, 1)
+    assert load_policy(run).checkpoint_name == newest(run).name
+
+
+def test_bounds(run):
+    """The bounds of a policy's actions are those that its run states: check them before a
+    stranger's policy moves a robot."""
+    from exporl.acting.of_task import interface_of_run
+
+    stated = interface_of_run(run).to_json()
+    stated["action"] |= {"low": [500.0], "high": [900.0], "scaled": True}
+    (run / "policy.json").write_text(json.dumps(stated))
+    assert 500 <= load_policy(run).act([0.0, 0.0], seed=0)[0, 0] <= 900
+
+
+def test_python(tmp_path):
+    """Python itself imports from the current directory when it is started with `-c` or `-m`: start
+    it in a folder of your own."""
+    (tmp_path / "stranger.py").write_text("print('ran')")
+    command = [sys.executable, "-c", "import stranger"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "ran\n"
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_every_sentence_has_a_test():
+    said = re.findall(r"^- (.*)$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    tests = [value for name, value in globals().items() if name.startswith("test_")]
+    tested = {plain((inspect.getdoc(test) or "").split("\n\n")[0]) for test in tests} - {""}
+    assert len(said) > 10 and {plain(sentence) for sentence in said} == tested
