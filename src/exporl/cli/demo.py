@@ -43,7 +43,7 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
     data = configs["expo"].data
     if not demonstrations.is_file():
         print(
-            f"collecting {data.demos} demonstrations of {task} (scripted expert, action noise "
+            f"collecting {data.collected} demonstrations of {task} (scripted expert, action noise "
             f"{data.demo_noise:g})"
         )
         collect = make_task(task).collect
@@ -51,7 +51,7 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
             raise ValueError(
                 f"task {task!r} has no scripted expert to collect demonstrations from."
             )
-        save_npz(demonstrations, collect(data.demos, data.demo_noise, data.demo_seed))
+        save_npz(demonstrations, collect(data.collected, data.demo_noise, data.demo_seed))
     for name, config in configs.items():
         run_dir = folder / f"{name}-s{seed}"
         started = load_config(run_dir) if (run_dir / CONFIG).is_file() else None
@@ -65,10 +65,12 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
         ):
             print(f"{name}: already finished in {run_dir}")
             continue
-        config = dataclasses.replace(
-            override(config, {"data.path": str(demonstrations), "train.online_steps": steps}),
-            seed=seed,
-        )
+        given = {"train.online_steps": steps}
+        if started is not None:
+            config = override(started, given)
+        else:
+            config = override(config, {"data.path": str(demonstrations), **given})
+            config = dataclasses.replace(config, seed=seed)
         print(f"{name}: {steps} environment steps in {run_dir}")
         status = run(config, run_dir, resume=started is not None)
         if status:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exporl.cli.data_options import add_format, reading
 from exporl.cli.status import FAILED
 from exporl.data.formats import load_episodes
 from exporl.envs.check import check_task
@@ -128,12 +129,19 @@ def check_command(args: list[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of starts and actions (default 0)"
     )
+    add_format(parser)
     options = parser.parse_args(args)
     if options.demos < 0 or options.noise < 0 or options.seed < 0:
         raise ValueError("--demos, --noise and --seed must be at least 0.")
     task, episodes = make_task(options.task, options.reward), None
     if options.data is not None:
-        episodes = load_episodes(options.data, options.demos or None, adapt=task.adapt)
+        episodes = load_episodes(
+            options.data,
+            options.demos or None,
+            format_name=options.format,
+            options=reading(options),
+            adapt=task.adapt,
+        )
     table, failed = Table("check", "", "what was found, and how to mend it"), 0
     for name, status, detail in check_task(
         task, episodes, demos=options.demos, demo_noise=options.noise, seed=options.seed

@@ -20,6 +20,7 @@ from exporl.files.run_files import DEMONSTRATIONS, REPORT, seed_runs
 from exporl.parallel.processes import Ended, Job, run_processes
 from exporl.parallel.seed_batch import SeedBatch
 from exporl.report.page import write_report
+from exporl.run.build import check_file
 from exporl.run.config import RunConfig, check
 from exporl.run.directory import check_same, finished, load_config
 from exporl.run.loop import train
@@ -114,6 +115,7 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
             "train.asynchronous needs a program of its own per seed: choose the mode processes."
         )
     check(config)
+    check_file(config)
     make_task(config.task, config.reward)
     return mode
 
@@ -190,9 +192,10 @@ def _share_demonstrations(
     if not source.is_file():
         if collect is None:
             return
-        say(f"collecting {config.data.demos} demonstrations for {len(run_dirs)} seeds")
+        say(f"collecting {config.data.collected} demonstrations for {len(run_dirs)} seeds")
         source.parent.mkdir(parents=True, exist_ok=True)
-        save_npz(source, collect(config.data.demos, config.data.demo_noise, config.data.demo_seed))
+        data = config.data
+        save_npz(source, collect(data.collected, data.demo_noise, data.demo_seed))
     for path in paths:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)

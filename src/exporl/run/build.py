@@ -17,7 +17,7 @@ from exporl.acting.rollout import Actors, Rollout, close_all
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.columns import Column, needed_columns
 from exporl.data.episodes import Episode, Normalizer, validate_episodes
-from exporl.data.formats import load_episodes, save_npz
+from exporl.data.formats import check_reading, load_episodes, save_npz
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
 from exporl.envs.registry import make_task
@@ -28,6 +28,7 @@ from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING, r
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
+from exporl.run.phases import FROM_SCRATCH
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
@@ -142,27 +143,47 @@ def prior_episodes(config: RunConfig[Any], run_dir: Path, task: Task, say: Say) 
     """
     data, stored = config.data, run_dir / DEMONSTRATIONS
     if data.path is not None:
-        return load_episodes(
+        episodes = load_episodes(
             Path(data.path),
             data.demos or None,
+            format_name=data.format,
+            options=data.reading,
             adapt=task.adapt,
             spec=task.spec,
             skip_bad=data.skip_bad,
             say=say,
         )
+        if not data.demos or len(episodes) < data.demos:
+            good = "good " if data.skip_bad else ""
+            say(f"{data.path}: all its {len(episodes)} {good}episodes are used")
+        return episodes
     if data.demos == 0:
         return []
     if stored.is_file():
         return load_episodes(stored, spec=task.spec)
     if task.collect is None:
         raise ValueError(
-            f"task {task.name!r} has no scripted expert: give data.path, a file of episodes."
+            f"task {task.name!r} has no scripted expert: give data.path, a file of episodes, or "
+            f"{FROM_SCRATCH}."
         )
-    say(f"collecting {data.demos} demonstrations ({task.source}, noise {data.demo_noise:g})")
-    episodes = task.collect(data.demos, data.demo_noise, data.demo_seed)
+    say(f"collecting {data.collected} demonstrations ({task.source}, noise {data.demo_noise:g})")
+    episodes = task.collect(data.collected, data.demo_noise, data.demo_seed)
     validate_episodes(episodes, task.spec, f"the expert of {task.name}")
     save_npz(stored, episodes)
     return episodes
+
+
+def check_file(config: RunConfig[Any]) -> None:
+    """Checks that the file of prior data is there and can be read as asked, before anything is
+    begun; its content is checked when it is read.
+
+    Raises:
+        ValueError: an option that the format of the file does not have, or no known format.
+        FileNotFoundError, ModuleNotFoundError: see `data.formats.find_format`.
+    """
+    data = config.data
+    if data.path is not None:
+        check_reading(Path(data.path), data.format, data.reading)
 
 
 def statistics(run_dir: Path, episodes: Sequence[Episode]) -> Normalizer | None:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Generic, Literal, TypeVar
 
 from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
+from exporl.data.formats.record import ReadOptions
 from exporl.envs.task import Reward
 from exporl.outside import is_outside
 from exporl.plain import added, from_plain
@@ -12,6 +13,8 @@ from exporl.suggest import closest
 from exporl.types import Precision
 
 AlgoT = TypeVar("AlgoT")
+COLLECTED = 20
+"""Demonstrations that are collected where nobody says how many."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +24,25 @@ class DataConfig:
     path: str | None = None
     """File or folder of episodes in any known format; without it demonstrations are collected from
     the task's scripted expert."""
+    format: str | None = added(None, absent=None)
+    """How to read the file: a format's name, see docs/data.md; recognised from the file by
+    default."""
+    keys: tuple[str, ...] = added((), absent=())
+    """Observation entries to read, in this order; all of them by default."""
+    filter_key: str | None = added(None, absent=None)
+    """Read only the demonstrations listed under mask/<filter_key> (robomimic)."""
+    horizon: int | None = added(None, absent=None)
+    """Steps after which episodes end where the file marks no time limits (D4RL, arrays)."""
+    images: bool = added(False, absent=False)
+    """Also decode the videos (LeRobot; slow)."""
+    assume_success: bool = added(False, absent=False)
+    """All episodes are successful demonstrations, where neither success nor reward is recorded
+    (LeRobot)."""
     skip_bad: bool = False
     """Leave out damaged episodes of the file, and say which, instead of stopping."""
-    demos: int = 20
-    """Episodes to collect, or to take from the file in order (0: the whole file, or no prior data
-    without one)."""
+    demos: int | None = None
+    """Episodes to take from the file, in order, or to collect without one; by default the whole
+    file, or 20 collected. 0: no prior data, or the whole file."""
     demo_noise: float = 0.3
     """Standard deviation of the noise on the scripted expert's actions."""
     demo_seed: int = 0
@@ -36,6 +53,17 @@ class DataConfig:
     """Online rows kept per environment (steps plus one per episode)."""
     bootstrap_timeouts: bool = True
     """Bootstrap at time limits. The release's robosuite wrapper stores them as terminal (False)."""
+
+    @property
+    def collected(self) -> int:
+        """Episodes that are collected where there is no file."""
+        return COLLECTED if self.demos is None else self.demos
+
+    @property
+    def reading(self) -> ReadOptions:
+        """What is read of the file."""
+        names = [field.name for field in dataclasses.fields(ReadOptions)]
+        return ReadOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +198,7 @@ _AT_LEAST = {
     "num_envs": 1,
     "chunk_length": 1,
     "data.demos": 0,
+    "data.horizon": 1,
     "data.demo_noise": 0,
     "data.demo_seed": 0,
     "data.capacity": 1,
@@ -201,8 +230,13 @@ def check(config: RunConfig[Any]) -> None:
     check_config(config.algorithm, config.algo)
     values = flatten(config)
     for name, least in _AT_LEAST.items():
-        if not values[name] >= least:  # also refuses NaN
+        if values[name] is not None and not values[name] >= least:  # also refuses NaN
             raise ValueError(f"{name} must be at least {least}, got {values[name]}.")
+    if config.data.path is None and (asked := _of_a_file(config.data)):
+        raise ValueError(
+            f"data.{asked[0]} says how a file is read, and there is none: give data.path as well, "
+            "or leave it out."
+        )
     for name in ("train.discount", "data.prior_ratio"):
         if not 0 <= values[name] <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {values[name]}.")
@@ -211,6 +245,11 @@ def check(config: RunConfig[Any]) -> None:
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
             f"{config.execute_length}."
         )
+
+
+def _of_a_file(data: DataConfig) -> tuple[str, ...]:
+    """The options given that mean something for a file only."""
+    return (("format",) if data.format is not None else ()) + data.reading.asked()
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

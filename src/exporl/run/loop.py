@@ -25,7 +25,7 @@ from exporl.files.atomic import append_line, cut_back, size_of, write_text
 from exporl.files.run_files import CHECKPOINTS, CONFIG, EVAL, METRICS, REPORT, SUMMARY
 from exporl.parallel.background import BackgroundLearning
 from exporl.report.page import write_report
-from exporl.run.build import Share, build, make_actors, replays
+from exporl.run.build import Share, build, check_file, make_actors, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
 from exporl.run.directory import open_run, summarize
@@ -365,6 +365,7 @@ def train(
     """
     run_dir = Path(run_dir)
     task = task or make_task(config.task, config.reward)
+    check_file(config)
     open_run(config, run_dir, resume=resume)
     try:
         trainer = Trainer(

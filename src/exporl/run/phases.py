@@ -8,6 +8,11 @@ from exporl.policies.base import BaseConfig
 from exporl.run.config import RunConfig, TrainConfig, differences
 from exporl.speed.compile_ahead import Program
 
+FROM_SCRATCH = (
+    "learn from scratch: --data.demos 0 --data.prior-ratio 0 --train.offline-steps 0 "
+    "--train.critic-pretrain-steps 0"
+)
+"""What to ask for where there is no prior data."""
 PRETRAIN_SCAN = 100
 """Imitation steps per compiled call."""
 
@@ -78,8 +83,8 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
         train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0
     ) and not has_data:
         raise ValueError(
-            "no prior data: give data.path or data.demos, or set data.prior_ratio, "
-            "train.offline_steps and train.critic_pretrain_steps to 0."
+            "no prior data: give data.path (a file of episodes) or data.demos (how many to "
+            f"collect), or {FROM_SCRATCH}."
         )
 
 

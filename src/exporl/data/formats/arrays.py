@@ -336,4 +336,5 @@ FORMAT = Format(
     matches,
     records,
     save_npz,
+    options=("keys", "horizon"),
 )

@@ -189,8 +189,8 @@ def _ends(
     if not ends.any():
         raise ValueError(
             f"no row of its {len(ends)} is marked as the end of an episode, in terminals or "
-            "timeouts. Give the time limit of the environment in steps with --horizon; to train on "
-            "it, run `exporl data convert` with --horizon first."
+            "timeouts. Give the time limit of the environment in steps with --horizon (in training "
+            "--data.horizon)."
         )
     if "next_observations" not in arrays and not marks.cut_offs and horizon is None:
         notes.append(ONLY_TRUE_ENDS)
@@ -244,5 +244,5 @@ def _episode(source: hdf5.Source, names: tuple[str, ...], piece: _Piece) -> Epis
 
 FORMAT = Format(
     "d4rl", "D4RL HDF5: flat observations, actions, rewards, terminals, with or without timeouts",
-    matches, records, module="h5py", extra="formats",
+    matches, records, module="h5py", extra="formats", options=("horizon",),
 )  # fmt: skip

@@ -358,4 +358,5 @@ FORMAT = Format(
     write,
     module="h5py",
     extra="formats",
+    options=("keys",),
 )

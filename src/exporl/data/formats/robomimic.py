@@ -331,4 +331,5 @@ FORMAT = Format(
     write_robomimic,
     module="h5py",
     extra="formats",
+    options=("keys", "filter_key"),
 )
