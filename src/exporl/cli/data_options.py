@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.numbers import whole_number
+
 
 def make_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of one command, with examples at the end of its help."""
@@ -60,7 +62,7 @@ def add_format(parser: argparse.ArgumentParser) -> Any:
 
 def positive(text: str) -> int:
     """A number of at least 1."""
-    value = int(text)
+    value = whole_number(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value

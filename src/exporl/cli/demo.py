@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.numbers import whole_number
 from exporl.cli.train import train_one
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
@@ -122,10 +123,10 @@ def demo_command(args: list[str]) -> int:
         default=Path("runs/demo"),
         help="where everything goes (default runs/demo)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="training seed (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="training seed (default 0)")
     parser.add_argument("--task", default=TASK, help=f"a Meta-World task (default {TASK})")
     parser.add_argument(
-        "--steps", type=int, default=STEPS, help=f"environment steps (default {STEPS})"
+        "--steps", type=whole_number, default=STEPS, help=f"environment steps (default {STEPS})"
     )
     options = parser.parse_args(args)
     keep_compiled_programs()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.numbers import whole_number
 from exporl.files.atomic import append_line
 from exporl.files.run_files import EVALUATIONS, REPORT, seed_runs
 from exporl.report.page import write_report
@@ -28,10 +29,10 @@ def eval_command(args: list[str]) -> int:
         prog="exporl eval", description="Evaluate a run's policy and base policy, paired."
     )
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--episodes", type=int, default=100, help="episodes (default 100)")
+    parser.add_argument("--episodes", type=whole_number, default=100, help="episodes (default 100)")
     parser.add_argument(
         "--seed",
-        type=int,
+        type=whole_number,
         default=2_000_003,
         help="seed of the starts; training evaluates on others",
     )

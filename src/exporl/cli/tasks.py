@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from exporl.cli.data_options import add_format, reading
+from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED
 from exporl.data.formats import load_episodes
 from exporl.envs.check import check_task
@@ -118,7 +119,10 @@ def check_command(args: list[str]) -> int:
         help="file or folder of episodes; default: collect from the task's expert",
     )
     parser.add_argument(
-        "--demos", type=int, default=3, help="episodes to collect, or read from --data (default 3)"
+        "--demos",
+        type=whole_number,
+        default=3,
+        help="episodes to collect, or read from --data (default 3)",
     )
     parser.add_argument(
         "--noise", type=float, default=0.1, help="action noise of collected episodes (default 0.1)"
@@ -127,7 +131,7 @@ def check_command(args: list[str]) -> int:
         "--reward", default="-1/0", help="learning reward: -1/0 (default), 0/1 or env"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of starts and actions (default 0)"
+        "--seed", type=whole_number, default=0, help="seed of starts and actions (default 0)"
     )
     add_format(parser)
     options = parser.parse_args(args)

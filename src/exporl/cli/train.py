@@ -1,21 +1,30 @@
 """`exporl train`: one run, or many seeds of it, new or resumed."""
 
-import argparse
+import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 from rich.console import Console
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+)
 
-from exporl.algos import ALGORITHMS, find_algorithm
 from exporl.cli.bars import Bars, only_bar
+from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED
+from exporl.cli.train_help import WIDTH, train_help
+from exporl.cli.train_request import RUNS, Request
 from exporl.files.run_files import REPORT, seed_runs
 from exporl.parallel.seeds import train_seeds
-from exporl.run.config import RunConfig
+from exporl.run.config import RunConfig, flatten
 from exporl.run.directory import load_config
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
@@ -23,83 +32,109 @@ from exporl.run.stopping import Interrupted
 from exporl.speed.tuning import keep_compiled_programs
 
 
-def _split(args: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in names:
-        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", dest=name.replace("-", "_"))
-    return parser.parse_known_args(list(args))
-
-
-def train_command(args: list[str]) -> int:
-    """`exporl train ALGO --task TASK [options]` and `exporl train --resume RUN [options]`."""
-    known, rest = _split(args, "run-dir", "resume", "preset", "task", "seeds", "seeds-mode")
-    rest = ["--train.asynchronous" if arg == "--async" else arg for arg in rest]
-    algorithm = rest.pop(0) if rest and not rest[0].startswith("-") else None
-    resume = known.resume is not None
-    begun = seed_runs(Path(known.resume)) if resume else {}
-    if resume:
-        config = _begun_config(known, algorithm, begun)
-    else:
-        config = _new_config(known, algorithm, helping="--help" in rest or "-h" in rest)
-    config = _with_options(config, rest)
-    if known.seeds is not None and not known.seeds.isdecimal():
-        raise ValueError(f"--seeds must be a number of seeds, got {known.seeds!r}.")
-    many = begun or known.seeds is not None
+def run_request(request: Request) -> int:
+    """Trains what was asked for: one run or many seeds, new or resumed; the exit status."""
+    resume = request.resume is not None
+    begun = seed_runs(request.resume) if request.resume is not None else {}
+    config = _new_config(request) if not resume else _begun_config(request, begun)
+    config = with_options(config, request.options)
+    many = bool(begun) or request.seeds is not None
     name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + (
         "" if many else f"-s{config.seed}"
     )
-    run_dir = Path(known.resume or known.run_dir or Path("runs") / name)
+    run_dir = request.resume or request.run_dir or RUNS / name
     keep_compiled_programs()
     if not many:
         return train_one(config, run_dir, resume=resume)
     already = max(begun) - config.seed + 1 if begun else 0
-    num_seeds = max(int(known.seeds or 0), already)
-    return train_many(config, run_dir, num_seeds, known.seeds_mode or "auto", resume=resume)
+    num_seeds = max(request.seeds or 0, already)
+    return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
 
 
-def _begun_config(
-    known: argparse.Namespace, algorithm: str | None, begun: dict[int, Path]
-) -> RunConfig[Any]:
+def _begun_config(request: Request, begun: dict[int, Path]) -> RunConfig[Any]:
     """The configuration that a run, or the first of a folder of seeds, was started with."""
-    config = load_config(begun[min(begun)] if begun else Path(known.resume))
-    if algorithm not in (None, config.algorithm):
-        raise ValueError(f"{known.resume} was started with {config.algorithm}, not {algorithm}.")
-    changes = {"task": known.task, "preset": known.preset}
+    assert request.resume is not None
+    config = load_config(begun[min(begun)] if begun else request.resume)
+    if request.algorithm not in (None, config.algorithm):
+        raise ValueError(
+            f"{request.resume} was started with {config.algorithm}, not {request.algorithm}."
+        )
+    changes = {"task": request.task, "preset": request.preset}
     given = {name: value for name, value in changes.items() if value is not None}
     return dataclasses.replace(config, **given)
 
 
-def _new_config(
-    known: argparse.Namespace, algorithm: str | None, *, helping: bool
-) -> RunConfig[Any]:
+def _new_config(request: Request) -> RunConfig[Any]:
     """The preset's configuration; who only asks for help need not name a task."""
-    if algorithm is None:
-        names = "|".join(ALGORITHMS)
-        raise ValueError(f"name an algorithm first: exporl train {names} --task TASK [options]")
-    find_algorithm(algorithm)
-    if known.task is None and not helping:
-        raise ValueError(
-            "name a task: --task family/name (`exporl tasks` lists them), or module:function of "
-            "your own"
-        )
-    return preset_config(algorithm, known.preset or "small", known.task or "family/name")
+    assert request.algorithm is not None
+    task = request.task or "family/name"
+    return preset_config(request.algorithm, request.preset or "small", task)
 
 
-def _with_options(config: RunConfig[Any], args: list[str]) -> RunConfig[Any]:
-    """The configuration with options of the command line replaced."""
+def with_options(config: RunConfig[Any], args: Sequence[str]) -> RunConfig[Any]:
+    """The configuration with options of the command line replaced.
+
+    Raises:
+        ValueError: an option without its group, such as --batch-size; names it in full.
+        SystemExit: help was asked for and shown, or an option is unknown or has a wrong value,
+            which is said.
+    """
+    for argument in args:
+        _refuse_without_group(config, argument)
     algo_class = type(config.algo)
-    return tyro.cli(
-        RunConfig[algo_class],
-        default=config,
-        args=args,
-        prog=f"exporl train {config.algorithm}",
-        description=(
-            f"Train with {config.algorithm.upper()}. Shown defaults are those of the preset "
-            f"{config.preset!r}; choose another with --preset. More options: --run-dir DIR"
-            " (default: runs/<algo>-<task>-s<seed>), --resume RUN, --seeds N (that many runs, "
-            "seeds seed, seed+1, ..., in runs/<algo>-<task>/s<seed>), --seeds-mode"
-            " auto|processes|vmap, --async (short for --train.asynchronous)."
-        ),
+    description = (
+        f"{train_help(config.algorithm)}\nDefaults are those of the preset {config.preset!r}."
+    )
+    with _narrow():
+        return tyro.cli(
+            RunConfig[algo_class],
+            default=config,
+            args=list(args),
+            prog=f"exporl train {config.algorithm}",
+            description=description,
+            registry=_NUMBERS,
+        )
+
+
+def _refuse_without_group(config: RunConfig[Any], argument: str) -> None:
+    """Names options that were given without their group."""
+    name = argument[2:].split("=", 1)[0].replace("-", "_")
+    known = flatten(config)
+    if not argument.startswith("--") or name in known:
+        return
+    meant = [full for full in known if full.rsplit(".", 1)[-1] == name]
+    if meant:
+        options = " or ".join(f"--{full.replace('_', '-')}" for full in meant)
+        raise ValueError(f"there is no option {argument.split('=', 1)[0]}: use {options}.")
+
+
+@contextlib.contextmanager
+def _narrow() -> Iterator[None]:
+    """Texts as wide as the screen, but not wider than can be read."""
+    before, width = os.environ.get("COLUMNS"), shutil.get_terminal_size().columns
+    os.environ["COLUMNS"] = str(min(width, WIDTH))
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        os.environ.update({} if before is None else {"COLUMNS": before})
+
+
+_NUMBERS = ConstructorRegistry()
+"""How values are read beside what tyro knows."""
+
+
+@_NUMBERS.primitive_rule
+def _whole_numbers(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """Whole numbers may be written as 1e5."""
+    if kind.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: whole_number(texts[0]),
+        is_instance=lambda value: type(value) is int,
+        str_from_instance=lambda value: [str(value)],
     )
 
 
