@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from exporl.cli.train_help import WIDTH, train_help
 from exporl.cli.train_request import RUNS, Request
 from exporl.files.run_files import REPORT, seed_runs
 from exporl.parallel.seeds import train_seeds
+from exporl.report.returns import interval, number
 from exporl.run.config import RunConfig, flatten
 from exporl.run.directory import load_config
 from exporl.run.loop import train
@@ -157,10 +158,7 @@ def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
     if "after" in summary:
         for when in ("before", "after"):
             record = summary[when]
-            rates = ", ".join(
-                f"{who} {100 * record[who]:.0f}%" for who in ("base", "policy") if who in record
-            )
-            print(f"{when}: {rates} at {record['env_steps']} environment steps")
+            print(f"{when}: {_outcome(record)} at {record['env_steps']} environment steps")
     print(f"report: {run_dir / REPORT}")
     return 0
 
@@ -181,15 +179,23 @@ def train_many(
         bars.close()
     for result in results:
         after = (result.summary or {}).get("after", {})
-        rates = ", ".join(
-            f"{who} {100 * after[who]:.0f}%" for who in ("base", "policy") if who in after
-        )
         outcome = (
             f"failed: {result.error}"
             if result.error
-            else f"{rates} at {after['env_steps']} environment steps"
+            else f"{_outcome(after)} at {after['env_steps']} environment steps"
         )
         print(f"s{result.seed}: {outcome}")
     if any(result.summary for result in results):
         print(f"report: {folder / REPORT}")
     return FAILED if any(result.error for result in results) else 0
+
+
+def _outcome(record: Mapping[str, Any]) -> str:
+    """Success, and where it is learnt from the return, of one end of a summary."""
+    rates = [f"{who} {100 * record[who]:.0f}%" for who in ("base", "policy") if who in record]
+    returns = record.get("return", {})
+    words = [f"{who} {number(returns[who])}" for who in ("base", "policy") if who in returns]
+    if "policy - base" in returns:
+        mean, low, high = returns["policy - base"]
+        words.append(f"policy - base {interval((mean, low, high), '+')}")
+    return ", ".join(rates) + (f"; return {', '.join(words)}" if words else "")

@@ -17,6 +17,7 @@ import jax
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
 from exporl.files.run_files import DEMONSTRATIONS, REPORT, seed_runs
+from exporl.files.undo import clear_refused
 from exporl.parallel.processes import Ended, Job, run_processes
 from exporl.parallel.seed_batch import SeedBatch
 from exporl.report.page import write_report
@@ -92,6 +93,8 @@ def train_seeds(
         with stop_on_signals(stop, rows[0].say):
             ended = run(waiting, rows, stop)
         for job, (summary, error) in zip(waiting, ended, strict=True):
+            if error is not None:
+                clear_refused(job.run_dir)
             results[job.config.seed] = SeedResult(job.config.seed, job.run_dir, summary, error)
         stopped = sum(outcome == (None, None) for outcome in ended)
         if stopped:

@@ -1,19 +1,17 @@
 """Runs -> one self-contained HTML page: learning curve over the base policy, table, diagnostics,
 configuration."""
 
-import dataclasses
 import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from exporl.files.atomic import read_lines, write_text
-from exporl.files.run_files import CONFIG, EVAL, METRICS, read_config
-from exporl.report.charts import STYLE, Series, line_chart
+from exporl.files.atomic import write_text
+from exporl.report.charts import STYLE, Series, legend, line_chart
+from exporl.report.returns import return_section
+from exporl.report.run_data import COLORS, OTHER_COLOR, RunData, read_run
 from exporl.report.stats import paired_difference, wilson
 
-COLORS = {"expo": "#2563eb", "base": "#d97706", "rlpd": "#6b7280", "bc": "#059669"}
 DIAGNOSTICS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Critic loss", ("critic/loss",)),
     ("Q over the minibatch", ("critic/q_min", "critic/q_mean", "critic/q_max")),
@@ -39,38 +37,6 @@ SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
 def _rate(successes: Sequence[bool]) -> str:
     low, high = wilson(sum(successes), len(successes))
     return f"{100 * sum(successes) / len(successes):.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-@dataclasses.dataclass(frozen=True)
-class RunData:
-    """What a report needs of one run."""
-
-    name: str
-    algorithm: str
-    task: str
-    seed: int
-    config: dict[str, Any]
-    evals: list[dict[str, Any]]
-    metrics: list[dict[str, Any]]
-
-
-def read_run(run_dir: Path) -> RunData:
-    """Reads a run's files.
-
-    Raises:
-        ValueError: not a run directory, or its config.json is damaged.
-    """
-    run_dir = Path(run_dir)
-    config = read_config(run_dir)
-    for name in ("algorithm", "task", "seed"):
-        if name not in config:
-            raise ValueError(
-                f"{run_dir / CONFIG} lacks {name!r}: it is not the configuration of a run."
-            )
-    return RunData(
-        run_dir.name, config["algorithm"], config["task"], config["seed"], config,
-        read_lines(run_dir / EVAL), read_lines(run_dir / METRICS),
-    )  # fmt: skip
 
 
 def dip(run: RunData) -> tuple[int, float, float, float] | None:
@@ -120,7 +86,7 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
             }
             bands = [wilson(sum(pooled[s]), len(pooled[s])) for s in steps]
             name = label.upper() if who == "policy" else f"base alone ({algorithm} run)"
-            color = COLORS.get(label, "#7c3aed")
+            color = COLORS.get(label, OTHER_COLOR)
             series.append(
                 Series(
                     name,
@@ -143,15 +109,6 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
                     for run in members
                 ]
     return series
-
-
-def _legend(series: Sequence[Series]) -> str:
-    items = [
-        f'<span><i style="background:{s.color}"></i>{html.escape(s.name)}</span>'
-        for s in series
-        if not s.thin
-    ]
-    return f'<p class="legend">{"".join(items)}</p>'
 
 
 def _table(runs: Sequence[RunData]) -> str:
@@ -213,13 +170,31 @@ def _diagnostics(run: RunData) -> str:
         if series:
             chart = line_chart(series, width=340, height=190)
             charts.append(
-                f"<figure><figcaption>{title}</figcaption>{chart}{_legend(series)}</figure>"
+                f"<figure><figcaption>{title}</figcaption>{chart}{legend(series)}</figure>"
             )
     return f'<div class="grid-of-charts">{"".join(charts)}</div>'
 
 
+def _results(runs: Sequence[RunData]) -> str:
+    """What came out of runs on one task: sentences, learning curves, table; returns where they are
+    learnt from."""
+    curves = _curves(runs)
+    return "".join(
+        [
+            _findings(runs),
+            "<h2>Success over environment steps</h2>",
+            line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
+            legend(curves),
+            "<h2>Results</h2>",
+            _table(runs),
+            return_section(runs),
+        ]
+    )
+
+
 def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
-    """Writes one HTML page about one or more runs; it loads nothing from anywhere.
+    """Writes one HTML page about one or more runs, every task by itself; it loads nothing from
+    anywhere.
 
     Raises:
         ValueError: no runs, not a run directory, or no evaluation in any of them yet.
@@ -227,22 +202,19 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     runs = [read_run(Path(run_dir)) for run_dir in run_dirs]
     if not any(run.evals for run in runs):
         raise ValueError("nothing to report yet: none of the runs has an evaluation.")
-    curves = _curves(runs)
-    tasks = ", ".join(dict.fromkeys(run.task for run in runs))
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    title = ", ".join(tasks)
     body = [
         (
-            f"<h1>{html.escape(tasks)}</h1><p class='muted'>exporl "
+            f"<h1>{html.escape(title)}</h1><p class='muted'>exporl "
             f"{runs[0].config.get('versions', {}).get('exporl', '')}. Success over environment"
             " steps; brackets and bands are 95% Wilson intervals over evaluation episodes, "
             "differences are paired on the same starts with a 95% bootstrap interval.</p>"
-        ),
-        _findings(runs),
-        "<h2>Success over environment steps</h2>",
-        line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
-        _legend(curves),
-        "<h2>Results</h2>",
-        _table(runs),
+        )
     ]
+    for task in tasks:
+        body += [f"<h1>{html.escape(task)}</h1>"] if len(tasks) > 1 else []
+        body.append(_results([run for run in runs if run.task == task]))
     for run in runs:
         body.append(f"<h2>Diagnostics: {html.escape(run.name)}</h2>{_diagnostics(run)}")
     for run in runs:
@@ -254,7 +226,7 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
         "content='width=device-width'>"
-        f"<title>{html.escape(tasks)}</title><style>{STYLE}</style>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
         f"<body>{''.join(body)}</body></html>"
     )
     path.parent.mkdir(parents=True, exist_ok=True)

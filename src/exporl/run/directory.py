@@ -13,6 +13,7 @@ import numpy as np
 
 from exporl.files.atomic import read_lines, write_text
 from exporl.files.run_files import CONFIG, EVAL, METRICS, SUMMARY, read_config
+from exporl.report.returns import return_summary
 from exporl.run.config import RESUMABLE, RunConfig, check, differences, from_json, to_json
 
 
@@ -83,6 +84,8 @@ def summarize(run_dir: Path) -> dict[str, Any]:
         summary[name] |= {
             who: line[who]["success_rate"] for who in ("policy", "base") if who in line
         }
+        if config.reward == "env":
+            summary[name]["return"] = return_summary(line)
     return summary
 
 

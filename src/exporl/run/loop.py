@@ -22,7 +22,8 @@ from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files import checkpoint
 from exporl.files.atomic import append_line, cut_back, size_of, write_text
-from exporl.files.run_files import CHECKPOINTS, CONFIG, EVAL, METRICS, REPORT, SUMMARY
+from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS, REPORT, SUMMARY
+from exporl.files.undo import nothing_left_on_error
 from exporl.parallel.background import BackgroundLearning
 from exporl.report.page import write_report
 from exporl.run.build import Share, build, check_file, make_actors, replays
@@ -37,6 +38,7 @@ from exporl.run.phases import (
     check_phases,
     crossed,
     evaluation_due,
+    online_updates,
     programs,
     update_calls_due,
 )
@@ -68,7 +70,7 @@ class Trainer:
         self.config, self.run_dir, self.progress = config, run_dir, progress
         self.stop = stop or threading.Event()
         """Once set, the run stops at the next step boundary, after a checkpoint."""
-        self.callbacks = Callbacks([Notes(progress), *callbacks])
+        self.callbacks = Callbacks([Notes(progress, config.reward), *callbacks])
         ahead = programs(config.train)
         parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead)
         check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
@@ -214,6 +216,12 @@ class Trainer:
         self._evaluate_if_due()
         self._boundary(before, steps, final)
 
+    @property
+    def online_updates(self) -> int:
+        """Minibatches learnt from since acting began."""
+        calls, train = self.learner.updates, self.config.train
+        return online_updates(train, calls, self.offline_steps, self.critic_steps)
+
     def _log(self, **fields: Any) -> None:
         self.callbacks.on_log_line(self.metrics.flush(**fields))
 
@@ -221,7 +229,7 @@ class Trainer:
         """What a line of metrics says beside what updates report."""
         actors = self.actors
         fields: dict[str, Any] = {"phase": "online", "env_steps": actors.env_steps}
-        fields |= {"updates": self.learner.updates, **recent_episodes(actors.outcomes)}
+        fields |= {"updates": self.online_updates, **recent_episodes(actors.outcomes)}
         fields["mode"] = acting_mode(self.config.train, actors.env_steps - 1)
         staleness = self.learning.staleness()
         if staleness is not None:
@@ -239,7 +247,7 @@ class Trainer:
         if not evaluation_due(self.config, self.last_eval, steps):
             return
         self.learning.settle()
-        record: dict[str, Any] = {"env_steps": steps, "updates": self.learner.updates}
+        record: dict[str, Any] = {"env_steps": steps, "updates": self.online_updates}
         guarded = actors.guard is not None
         record |= {"deployed": actors.deployed} if guarded else {}
         with self.clock.paused():
@@ -366,15 +374,11 @@ def train(
     run_dir = Path(run_dir)
     task = task or make_task(config.task, config.reward)
     check_file(config)
-    open_run(config, run_dir, resume=resume)
-    try:
+    with contextlib.nullcontext() if resume else nothing_left_on_error(run_dir):
+        open_run(config, run_dir, resume=resume)
         trainer = Trainer(
             config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
         )
-    except (ValueError, OSError):
-        if not resume:  # nothing was learnt yet: leave no half-made run behind
-            (run_dir / CONFIG).unlink(missing_ok=True)
-        raise
     with trainer, stop_on_signals(trainer.stop, trainer.progress.say):
         trainer.pretrain()
         trainer.pretrain_critic()

@@ -43,6 +43,20 @@ def update_calls_due(train: TrainConfig, before: int, after: int) -> int:
     return last - first
 
 
+def online_updates(train: TrainConfig, calls: int, offline_steps: int, critic_steps: int) -> int:
+    """Minibatches learnt from online, of all update calls so far.
+
+    Args:
+        train: the amounts of learning.
+        calls: update calls over all phases.
+        offline_steps: imitation steps among them.
+        critic_steps: critic updates of pretraining among them.
+    """
+    minibatches = train.utd_ratio * train.update_every
+    before = -(-offline_steps // PRETRAIN_SCAN) + critic_steps // minibatches
+    return (calls - before) * minibatches
+
+
 def crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of `every` lies after `before`, up to and including `after`."""
     return after // every > before // every

@@ -17,6 +17,7 @@ from exporl.run.build import Parts, build
 from exporl.run.config import RunConfig
 from exporl.run.directory import load_config
 from exporl.run.learner import Learner
+from exporl.run.phases import online_updates
 from exporl.run.progress import Progress, Silent
 from exporl.types import Mode
 
@@ -104,6 +105,8 @@ class Session:
     parts: Parts
     deployed: Arm = "explore"
     """Whom the guard would let act; without a guard, the policy."""
+    updates: int = 0
+    """Minibatches learnt from since acting began."""
 
     @property
     def config(self) -> RunConfig[Any]:
@@ -170,4 +173,8 @@ def load_run(
     for problem in found.problems:
         say(f"skipped a damaged checkpoint: {problem} This is the older {found.name}.")
     parts.learner.load(found.parts["learner"], found.record["updates"])
-    return Session(parts, found.record.get("deployed", "explore"))
+    record, train = found.record, parts.config.train
+    updates = online_updates(
+        train, record["updates"], record["offline_steps"], record["critic_steps"]
+    )
+    return Session(parts, record.get("deployed", "explore"), updates)
