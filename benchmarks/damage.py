@@ -33,11 +33,12 @@ from exporl.data.episodes import fingerprint
 from exporl.envs.registry import make_task
 from exporl.files.run_files import LOCK
 from exporl.report.page import read_run, write_report
-from exporl.run.build import decided_options, prior_episodes, statistics
+from exporl.run.build import decided_options
 from exporl.run.config import RunConfig, override
 from exporl.run.directory import load_config, open_run, summarize
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
+from exporl.run.prior import prior_episodes, statistics
 from exporl.run.saved import find_resumable, find_saved
 
 TINY = {

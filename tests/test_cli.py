@@ -3,6 +3,7 @@ on."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,13 +30,38 @@ def test_train_eval_report_and_resume(tmp_path, capsys):
     assert main(["eval", str(run), "--episodes", "7", "--seed", "3"]) == 0
     out = capsys.readouterr().out
     assert "policy success" in out and "policy - base" in out
-    record = json.loads((run / "evaluations.jsonl").read_text())
+    record = json.loads((run / "eval_afterwards.jsonl").read_text())
     assert len(record["policy"]["success"]) == 7 and record["seed"] == 3
     assert main(["report", str(run), "--output", str(run / "again.html")]) == 0
     assert "again.html" in capsys.readouterr().out
     assert main(["train", "--resume", str(run), "--train.online-steps", "15"]) == 0
     assert "at 15 environment steps" in capsys.readouterr().out
     assert json.loads((run / "config.json").read_text())["train"]["online_steps"] == 15
+
+
+def test_a_folder_of_runs_that_learn_from_the_environments_rewards(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    args = ["train", "expo", "--task", "probe/bandit", "--reward", "env", *SMALL]
+    assert main([*args, "--run-dir", str(runs / "a")]) == 0
+    captured = capsys.readouterr()
+    assert "; return base -" in captured.out and "policy - base" in captured.out
+    assert "; return policy -" in captured.err
+    lines = [json.loads(line) for line in (runs / "a" / "eval.jsonl").read_text().splitlines()]
+    assert [line["updates"] for line in lines] == [0, 3, 8]
+    shutil.copytree(runs / "a", runs / "b")
+    assert main(["eval", str(runs), "--episodes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert f"{runs / 'a'}:\n" in out and f"{runs / 'b'}:\n" in out
+    assert out.count("return policy -") == 2 and "over 2 runs, " in out
+    assert json.loads((runs / "b" / "eval_afterwards.jsonl").read_text())["updates"] == 8
+    shutil.rmtree(runs / "b" / "checkpoints")
+    assert main(["eval", str(runs), "--episodes", "1"]) == 2
+    captured = capsys.readouterr()
+    assert "b has no checkpoint yet" in captured.err and "policy success" in captured.out
+    assert main(["report", str(runs)]) == 0
+    page = (runs / "report.html").read_text()
+    assert "Diagnostics: a" in page and "Diagnostics: b" in page
+    assert page.count("Return over environment steps") == 1
 
 
 @pytest.mark.parametrize(

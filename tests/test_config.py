@@ -259,6 +259,7 @@ LEAST = {
     "num_envs": 1,
     "chunk_length": 1,
     "data.demos": 0,
+    "data.horizon": 1,
     "data.demo_noise": 0.0,
     "data.demo_seed": 0,
     "data.capacity": 1,
@@ -281,11 +282,14 @@ LEAST = {
 }
 BOUNDED = ("seed", "eval.seed", "data.demo_seed", "num_envs", "eval.num_envs")
 RANGES = ("train.discount", "data.prior_ratio")
+OPTIONAL = {"data.demos": 20, "data.horizon": 100}
+"""Numbers that are None by default."""
 
 
 @pytest.mark.parametrize("name", LEAST)
 def test_the_least_value_of_an_option(name):
-    check(override(config(), {"data.prior_ratio": 0.0, name: LEAST[name]}))
+    with_file = override(config(), {"data.path": "demos.npz", "data.prior_ratio": 0.0})
+    check(override(with_file, {name: LEAST[name]}))
     above = "not be negative" if LEAST[name] == 0 else "be at least 1"
     if name in BOUNDED:
         above = rf"be in \[{LEAST[name]:g}, .*\]"
@@ -304,7 +308,7 @@ def test_the_range_of_a_fraction(name):
 
 def test_every_number_of_the_run_has_a_rule():
     numbers = {
-        name for name, value in flatten(config()).items()
+        name for name, value in flatten(override(config(), OPTIONAL)).items()
         if type(value) in (int, float) and not name.startswith(("algo.", "base."))
     }  # fmt: skip
     assert numbers == {*LEAST, *RANGES, "log.silence_s"}

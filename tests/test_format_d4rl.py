@@ -113,8 +113,8 @@ def test_files_without_any_end_ask_for_the_horizon(tmp_path):
     with pytest.raises(
         ValueError,
         match=(
-            r"flat.hdf5: no row of its 12 is marked .* with --horizon; to train on it, run `exporl "
-            r"data convert`"
+            r"flat.hdf5: no row of its 12 is marked .* with --horizon \(in training "
+            r"--data.horizon\)"
         ),
     ):
         load(tmp_path, terminals=np.zeros(ROWS), timeouts=None)

@@ -55,7 +55,7 @@ def test_it_is_evaluated(run, capsys):
     (run / "demonstrations.npz").unlink()
     assert main(["eval", str(run), "--episodes", "20", "--seed", "5"]) == 0
     assert "same 20 starts" in capsys.readouterr().out
-    got = read_lines(run / "evaluations.jsonl")[-1]
+    got = read_lines(run / "eval_afterwards.jsonl")[-1]
     expected = json.loads((OLD / "expected.json").read_text())
     for who in ("policy", "base"):
         same_evaluation(got[who], expected[who])

@@ -25,8 +25,8 @@ from exporl.files import checkpoint
 from exporl.files.checkpoint import CorruptCheckpointError
 from exporl.outside import check_trust
 from exporl.report.page import write_report
-from exporl.run.build import prior_episodes
 from exporl.run.directory import load_config
+from exporl.run.prior import prior_episodes
 from exporl.run.session import load_run
 from helpers.runs import content_of, newest
 

@@ -200,7 +200,8 @@ def test_progress_of_all_seeds_in_one_line():
     bars = Bars(Console(file=out, width=200), interval_s=0.0)
     one, two = bars.add("s0"), bars.add("s1")
     one.phase("expo", 100, 40)
-    one.advance(30, "5 env steps/s")
+    one.advance(20, "5 env steps/s")
+    one.advance(10, "")
     two.say("collecting")
     bars.close()
     last, said = out.getvalue().splitlines()[-2:]

@@ -18,12 +18,12 @@ sys.exit(status)
 """
 
 
-def imported(*args: str, code: str = RUN) -> set[str]:
+def imported(*args: str, code: str = RUN, status: int = 0) -> set[str]:
     """The packages that a new process has imported after one command."""
     done = subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return {module.split(".")[0] for module in done.stderr.splitlines()[-1].split()}
 
 
@@ -38,7 +38,7 @@ def episodes(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("args", [(), ("--help",)])
+@pytest.mark.parametrize("args", [(), ("--help",), ("--version",), ("train", "--help")])
 def test_help_imports_nothing_beside_the_standard_library(args):
     assert not imported(*args) & {"jax", "flax", "numpy", "rich", "tyro", "gymnasium", "jaxtyping"}
 
@@ -55,6 +55,20 @@ def test_lists_do_not_import_jax(args):
 @pytest.mark.parametrize("command", ["inspect", "validate"])
 def test_looking_into_a_file_does_not_import_jax(command, episodes):
     assert not imported("data", command, str(episodes)) & {"jax", "flax", "optax", "gymnasium"}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("train", "expos", "--task", "probe/bandit"),
+        ("train", "expo"),
+        ("train", "expo", "--task", "probe/bandit", "--lr", "1"),
+        ("train", "--resume"),
+    ],
+    ids=" ".join,
+)
+def test_the_usual_mistakes_are_answered_at_once(args):
+    assert not imported(*args, status=2) & {"jax", "numpy", "rich", "tyro", "gymnasium"}
 
 
 def test_the_package_alone_imports_nothing():

@@ -114,6 +114,8 @@ def check_options(config: object, prefix: str = "") -> None:
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(typing.cast(Any, config)):
         value = getattr(config, field.name)
+        if value is None and field.default is None:
+            continue
         _check_choice(prefix + field.name, value, hints[field.name])
         _check_range(prefix + field.name, value, field.metadata)
 

@@ -45,7 +45,7 @@ def interface_of_run(run_dir: Path, trust: Trust = False) -> Interface:
         name, data, chunk_length = config["task"], config["data"], config["chunk_length"]
         check_trust(run_dir, config, trust)
         task = make_task(name, config["reward"])
-        has_data = data["path"] is not None or data["demos"] > 0
+        has_data = data["path"] is not None or data["demos"] != 0
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{run_dir / CONFIG} is not the configuration of a run: {error}."

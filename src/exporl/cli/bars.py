@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import (
@@ -12,24 +13,39 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 INTERVAL_S = 10.0
 """Between two lines where nobody watches a bar."""
+WIDE = 100
+"""Columns from which there is room for a bar beside the numbers."""
 
 
 class Bars:
     """One bar with ETA per run on a terminal; elsewhere one line about all of them every few
     seconds."""
 
-    def __init__(self, console: Console, interval_s: float = INTERVAL_S):
-        self._console, self._interval_s, self._printed = console, interval_s, time.perf_counter()
+    def __init__(
+        self,
+        console: Console,
+        interval_s: float = INTERVAL_S,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._console, self._interval_s = console, interval_s
+        self._clock, self._printed = clock, clock()
         self._drawn = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            *([BarColumn(bar_width=20)] if console.width >= WIDE else []),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            # what does not fit is cut off here, not in the numbers before it
+            TextColumn(
+                "{task.fields[note]}",
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
             console=console,
+            get_time=clock,
+            expand=True,
         )
         self._bars: list[Bar] = []
         self._lock = threading.Lock()
@@ -60,6 +76,12 @@ class Bars:
         self._drawn.update(bar.task, completed=bar.done, note=bar.note)
         self._print_if_due()
 
+    def left_s(self, bar: "Bar") -> float | None:
+        """Seconds that a bar will take to its end, from the speed of its last steps; None as long
+        as that is not known."""
+        drawn = next(task for task in self._drawn.tasks if task.id == bar.task)
+        return None if drawn.time_remaining is None else float(drawn.time_remaining)
+
     def say(self, message: str) -> None:
         """One line above the bars."""
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
@@ -72,7 +94,7 @@ class Bars:
     def _print_if_due(self) -> None:
         """Where nobody watches: one line about all runs, if the last one is long ago."""
         with self._lock:
-            now = time.perf_counter()
+            now = self._clock()
             if not self._console.is_terminal and now - self._printed > self._interval_s:
                 self._printed = now
                 self.say(" | ".join(bar.line() for bar in self._bars))
@@ -83,7 +105,7 @@ class Bar:
 
     def __init__(self, bars: Bars, name: str, task: TaskID):
         self.name, self.task, self.note, self._phase = name, task, "waiting", ""
-        self.total, self.done, self._first, self._began = 1, 0, 0, 0.0
+        self.total, self.done = 1, 0
         self._bars = bars
 
     @property
@@ -93,8 +115,7 @@ class Bar:
 
     def phase(self, name: str, total: int, done: int) -> None:
         """A phase begins."""
-        self._phase, self.total, self.done, self._first, self.note = name, total, done, done, ""
-        self._began = time.perf_counter()
+        self._phase, self.total, self.done, self.note = name, total, done, ""
         self._bars.begun(self)
 
     def advance(self, steps: int, note: str) -> None:
@@ -112,12 +133,20 @@ class Bar:
 
     def line(self) -> str:
         """Where the run stands, as text."""
-        made = self.done - self._first
-        if not made:
-            return self.label if self._phase else f"{self.name} {self.note}".strip()
-        left = (time.perf_counter() - self._began) / made * (self.total - self.done)
-        note = f", {self.note}" if self.note else ""
-        return f"{self.label} {self.done}/{self.total}, about {left:.0f} s left{note}"
+        if not self._phase:
+            return f"{self.name} {self.note}".strip()
+        left = self._bars.left_s(self) if self.done < self.total else None
+        parts = [f"{self.label} {self.done}/{self.total}"]
+        parts += [] if left is None else [f"about {in_words(left)} left"]
+        return ", ".join(parts + ([self.note] if self.note else []))
+
+
+def in_words(seconds: float) -> str:
+    """A time to wait: 40 s, 12 min, 3.4 h; never none."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def only_bar(console: Console) -> Bar:

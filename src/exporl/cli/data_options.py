@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.numbers import whole_number
+
 
 def make_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of one command, with examples at the end of its help."""
@@ -17,7 +19,16 @@ def make_parser(command: str, description: str, examples: Sequence[str]) -> argp
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say how a file is read."""
+    """Adds the options that say how a file is read, and how much of it."""
+    group = add_format(parser)
+    group.add_argument(
+        "--skip-bad", action="store_true", help="leave damaged episodes out, and say which"
+    )
+    group.add_argument("--limit", type=positive, metavar="N", help="read the first N episodes only")
+
+
+def add_format(parser: argparse.ArgumentParser) -> Any:
+    """Adds the options of the formats; returns their group."""
     from exporl.data.formats import FORMATS
 
     group = parser.add_argument_group("reading")
@@ -35,7 +46,10 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         "--filter-key", metavar="NAME", help="robomimic: only the demonstrations under mask/NAME"
     )
     group.add_argument(
-        "--horizon", type=positive, metavar="N", help="D4RL without timeouts: steps per episode"
+        "--horizon",
+        type=positive,
+        metavar="N",
+        help="D4RL or arrays without timeouts: steps per episode",
     )
     group.add_argument(
         "--images", action="store_true", help="LeRobot: also decode the videos (slow)"
@@ -43,15 +57,12 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--assume-success", action="store_true", help="LeRobot without rewards: all are successes"
     )
-    group.add_argument(
-        "--skip-bad", action="store_true", help="leave damaged episodes out, and say which"
-    )
-    group.add_argument("--limit", type=positive, metavar="N", help="read the first N episodes only")
+    return group
 
 
 def positive(text: str) -> int:
     """A number of at least 1."""
-    value = int(text)
+    value = whole_number(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
@@ -59,12 +70,19 @@ def positive(text: str) -> int:
 
 def records_of(path: Path, options: argparse.Namespace) -> tuple[str, Any]:
     """The format's name and an iterator over the records."""
-    from exporl.data.formats import ReadOptions, find_format, read_records
+    from exporl.data.formats import find_format, read_records
 
-    reading = ReadOptions(
+    name = find_format(path, options.format).name
+    return name, read_records(path, options.format, reading(options))
+
+
+def reading(options: argparse.Namespace) -> Any:
+    """The `ReadOptions` that were given."""
+    from exporl.data.formats import ReadOptions
+
+    return ReadOptions(
         options.keys, options.filter_key, options.horizon, options.images, options.assume_success
     )
-    return find_format(path, options.format).name, read_records(path, options.format, reading)
 
 
 def task_named(name: str | None) -> Any:

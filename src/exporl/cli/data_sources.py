@@ -10,6 +10,7 @@ from rich.console import Console
 
 from exporl.cli.bars import only_bar
 from exporl.cli.data_options import make_parser, positive, summary, task_named
+from exporl.cli.numbers import whole_number
 
 
 def _collect_options(args: list[str]) -> argparse.Namespace:
@@ -30,7 +31,9 @@ def _collect_options(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--noise", type=float, default=0.3, help="standard deviation of action noise (default 0.3)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="fixes starts and noise (default 0)")
+    parser.add_argument(
+        "--seed", type=whole_number, default=0, help="fixes starts and noise (default 0)"
+    )
     parser.add_argument(
         "--to", metavar="FORMAT", help="format to write (default: from FILE's ending)"
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from exporl.cli.numbers import whole_number
 from exporl.cli.status import notice
 from exporl.cli.train import train_one
 from exporl.data.formats import save_npz
@@ -44,7 +45,7 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
     data = configs["expo"].data
     if not demonstrations.is_file():
         print(
-            f"collecting {data.demos} demonstrations of {task} (scripted expert, action noise "
+            f"collecting {data.collected} demonstrations of {task} (scripted expert, action noise "
             f"{data.demo_noise:g})"
         )
         collect = make_task(task).collect
@@ -52,7 +53,7 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
             raise ValueError(
                 f"task {task!r} has no scripted expert to collect demonstrations from."
             )
-        save_npz(demonstrations, collect(data.demos, data.demo_noise, data.demo_seed))
+        save_npz(demonstrations, collect(data.collected, data.demo_noise, data.demo_seed))
     for name, config in configs.items():
         run_dir = folder / f"{name}-s{seed}"
         started = load_config(run_dir) if (run_dir / CONFIG).is_file() else None
@@ -66,10 +67,12 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
         ):
             print(f"{name}: already finished in {run_dir}")
             continue
-        config = dataclasses.replace(
-            override(config, {"data.path": str(demonstrations), "train.online_steps": steps}),
-            seed=seed,
-        )
+        given = {"train.online_steps": steps}
+        if started is not None:
+            config = override(started, given)
+        else:
+            config = override(config, {"data.path": str(demonstrations), **given})
+            config = dataclasses.replace(config, seed=seed)
         print(f"{name}: {steps} environment steps in {run_dir}")
         status = run(config, run_dir, resume=started is not None)
         if status:
@@ -121,10 +124,10 @@ def demo_command(args: list[str]) -> int:
         default=Path("runs/demo"),
         help="where everything goes (default runs/demo)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="training seed (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="training seed (default 0)")
     parser.add_argument("--task", default=TASK, help=f"a Meta-World task (default {TASK})")
     parser.add_argument(
-        "--steps", type=int, default=STEPS, help=f"environment steps (default {STEPS})"
+        "--steps", type=whole_number, default=STEPS, help=f"environment steps (default {STEPS})"
     )
     options = parser.parse_args(args)
     keep_compiled_programs(notice)

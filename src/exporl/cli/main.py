@@ -4,6 +4,7 @@ when they are used."""
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from exporl.acting.failures import EnvironmentFailed, in_words
 from exporl.cli.status import FAILED, STOPPED
@@ -13,7 +14,7 @@ from exporl.suggest import closest
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
 
   exporl demo                      start here: imitation, then EXPO and RLPD on a robot task
-  exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train expo --help`: all options
+  exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train --help`: examples, options
   exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
@@ -22,10 +23,11 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl check TASK                whether a task, or yours, keeps its promises; how to mend it
   exporl presets [ALGO [PRESET]]   named option sets, every number with its source
   exporl data COMMAND              inspect, validate, convert, collect, download episodes
+  exporl --version                 which version this is
 """
 COMMANDS = {
     "demo": "exporl.cli.demo:demo_command",
-    "train": "exporl.cli.train:train_command",
+    "train": "exporl.cli.train_request:train_command",
     "eval": "exporl.cli.runs:eval_command",
     "report": "exporl.cli.runs:report_command",
     "tasks": "exporl.cli.tasks:tasks_command",
@@ -49,6 +51,9 @@ def _main(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(HELP)
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"exporl {metadata.version('exporl')}")
         return 0
     if args[0] not in COMMANDS:
         print(

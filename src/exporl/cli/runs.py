@@ -1,14 +1,18 @@
 """The commands about runs that exist: `exporl eval` and `exporl report`."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporl.cli.status import notice
+from exporl.cli.numbers import whole_number
+from exporl.cli.status import FAILED, notice
 from exporl.files.atomic import append_line
-from exporl.files.run_files import EVALUATIONS, REPORT, seed_runs
+from exporl.files.run_files import EVALUATIONS, REPORT, runs_in
 from exporl.options import SEEDS, Interval
 from exporl.report.page import write_report
+from exporl.report.returns import return_words
 from exporl.report.stats import paired_difference, wilson
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
@@ -28,11 +32,11 @@ def eval_command(args: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="exporl eval", description="Evaluate a run's policy and base policy, paired."
     )
-    parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--episodes", type=int, default=100, help="episodes (default 100)")
+    parser.add_argument("run", type=Path, help="run directory, or a folder of seeds or of runs")
+    parser.add_argument("--episodes", type=whole_number, default=100, help="episodes (default 100)")
     parser.add_argument(
         "--seed",
-        type=int,
+        type=whole_number,
         default=2_000_003,
         help="seed of the starts; training evaluates on others",
     )
@@ -46,28 +50,59 @@ def eval_command(args: list[str]) -> int:
             f"{options.seed}."
         )
     keep_compiled_programs(notice)
-    run = load_run(options.run, _Said(), trust=options.trust)
+    runs = runs_in(options.run)
+    if len(runs) == 1:
+        _evaluate(runs[0], options.episodes, options.seed, options.trust)
+        return 0
+    return _evaluate_all(runs, options.episodes, options.seed, options.trust)
+
+
+def _evaluate_all(runs: Sequence[Path], episodes: int, seed: int, trust: bool) -> int:
+    """Evaluates several runs; one that cannot be evaluated does not keep the others from it."""
+    records, failed = [], 0
+    for run in runs:
+        print(f"{run}:")
+        try:
+            records.append(_evaluate(run, episodes, seed, trust))
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+    for who in ("policy", "base"):
+        rates = [100 * each[who]["success_rate"] for each in records if who in each]
+        if len(rates) > 1:
+            spread = f"{min(rates):.0f} to {max(rates):.0f}"
+            print(
+                f"{who:6s} success {sum(rates) / len(rates):.0f}% over {len(rates)} runs, {spread}"
+            )
+    return FAILED if failed else 0
+
+
+def _evaluate(run_dir: Path, episodes: int, seed: int, trust: bool) -> dict[str, Any]:
+    """Evaluates one run, prints and keeps what came out of it."""
+    run = load_run(run_dir, _Said(), trust=trust)
     record: dict[str, Any] = {
-        "episodes": options.episodes,
-        "seed": options.seed,
-        "updates": run.learner.updates,
+        "episodes": episodes,
+        "seed": seed,
+        "updates": run.updates,
         "checkpoint": run.checkpoint_name,
     }
     record |= {"problems": run.problems} if run.problems else {}
     for who in ("policy", "base") if run.algorithm.has_base else ("policy",):
-        result = run.evaluate(base=who == "base", episodes=options.episodes, seed=options.seed)
-        low, high = wilson(sum(result.success), options.episodes)
+        result = run.evaluate(base=who == "base", episodes=episodes, seed=seed)
+        low, high = wilson(sum(result.success), episodes)
         print(
             f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, "
-            f"{100 * high:.0f}], mean length {sum(result.lengths) / options.episodes:.0f} steps"
+            f"{100 * high:.0f}], mean length {sum(result.lengths) / episodes:.0f} steps"
         )
         record[who] = result.to_json()
     if "base" in record:
         mean, low, high = paired_difference(record["policy"]["success"], record["base"]["success"])
         interval = f"[{100 * low:+.0f}, {100 * high:+.0f}]"
-        print(f"policy - base: {100 * mean:+.0f} points {interval}, same {options.episodes} starts")
-    append_line(options.run / EVALUATIONS, record)
-    return 0
+        print(f"policy - base: {100 * mean:+.0f} points {interval}, same {episodes} starts")
+    if run.config.reward == "env":
+        print(return_words(record))
+    append_line(run_dir / EVALUATIONS, record)
+    return record
 
 
 def report_command(args: list[str]) -> int:
@@ -75,11 +110,13 @@ def report_command(args: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="exporl report", description="One HTML page about one or more runs."
     )
-    parser.add_argument("runs", type=Path, nargs="+", help="run directories, or folders of seeds")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="run directories, or folders of seeds or of runs"
+    )
     parser.add_argument(
         "--output", type=Path, help="file to write (default: report.html in the first run)"
     )
     options = parser.parse_args(args)
-    runs = [run for given in options.runs for run in seed_runs(given).values() or [given]]
+    runs = list(dict.fromkeys(run for given in options.runs for run in runs_in(given)))
     print(write_report(runs, options.output or options.runs[0] / REPORT))
     return 0

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from exporl.cli.data_options import add_format, reading
+from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED
 from exporl.data.formats import load_episodes
 from exporl.envs.check import check_task
@@ -117,7 +119,10 @@ def check_command(args: list[str]) -> int:
         help="file or folder of episodes; default: collect from the task's expert",
     )
     parser.add_argument(
-        "--demos", type=int, default=3, help="episodes to collect, or read from --data (default 3)"
+        "--demos",
+        type=whole_number,
+        default=3,
+        help="episodes to collect, or read from --data (default 3)",
     )
     parser.add_argument(
         "--noise", type=float, default=0.1, help="action noise of collected episodes (default 0.1)"
@@ -126,14 +131,21 @@ def check_command(args: list[str]) -> int:
         "--reward", default="-1/0", help="learning reward: -1/0 (default), 0/1 or env"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of starts and actions (default 0)"
+        "--seed", type=whole_number, default=0, help="seed of starts and actions (default 0)"
     )
+    add_format(parser)
     options = parser.parse_args(args)
     if options.demos < 0 or options.noise < 0 or options.seed < 0:
         raise ValueError("--demos, --noise and --seed must be at least 0.")
     task, episodes = make_task(options.task, options.reward), None
     if options.data is not None:
-        episodes = load_episodes(options.data, options.demos or None, adapt=task.adapt)
+        episodes = load_episodes(
+            options.data,
+            options.demos or None,
+            format_name=options.format,
+            options=reading(options),
+            adapt=task.adapt,
+        )
     table, failed = Table("check", "", "what was found, and how to mend it"), 0
     for name, status, detail in check_task(
         task, episodes, demos=options.demos, demo_noise=options.noise, seed=options.seed

@@ -1,22 +1,32 @@
 """`exporl train`: one run, or many seeds of it, new or resumed."""
 
-import argparse
+import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 from rich.console import Console
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+)
 
-from exporl.algos import ALGORITHMS, find_algorithm
 from exporl.cli.bars import Bars, only_bar
+from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED, notice
+from exporl.cli.train_help import WIDTH, train_help
+from exporl.cli.train_request import RUNS, Request
 from exporl.files.run_files import REPORT, seed_runs
 from exporl.outside import outside_names
 from exporl.parallel.seeds import train_seeds
-from exporl.run.config import RunConfig, to_json
+from exporl.report.returns import interval, number
+from exporl.run.config import RunConfig, flatten, to_json
 from exporl.run.directory import load_config
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
@@ -24,93 +34,112 @@ from exporl.run.stopping import Interrupted
 from exporl.speed.tuning import keep_compiled_programs
 
 
-def _split(args: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in names:
-        parser.add_argument(f"--{name}", f"--{name.replace('-', '_')}", dest=name.replace("-", "_"))
-    return parser.parse_known_args(list(args))
-
-
-def train_command(args: list[str]) -> int:
-    """`exporl train ALGO --task TASK [options]` and `exporl train --resume RUN [options]`."""
-    known, rest = _split(args, "run-dir", "resume", "preset", "task", "seeds", "seeds-mode")
-    trust, rest = "--trust" in rest, [arg for arg in rest if arg != "--trust"]
-    rest = ["--train.asynchronous" if arg == "--async" else arg for arg in rest]
-    algorithm = rest.pop(0) if rest and not rest[0].startswith("-") else None
-    resume = known.resume is not None
-    begun = seed_runs(Path(known.resume)) if resume else {}
-    if resume:
-        config = _begun_config(known, algorithm, begun, trust)
-    else:
-        config = _new_config(known, algorithm, helping="--help" in rest or "-h" in rest)
-    config = _with_options(config, rest)
-    if known.seeds is not None and not known.seeds.isdecimal():
-        raise ValueError(f"--seeds must be a number of seeds, got {known.seeds!r}.")
-    many = begun or known.seeds is not None
-    if known.seeds_mode is not None and not many:
-        raise ValueError(
-            f"--seeds-mode {known.seeds_mode} has no effect on one run: give --seeds N, or leave it"
-            " out."
-        )
+def run_request(request: Request) -> int:
+    """Trains what was asked for: one run or many seeds, new or resumed; the exit status."""
+    resume = request.resume is not None
+    begun = seed_runs(request.resume) if request.resume is not None else {}
+    config = _new_config(request) if not resume else _begun_config(request, begun)
+    config = with_options(config, request.options)
+    many = bool(begun) or request.seeds is not None
     name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + (
         "" if many else f"-s{config.seed}"
     )
-    run_dir = Path(known.resume or known.run_dir or Path("runs") / name)
+    run_dir = request.resume or request.run_dir or RUNS / name
     keep_compiled_programs(notice)
     if not many:
         return train_one(config, run_dir, resume=resume)
     already = max(begun) - config.seed + 1 if begun else 0
-    num_seeds = max(int(known.seeds or 0), already)
-    return train_many(config, run_dir, num_seeds, known.seeds_mode or "auto", resume=resume)
+    num_seeds = max(request.seeds or 0, already)
+    return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
 
 
-def _begun_config(
-    known: argparse.Namespace, algorithm: str | None, begun: dict[int, Path], trust: bool
-) -> RunConfig[Any]:
+def _begun_config(request: Request, begun: dict[int, Path]) -> RunConfig[Any]:
     """The configuration that a run, or the first of a folder of seeds, was started with. Code that
     was named in the command is trusted."""
-    named = [name for name in (known.task, algorithm) if name is not None]
-    run_dir = begun[min(begun)] if begun else Path(known.resume)
-    config = load_config(run_dir, trust=trust or named)
-    if algorithm not in (None, config.algorithm):
-        raise ValueError(f"{known.resume} was started with {config.algorithm}, not {algorithm}.")
-    changes = {"task": known.task, "preset": known.preset}
+    assert request.resume is not None
+    named = [name for name in (request.task, request.algorithm) if name is not None]
+    run_dir = begun[min(begun)] if begun else request.resume
+    config = load_config(run_dir, trust=request.trust or named)
+    if request.algorithm not in (None, config.algorithm):
+        raise ValueError(
+            f"{request.resume} was started with {config.algorithm}, not {request.algorithm}."
+        )
+    changes = {"task": request.task, "preset": request.preset}
     given = {name: value for name, value in changes.items() if value is not None}
     return dataclasses.replace(config, **given)
 
 
-def _new_config(
-    known: argparse.Namespace, algorithm: str | None, *, helping: bool
-) -> RunConfig[Any]:
+def _new_config(request: Request) -> RunConfig[Any]:
     """The preset's configuration; who only asks for help need not name a task."""
-    if algorithm is None:
-        names = "|".join(ALGORITHMS)
-        raise ValueError(f"name an algorithm first: exporl train {names} --task TASK [options]")
-    find_algorithm(algorithm)
-    if known.task is None and not helping:
-        raise ValueError(
-            "name a task: --task family/name (`exporl tasks` lists them), or module:function of "
-            "your own"
-        )
-    return preset_config(algorithm, known.preset or "small", known.task or "family/name")
+    assert request.algorithm is not None
+    task = request.task or "family/name"
+    return preset_config(request.algorithm, request.preset or "small", task)
 
 
-def _with_options(config: RunConfig[Any], args: list[str]) -> RunConfig[Any]:
-    """The configuration with options of the command line replaced."""
+def with_options(config: RunConfig[Any], args: Sequence[str]) -> RunConfig[Any]:
+    """The configuration with options of the command line replaced.
+
+    Raises:
+        ValueError: an option without its group, such as --batch-size; names it in full.
+        SystemExit: help was asked for and shown, or an option is unknown or has a wrong value,
+            which is said.
+    """
+    for argument in args:
+        _refuse_without_group(config, argument)
     algo_class = type(config.algo)
-    return tyro.cli(
-        RunConfig[algo_class],
-        default=config,
-        args=args,
-        prog=f"exporl train {config.algorithm}",
-        description=(
-            f"Train with {config.algorithm.upper()}. Shown defaults are those of the preset "
-            f"{config.preset!r}; choose another with --preset. More options: --run-dir DIR"
-            " (default: runs/<algo>-<task>-s<seed>), --resume RUN (--trust loads code that the "
-            "run names, module:attribute), --seeds N (that many runs, "
-            "seeds seed, seed+1, ..., in runs/<algo>-<task>/s<seed>), --seeds-mode"
-            " auto|processes|vmap, --async (short for --train.asynchronous)."
-        ),
+    description = (
+        f"{train_help(config.algorithm)}\nDefaults are those of the preset {config.preset!r}."
+    )
+    with _narrow():
+        return tyro.cli(
+            RunConfig[algo_class],
+            default=config,
+            args=list(args),
+            prog=f"exporl train {config.algorithm}",
+            description=description,
+            registry=_NUMBERS,
+        )
+
+
+def _refuse_without_group(config: RunConfig[Any], argument: str) -> None:
+    """Names options that were given without their group."""
+    name = argument[2:].split("=", 1)[0].replace("-", "_")
+    known = flatten(config)
+    if not argument.startswith("--") or name in known:
+        return
+    meant = [full for full in known if full.rsplit(".", 1)[-1] == name]
+    if meant:
+        options = " or ".join(f"--{full.replace('_', '-')}" for full in meant)
+        raise ValueError(f"there is no option {argument.split('=', 1)[0]}: use {options}.")
+
+
+@contextlib.contextmanager
+def _narrow() -> Iterator[None]:
+    """Texts as wide as the screen, but not wider than can be read."""
+    before, width = os.environ.get("COLUMNS"), shutil.get_terminal_size().columns
+    os.environ["COLUMNS"] = str(min(width, WIDTH))
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        os.environ.update({} if before is None else {"COLUMNS": before})
+
+
+_NUMBERS = ConstructorRegistry()
+"""How values are read beside what tyro knows."""
+
+
+@_NUMBERS.primitive_rule
+def _whole_numbers(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """Whole numbers may be written as 1e5."""
+    if kind.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: whole_number(texts[0]),
+        is_instance=lambda value: type(value) is int,
+        str_from_instance=lambda value: [str(value)],
     )
 
 
@@ -138,10 +167,7 @@ def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
     if "after" in summary:
         for when in ("before", "after"):
             record = summary[when]
-            rates = ", ".join(
-                f"{who} {100 * record[who]:.0f}%" for who in ("base", "policy") if who in record
-            )
-            print(f"{when}: {rates} at {record['env_steps']} environment steps")
+            print(f"{when}: {_outcome(record)} at {record['env_steps']} environment steps")
     print(f"report: {run_dir / REPORT}")
     return 0
 
@@ -162,15 +188,23 @@ def train_many(
         bars.close()
     for result in results:
         after = (result.summary or {}).get("after", {})
-        rates = ", ".join(
-            f"{who} {100 * after[who]:.0f}%" for who in ("base", "policy") if who in after
-        )
         outcome = (
             f"failed: {result.error}"
             if result.error
-            else f"{rates} at {after['env_steps']} environment steps"
+            else f"{_outcome(after)} at {after['env_steps']} environment steps"
         )
         print(f"s{result.seed}: {outcome}")
     if any(result.summary for result in results):
         print(f"report: {folder / REPORT}")
     return FAILED if any(result.error for result in results) else 0
+
+
+def _outcome(record: Mapping[str, Any]) -> str:
+    """Success, and where it is learnt from the return, of one end of a summary."""
+    rates = [f"{who} {100 * record[who]:.0f}%" for who in ("base", "policy") if who in record]
+    returns = record.get("return", {})
+    words = [f"{who} {number(returns[who])}" for who in ("base", "policy") if who in returns]
+    if "policy - base" in returns:
+        mean, low, high = returns["policy - base"]
+        words.append(f"policy - base {interval((mean, low, high), '+')}")
+    return ", ".join(rates) + (f"; return {', '.join(words)}" if words else "")

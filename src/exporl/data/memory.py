@@ -65,7 +65,7 @@ class ReplayPlan:
         advice = (
             f"Set data.capacity to at most {fit}, or train.online_steps lower."
             if fit > 0
-            else "Read less of the file with data.demos."
+            else "Read less of the file with data.demos (how many episodes)."
         )
         raise ValueError(f"{self}, but only {size(available)} of memory are available. {advice}")
 

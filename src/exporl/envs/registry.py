@@ -15,7 +15,7 @@ from exporl.envs import (
 )
 from exporl.envs.custom import import_task
 from exporl.envs.task import Family, Reward, Task
-from exporl.suggest import closest
+from exporl.suggest import closest, nearest
 
 FAMILIES: dict[str, Family] = {
     "adroit": adroit.FAMILY,
@@ -56,10 +56,7 @@ def make_task(name: str, reward: Reward = "-1/0") -> Task:
         return import_task(name, reward)
     known = dict(list_tasks())
     if name not in known:
-        raise ValueError(
-            f"unknown task {name!r}. "
-            f"{closest(name, known, f'`exporl tasks` lists all {len(known)}.')}"
-        )
+        raise ValueError(f"unknown task {name!r}. {_which_there_are(name)}")
     family = known[name]
     if family.module is not None and importlib.util.find_spec(family.module) is None:
         raise ModuleNotFoundError(
@@ -67,3 +64,18 @@ def make_task(name: str, reward: Reward = "-1/0") -> Task:
             f"'exporl[{family.extra}]'"
         )
     return family.make(name.split("/", 1)[1], reward)
+
+
+def _which_there_are(name: str) -> str:
+    """What to ask for instead of a name that is no task: the nearest, and where to look."""
+    known = dict(list_tasks())
+    lists = f"`exporl tasks` lists all {len(known)}."
+    if "/" in name:
+        return closest(name, known, lists)
+    without_family = {task.split("/", 1)[1]: task for task in known}
+    near = nearest(name, without_family)
+    hint = "" if near is None else f"Did you mean {without_family[near]!r}? "
+    return (
+        f"{hint}{lists} They are called family/name; the families are {', '.join(FAMILIES)}. Any "
+        "other gymnasium environment: module:function, a function of yours that returns it."
+    )

@@ -19,7 +19,7 @@ except ImportError:  # a system without it (Windows) has no such locks
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """While it lasts, no other process trains in this run directory, which is made if need be and
-    removed if it is empty afterwards.
+    removed if it is empty afterwards, with the folders above it that were made.
 
     The system gives the lock up when its holder ends, however that happens. Children that a dead
     holder left behind do not count.
@@ -29,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     try:
-        made = not folder.is_dir()
+        made = [each for each in (folder, *folder.parents) if not each.is_dir()]
         folder.mkdir(parents=True, exist_ok=True)
         refuse_link(path)
         descriptor = _take(path, folder)
@@ -42,9 +42,9 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
-        if made:
+        for each in made:
             with contextlib.suppress(OSError):  # it holds a run now
-                folder.rmdir()
+                each.rmdir()
 
 
 def _take(path: Path, folder: Path) -> int:

@@ -24,8 +24,8 @@ GLOSSARY = "glossary.json"
 """What each metric of it is, in a few words."""
 EVAL = "eval.jsonl"
 """One line per evaluation during training."""
-EVALUATIONS = "evaluations.jsonl"
-"""One line per evaluation asked for afterwards."""
+EVALUATIONS = "eval_afterwards.jsonl"
+"""One line per evaluation asked for afterwards, by `exporl eval`."""
 CHECKPOINTS = "checkpoints"
 """Folder of checkpoints."""
 SUMMARY = "summary.json"
@@ -92,4 +92,21 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 def seed_runs(folder: Path) -> dict[int, Path]:
     """Seed -> run directory, for the runs `s<seed>` inside a folder."""
     names = [path.parent for path in Path(folder).glob(f"s*/{CONFIG}")]
-    return {int(path.name[1:]): path for path in sorted(names) if path.name[1:].isdecimal()}
+    found = {int(path.name[1:]): path for path in names if path.name[1:].isdecimal()}
+    return dict(sorted(found.items()))
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs that a folder stands for: itself, or those in it, or those in the folders of seeds
+    in it; seeds in their order. Itself where there is none."""
+    folder = Path(folder)
+    if (folder / CONFIG).is_file():
+        return [folder]
+    found: list[Path] = []
+    for inner in sorted(path for path in folder.glob("*") if path.is_dir()):
+        if (inner / CONFIG).is_file():
+            found.append(inner)
+        else:
+            found += seed_runs(inner).values()
+    seeds = list(seed_runs(folder).values())
+    return seeds + [run for run in found if run not in seeds] or [folder]

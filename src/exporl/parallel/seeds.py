@@ -19,6 +19,7 @@ from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
 from exporl.files.atomic import refuse_link
 from exporl.files.run_files import DEMONSTRATIONS, REPORT, seed_runs
+from exporl.files.undo import clear_refused
 from exporl.outside import outside_names
 from exporl.parallel.processes import Ended, Job, run_processes
 from exporl.parallel.seed_batch import SeedBatch
@@ -26,6 +27,7 @@ from exporl.report.page import write_report
 from exporl.run.config import RunConfig, check, to_json
 from exporl.run.directory import check_same, finished, load_config
 from exporl.run.loop import train
+from exporl.run.prior import check_file
 from exporl.run.progress import Progress, Silent
 from exporl.run.stopping import Interrupted, stop_on_signals
 
@@ -94,6 +96,8 @@ def train_seeds(
         with stop_on_signals(stop, rows[0].say):
             ended = run(waiting, rows, stop)
         for job, (summary, error) in zip(waiting, ended, strict=True):
+            if error is not None:
+                clear_refused(job.run_dir)
             results[job.config.seed] = SeedResult(job.config.seed, job.run_dir, summary, error)
         stopped = sum(outcome == (None, None) for outcome in ended)
         if stopped:
@@ -118,6 +122,7 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
         )
     check(config)
     check(dataclasses.replace(config, seed=config.seed + num_seeds - 1))
+    check_file(config)
     make_task(config.task, config.reward)
     return mode
 
@@ -195,9 +200,10 @@ def _share_demonstrations(
     if not source.is_file():
         if collect is None:
             return
-        say(f"collecting {config.data.demos} demonstrations for {len(run_dirs)} seeds")
+        say(f"collecting {config.data.collected} demonstrations for {len(run_dirs)} seeds")
         source.parent.mkdir(parents=True, exist_ok=True)
-        save_npz(source, collect(config.data.demos, config.data.demo_noise, config.data.demo_seed))
+        data = config.data
+        save_npz(source, collect(data.collected, data.demo_noise, data.demo_seed))
     for path in paths:
         refuse_link(path)
         if not path.is_file():

@@ -97,6 +97,16 @@ def line_chart(
     return "".join(parts) + "</svg>"
 
 
+def legend(series: Sequence[Series]) -> str:
+    """The names and colours of lines, but for thin ones."""
+    items = [
+        f'<span><i style="background:{s.color}"></i>{text(s.name)}</span>'
+        for s in series
+        if not s.thin
+    ]
+    return f'<p class="legend">{"".join(items)}</p>'
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 

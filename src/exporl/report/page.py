@@ -1,25 +1,18 @@
 """Runs -> one self-contained HTML page: learning curve over the base policy, table, diagnostics,
 configuration."""
 
-import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exporl.files.atomic import write_text
-from exporl.report.charts import STYLE, Series, line_chart
+from exporl.report.charts import STYLE, Series, legend, line_chart
 from exporl.report.markup import text
-from exporl.report.reading import (
-    changes,
-    read_configuration,
-    read_evaluations,
-    read_glossary,
-    read_metrics,
-)
+from exporl.report.returns import return_section
+from exporl.report.run_data import COLORS, OTHER_COLOR, RunData, read_run
 from exporl.report.stats import paired_difference, wilson
 
-COLORS = {"expo": "#2563eb", "base": "#d97706", "rlpd": "#6b7280", "bc": "#059669"}
 SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
 TOGETHER = (("_min", "_mean", "_max"), ("_prior", "_online"))
 """Endings of metrics that share a chart."""
@@ -30,47 +23,6 @@ LIMITS = ("target_", "max_")
 def _rate(successes: Sequence[bool]) -> str:
     low, high = wilson(sum(successes), len(successes))
     return f"{100 * sum(successes) / len(successes):.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-@dataclasses.dataclass(frozen=True)
-class RunData:
-    """What a report needs of one run."""
-
-    name: str
-    algorithm: str
-    task: str
-    seed: int
-    config: dict[str, Any]
-    evals: list[dict[str, Any]]
-    metrics: list[dict[str, Any]]
-    glossary: dict[str, str]
-    """Metric -> what it is; empty for runs of earlier versions."""
-    problems: list[str] = dataclasses.field(default_factory=list)
-    """What is wrong with its files: a sentence each."""
-
-
-def read_run(run_dir: Path) -> RunData:
-    """Reads a run's files, and what can be read of those that are damaged.
-
-    Raises:
-        ValueError: not a run directory, or its config.json is damaged.
-    """
-    run_dir = Path(run_dir)
-    config = read_configuration(run_dir)
-    (evals, of_evals), (metrics, of_metrics) = read_evaluations(run_dir), read_metrics(run_dir)
-    glossary, of_glossary = read_glossary(run_dir)
-    problems = [*of_evals, *of_metrics, *of_glossary, *changes(run_dir, config)]
-    return RunData(
-        name=run_dir.name,
-        algorithm=config["algorithm"],
-        task=config["task"],
-        seed=config["seed"],
-        config=config,
-        evals=evals,
-        metrics=metrics,
-        glossary=glossary,
-        problems=problems,
-    )
 
 
 def dip(run: RunData) -> tuple[int, float, float, float] | None:
@@ -120,7 +72,7 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
             }
             bands = [wilson(sum(pooled[s]), len(pooled[s])) for s in steps]
             name = label.upper() if who == "policy" else f"base alone ({algorithm} run)"
-            color = COLORS.get(label, "#7c3aed")
+            color = COLORS.get(label, OTHER_COLOR)
             series.append(
                 Series(
                     name,
@@ -143,15 +95,6 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
                     for run in members
                 ]
     return series
-
-
-def _legend(series: Sequence[Series]) -> str:
-    items = [
-        f'<span><i style="background:{s.color}"></i>{text(s.name)}</span>'
-        for s in series
-        if not s.thin
-    ]
-    return f'<p class="legend">{"".join(items)}</p>'
 
 
 def _table(runs: Sequence[RunData]) -> str:
@@ -265,8 +208,26 @@ def _version(run: RunData) -> str:
     return text(versions.get("exporl", "") if isinstance(versions, dict) else "")
 
 
+def _results(runs: Sequence[RunData]) -> str:
+    """What came out of runs on one task: sentences, learning curves, table; returns where they are
+    learnt from."""
+    curves = _curves(runs)
+    return "".join(
+        [
+            _findings(runs),
+            "<h2>Success over environment steps</h2>",
+            line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
+            legend(curves),
+            "<h2>Results</h2>",
+            _table(runs),
+            return_section(runs),
+        ]
+    )
+
+
 def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
-    """Writes one HTML page about one or more runs; it loads nothing from anywhere.
+    """Writes one HTML page about one or more runs, every task by itself; it loads nothing from
+    anywhere.
 
     Raises:
         ValueError: no runs, not a run directory, or no evaluation in any of them yet.
@@ -275,23 +236,20 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     if not any(run.evals for run in runs):
         damage = "".join(f" {problem}" for run in runs for problem in run.problems[:1])
         raise ValueError(f"nothing to report yet: none of the runs has an evaluation.{damage}")
-    curves = _curves(runs)
-    tasks = ", ".join(dict.fromkeys(run.task for run in runs))
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    title = ", ".join(tasks)
     body = [
         (
-            f"<h1>{text(tasks)}</h1><p class='muted'>exporl {_version(runs[0])}. "
+            f"<h1>{text(title)}</h1><p class='muted'>exporl {_version(runs[0])}. "
             "Success over environment steps; brackets and bands are 95% Wilson intervals over "
             "evaluation episodes, differences are paired on the same starts with a 95% bootstrap "
             "interval.</p>"
         ),
         _problems(runs),
-        _findings(runs),
-        "<h2>Success over environment steps</h2>",
-        line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
-        _legend(curves),
-        "<h2>Results</h2>",
-        _table(runs),
     ]
+    for task in tasks:
+        body += [f"<h1>{text(task)}</h1>"] if len(tasks) > 1 else []
+        body.append(_results([run for run in runs if run.task == task]))
     for run in runs:
         body.append(f"<h2>Diagnostics: {text(run.name)}</h2>{_diagnostics(run)}")
     for run in runs:
@@ -303,7 +261,7 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     page = (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
         "content='width=device-width'>"
-        f"<title>{text(tasks)}</title><style>{STYLE}</style>"
+        f"<title>{text(title)}</title><style>{STYLE}</style>"
         f"<body>{''.join(body)}</body></html>"
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,8 +25,7 @@ from exporl.algos import (
     make_algorithm,
 )
 from exporl.data.columns import Column, needed_columns
-from exporl.data.episodes import Episode, Normalizer, fingerprint, validate_episodes
-from exporl.data.formats import load_episodes, save_npz
+from exporl.data.episodes import Episode, Normalizer
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
 from exporl.envs.registry import make_task
@@ -34,19 +33,18 @@ from exporl.envs.task import Task, state_spec, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
-from exporl.files.run_files import DEMONSTRATIONS, POLICY, STATISTICS, TUNING
+from exporl.files.run_files import POLICY, STATISTICS, TUNING
 from exporl.plain import from_plain
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
 from exporl.run.memory import check_memory, online_rows
 from exporl.run.metrics import write_glossary
+from exporl.run.prior import Say, prior_episodes, statistics
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
 
-Say = Callable[[str], None]
-"""Receives one line worth reading."""
 Share = Callable[[Algorithm], Algorithm] | None
 """What a run does to its algorithm's record before using it."""
 
@@ -165,87 +163,6 @@ def _keep_interface(
     played, normalized = config.actions_played, normalizer is not None
     interface = interface_of(task, spec, execute_length=played, normalized=normalized)
     write_interface(run_dir, interface)
-
-
-def prior_episodes(
-    config: RunConfig[Any], run_dir: Path, task: Task, say: Say, wanted: str | None = None
-) -> list[Episode]:
-    """The prior data, read or collected, and checked against the task. What was collected is kept
-    in the run directory.
-
-    Args:
-        config: what the run is.
-        run_dir: where it keeps what is collected.
-        task: what it has to fit.
-        say: told what takes time.
-        wanted: the `fingerprint` that it must have; any by default.
-
-    Raises:
-        ValueError: it does not fit the task, is not what is wanted, or there is nobody to collect
-            it.
-    """
-    data, stored = config.data, run_dir / DEMONSTRATIONS
-    is_new = False
-    if data.path is not None:
-        episodes = load_episodes(
-            Path(data.path),
-            data.demos or None,
-            adapt=task.adapt,
-            spec=task.spec,
-            skip_bad=data.skip_bad,
-            say=say,
-        )
-    elif data.demos == 0:
-        episodes = []
-    elif stored.is_file():
-        episodes = load_episodes(stored, spec=task.spec)
-    else:
-        episodes, is_new = collected(config, task, say), True
-    if wanted is not None and fingerprint(episodes) != wanted:
-        raise ValueError(
-            f"the prior data is not what this run was started with: {data.path or stored} was "
-            "changed or exchanged. Restore the file, or start a new run."
-        )
-    if is_new:
-        save_npz(stored, episodes)
-    return episodes
-
-
-def collected(config: RunConfig[Any], task: Task, say: Say) -> list[Episode]:
-    """Demonstrations of the task's scripted expert.
-
-    Raises:
-        ValueError: it has none, or they do not fit the task.
-    """
-    data = config.data
-    if task.collect is None:
-        raise ValueError(
-            f"task {task.name!r} has no scripted expert: give data.path, a file of episodes."
-        )
-    say(f"collecting {data.demos} demonstrations ({task.source}, noise {data.demo_noise:g})")
-    episodes = task.collect(data.demos, data.demo_noise, data.demo_seed)
-    validate_episodes(episodes, task.spec, f"the expert of {task.name}")
-    return episodes
-
-
-def statistics(run_dir: Path, episodes: Sequence[Episode]) -> Normalizer | None:
-    """Means and standard deviations of the observations; kept, so that a run's never change. None
-    without episodes."""
-    stored = run_dir / STATISTICS
-    if stored.is_file():
-        data = read_object(stored)
-        try:
-            return Normalizer.from_json(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{stored} does not hold statistics ({type(error).__name__}: {error}). Copy it "
-                "from the run again."
-            ) from error
-    if not episodes:
-        return None
-    normalizer = Normalizer.fit(episodes)
-    write_text(stored, json.dumps(normalizer.to_json()))
-    return normalizer
 
 
 def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from exporl.envs.task import Reward
+from exporl.report.returns import number, return_words
 from exporl.run.progress import Progress
 from exporl.types import Step
 
@@ -61,8 +63,8 @@ class Callbacks(Callback):
 class Notes(Callback):
     """Says in a few words how a run goes: what stands beside the bar on the terminal."""
 
-    def __init__(self, progress: Progress):
-        self._progress = progress
+    def __init__(self, progress: Progress, reward: Reward = "-1/0"):
+        self._progress, self._reward = progress, reward
 
     def on_log_line(self, line: Mapping[str, Any]) -> None:
         """The loss of imitation; online, speed and success of training."""
@@ -72,14 +74,17 @@ class Notes(Callback):
             success = "no episode ended yet"
             if "rollout/success_rate" in line:
                 success = f"last 20 episodes {100 * line['rollout/success_rate']:.0f}%"
+                if self._reward == "env":
+                    success += f", return {number(line['rollout/return_mean'])}"
             speed = line["time/env_steps_per_s"]
             self._progress.advance(0, f"{speed:.0f} env steps/s, {success}")
 
     def on_evaluation(self, record: Mapping[str, Any]) -> None:
-        """Success of the policy and of its base."""
+        """Success of the policy and of its base; their returns where they are learnt from."""
         found = {who: record[who] for who in ("policy", "base") if who in record}
         text = ", ".join(f"{who} {100 * each['success_rate']:.0f}%" for who, each in found.items())
+        returns = f"; {return_words(record)}" if self._reward == "env" else ""
         episodes = len(record["policy"]["success"])
         self._progress.say(
-            f"step {record['env_steps']}: evaluation success {text} ({episodes} episodes)"
+            f"step {record['env_steps']}: evaluation success {text}{returns} ({episodes} episodes)"
         )

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Generic, Literal, TypeVar
 
 from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
+from exporl.data.formats.record import ReadOptions
 from exporl.envs.task import Reward
 from exporl.options import SEEDS, check_options, option
 from exporl.outside import is_outside
@@ -13,6 +14,8 @@ from exporl.suggest import closest
 from exporl.types import Precision
 
 AlgoT = TypeVar("AlgoT")
+COLLECTED = 20
+"""Demonstrations that are collected where nobody says how many."""
 ENVIRONMENTS = "[1, 10000]"
 """Environments that one process can step one after the other."""
 
@@ -24,11 +27,25 @@ class DataConfig:
     path: str | None = None
     """File or folder of episodes in any known format; without it demonstrations are collected from
     the task's scripted expert."""
+    format: str | None = added(None, absent=None)
+    """How to read the file: a format's name, see docs/data.md; recognised from the file by
+    default."""
+    keys: tuple[str, ...] = added((), absent=())
+    """Observation entries to read, in this order; all of them by default."""
+    filter_key: str | None = added(None, absent=None)
+    """Read only the demonstrations listed under mask/<filter_key> (robomimic)."""
+    horizon: int | None = option(None, within="[1, inf)", absent=None)
+    """Steps after which episodes end where the file marks no time limits (D4RL, arrays)."""
+    images: bool = added(False, absent=False)
+    """Also decode the videos (LeRobot; slow)."""
+    assume_success: bool = added(False, absent=False)
+    """All episodes are successful demonstrations, where neither success nor reward is recorded
+    (LeRobot)."""
     skip_bad: bool = False
     """Leave out damaged episodes of the file, and say which, instead of stopping."""
-    demos: int = option(20, within="[0, inf)")
-    """Episodes to collect, or to take from the file in order (0: the whole file, or no prior data
-    without one)."""
+    demos: int | None = option(None, within="[0, inf)")
+    """Episodes to take from the file, in order, or to collect without one; by default the whole
+    file, or 20 collected. 0: no prior data, or the whole file."""
     demo_noise: float = option(0.3, within="[0, inf)")
     """Standard deviation of the noise on the scripted expert's actions."""
     demo_seed: int = option(0, within=SEEDS)
@@ -39,6 +56,17 @@ class DataConfig:
     """Online rows kept per environment (steps plus one per episode)."""
     bootstrap_timeouts: bool = True
     """Bootstrap at time limits. The release's robosuite wrapper stores them as terminal (False)."""
+
+    @property
+    def collected(self) -> int:
+        """Episodes that are collected where there is no file."""
+        return COLLECTED if self.demos is None else self.demos
+
+    @property
+    def reading(self) -> ReadOptions:
+        """What is read of the file."""
+        names = [field.name for field in dataclasses.fields(ReadOptions)]
+        return ReadOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +208,11 @@ def check(config: RunConfig[Any]) -> None:
     for name in ("", "base.", "data.", "train.", "eval.", "log."):
         check_options(getattr(config, name[:-1]) if name else config, name)
     _check_shares(config.train.batch_size, config.data.prior_ratio)
+    if config.data.path is None and (asked := _of_a_file(config.data)):
+        raise ValueError(
+            f"data.{asked[0]} says how a file is read, and there is none: give data.path as well, "
+            "or leave it out."
+        )
     if not 1 <= config.actions_played <= config.chunk_length:
         raise ValueError(
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
@@ -195,6 +228,11 @@ def _check_shares(batch_size: int, prior_ratio: float) -> None:
             f"train.batch_size={batch_size} cannot be shared with data.prior_ratio={prior_ratio:g}"
             ": some source gets no row."
         )
+
+
+def _of_a_file(data: DataConfig) -> tuple[str, ...]:
+    """The options given that mean something for a file only."""
+    return (("format",) if data.format is not None else ()) + data.reading.asked()
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ import numpy as np
 from exporl.files.atomic import write_text
 from exporl.files.leftovers import tidy
 from exporl.files.reading import read_object
-from exporl.files.run_files import CONFIG, RESUMABLE, SUMMARY, read_config, refuse_links
+from exporl.files.run_files import CONFIG, REPORT, RESUMABLE, SUMMARY, read_config, refuse_links
+from exporl.files.undo import nothing_left_on_error
 from exporl.outside import Trust, check_trust, outside_names
+from exporl.report.page import write_report
 from exporl.report.reading import changes, read_evaluations, read_metrics
+from exporl.report.returns import return_summary
 from exporl.run.config import RunConfig, check, differences, from_json, to_json
 
 
@@ -46,8 +49,8 @@ def load_config(run_dir: Path, *, trust: Trust = False, task: bool = True) -> Ru
 def opening(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> Iterator[None]:
     """While a run is being built: what is there stays as it was until all of it is accepted.
 
-    A new run's config.json is removed again where it is refused; that of a resumed one is written
-    when everything else is done.
+    Nothing is left of a new run that is refused; the config.json of a resumed one is written when
+    everything else is done.
 
     Raises as `open_run` does, and:
         ValueError: a place that cannot be written.
@@ -57,12 +60,9 @@ def opening(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> Iterator[
         yield
         write_config(config, run_dir)
         return
-    write_config(config, run_dir)
-    try:
+    with nothing_left_on_error(run_dir):
+        write_config(config, run_dir)
         yield
-    except BaseException:
-        (run_dir / CONFIG).unlink(missing_ok=True)  # nothing was learnt yet
-        raise
 
 
 def open_run(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> None:
@@ -133,7 +133,22 @@ def summarize(run_dir: Path) -> dict[str, Any]:
         summary[name] |= {
             who: line[who]["success_rate"] for who in ("policy", "base") if who in line
         }
+        if config["reward"] == "env":
+            summary[name]["return"] = return_summary(line)
     return summary | ({"problems": problems} if problems else {})
+
+
+def conclude(run_dir: Path, seconds: Mapping[str, float | None]) -> dict[str, Any]:
+    """Writes summary and report of a run that has done everything; returns the summary.
+
+    Args:
+        run_dir: its directory.
+        seconds: what took how long, for the summary.
+    """
+    summary = summarize(run_dir) | dict(seconds)
+    write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
+    write_report([run_dir], run_dir / REPORT)
+    return summary
 
 
 def versions() -> dict[str, str]:

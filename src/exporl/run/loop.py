@@ -3,7 +3,6 @@ task."""
 
 import contextlib
 import functools
-import json
 import math
 import threading
 import time
@@ -21,16 +20,15 @@ from exporl.data.replay import Replay
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files import checkpoint
-from exporl.files.atomic import append_line, cut_back, write_text
+from exporl.files.atomic import append_line, cut_back
 from exporl.files.beside import LINES, remember_lines, remember_objects
 from exporl.files.lock import locked
-from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS, REPORT, SUMMARY
+from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS
 from exporl.parallel.background import BackgroundLearning
-from exporl.report.page import write_report
 from exporl.run.build import Share, build, make_actors, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
-from exporl.run.directory import opening, summarize
+from exporl.run.directory import conclude, opening
 from exporl.run.divergence import finite, value_watch
 from exporl.run.endings import saving_where_environments_fail, telling_what_is_kept
 from exporl.run.learning import InStep, Learning
@@ -41,10 +39,12 @@ from exporl.run.phases import (
     check_phases,
     crossed,
     evaluation_due,
+    online_updates,
     programs,
     update_calls_due,
 )
 from exporl.run.plan import never_happens, plan
+from exporl.run.prior import check_file
 from exporl.run.progress import Progress, Silent
 from exporl.run.saved import find_resumable
 from exporl.run.session import Evaluator
@@ -81,7 +81,7 @@ class Trainer:
         for sentence in (plan(config, parts.algorithm), *never_happens(config)):
             progress.say(sentence)
         self.parts, self.learner = parts, parts.learner
-        watching = [Notes(progress), value_watch(config, parts.spec, progress.say)]
+        watching = [Notes(progress, config.reward), value_watch(config, parts.spec, progress.say)]
         self.callbacks = Callbacks([*watching, *callbacks])
         self.data, self.beside = fingerprint(parts.episodes), remember_objects(run_dir)
         self.prior, self.online_replay = replays(parts, progress.say)
@@ -227,6 +227,12 @@ class Trainer:
         self._evaluate_if_due()
         self._boundary(before, steps, final)
 
+    @property
+    def online_updates(self) -> int:
+        """Minibatches learnt from since acting began."""
+        calls, train = self.learner.updates, self.config.train
+        return online_updates(train, calls, self.offline_steps, self.critic_steps)
+
     def _log(self, **fields: Any) -> None:
         self.callbacks.on_log_line(self.metrics.flush(**fields))
 
@@ -234,7 +240,7 @@ class Trainer:
         """What a line of metrics says beside what updates report."""
         actors = self.actors
         fields: dict[str, Any] = {"phase": "online", "env_steps": actors.env_steps}
-        fields |= {"updates": self.learner.updates, **recent_episodes(actors.outcomes)}
+        fields |= {"updates": self.online_updates, **recent_episodes(actors.outcomes)}
         fields["mode"] = acting_mode(self.config.train, actors.env_steps - 1)
         if actors.guard is not None:
             fields |= guard_fields(actors.guard, actors.outcomes) | {"deployed": actors.deployed}
@@ -250,7 +256,7 @@ class Trainer:
         if not evaluation_due(self.config, self.last_eval, steps):
             return
         self.learning.settle()
-        record: dict[str, Any] = {"env_steps": steps, "updates": self.learner.updates}
+        record: dict[str, Any] = {"env_steps": steps, "updates": self.online_updates}
         guarded = actors.guard is not None
         record |= {"deployed": actors.deployed} if guarded else {}
         with self.clock.paused():
@@ -372,6 +378,7 @@ def train(
     """
     run_dir = Path(run_dir)
     task = task or make_task(config.task, config.reward)
+    check_file(config)
     with locked(run_dir):
         with opening(config, run_dir, resume=resume):
             trainer = Trainer(
@@ -379,19 +386,11 @@ def train(
             )
         stopping = stop_on_signals(trainer.stop, trainer.progress.say)
         with trainer, stopping, telling_what_is_kept(run_dir):
-            return _all_phases(trainer)
-
-
-def _all_phases(trainer: Trainer) -> dict[str, Any]:
-    """Everything that is left to do, summary and report included."""
-    run_dir = trainer.run_dir
-    trainer.pretrain()
-    trainer.pretrain_critic()
-    trainer.online()
-    summary = summarize(run_dir) | {
-        "train_s": trainer.clock.seconds,
-        "first_update_s": trainer.first_update_s,
-    }
-    write_text(run_dir / SUMMARY, json.dumps(summary, indent=1))
-    write_report([run_dir], run_dir / REPORT)
-    return summary
+            trainer.pretrain()
+            trainer.pretrain_critic()
+            trainer.online()
+            seconds = {
+                "train_s": trainer.clock.seconds,
+                "first_update_s": trainer.first_update_s,
+            }
+            return conclude(run_dir, seconds)

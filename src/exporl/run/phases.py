@@ -8,6 +8,11 @@ from exporl.policies.base import BaseConfig
 from exporl.run.config import RunConfig, TrainConfig, differences
 from exporl.speed.compile_ahead import Program
 
+FROM_SCRATCH = (
+    "learn from scratch: --data.demos 0 --data.prior-ratio 0 --train.offline-steps 0 "
+    "--train.critic-pretrain-steps 0"
+)
+"""What to ask for where there is no prior data."""
 PRETRAIN_SCAN = 100
 """Imitation steps per compiled call."""
 
@@ -36,6 +41,20 @@ def update_calls_due(train: TrainConfig, before: int, after: int) -> int:
         max(steps - train.update_after, 0) // train.update_every for steps in (before, after)
     )
     return last - first
+
+
+def online_updates(train: TrainConfig, calls: int, offline_steps: int, critic_steps: int) -> int:
+    """Minibatches learnt from online, of all update calls so far.
+
+    Args:
+        train: the amounts of learning.
+        calls: update calls over all phases.
+        offline_steps: imitation steps among them.
+        critic_steps: critic updates of pretraining among them.
+    """
+    minibatches = train.utd_ratio * train.update_every
+    before = -(-offline_steps // PRETRAIN_SCAN) + critic_steps // minibatches
+    return (calls - before) * minibatches
 
 
 def crossed(before: int, after: int, every: int) -> bool:
@@ -78,8 +97,8 @@ def check_phases(config: RunConfig[Any], algorithm: Algorithm, *, has_data: bool
         train.offline_steps or train.critic_pretrain_steps or config.data.prior_ratio > 0
     ) and not has_data:
         raise ValueError(
-            "no prior data: give data.path or data.demos, or set data.prior_ratio, "
-            "train.offline_steps and train.critic_pretrain_steps to 0."
+            "no prior data: give data.path (a file of episodes) or data.demos (how many to "
+            f"collect), or {FROM_SCRATCH}."
         )
 
 

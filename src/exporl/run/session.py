@@ -17,6 +17,7 @@ from exporl.run.build import Parts, build
 from exporl.run.config import RunConfig
 from exporl.run.directory import load_config
 from exporl.run.learner import Learner
+from exporl.run.phases import online_updates
 from exporl.run.progress import Progress, Silent
 from exporl.run.saved import find_saved
 from exporl.types import Mode
@@ -111,6 +112,8 @@ class Session:
     """Where the parameters come from."""
     problems: tuple[str, ...] = ()
     """What is wrong with newer checkpoints, or that there were any: a sentence each."""
+    updates: int = 0
+    """Minibatches learnt from since acting began."""
 
     @property
     def config(self) -> RunConfig[Any]:
@@ -188,6 +191,9 @@ def load_run(
         say(problem)
     parts = build(config, run_dir, say, task=task, learns=False)
     parts.learner.load(found.parts["learner"], found.record["updates"])
-    return Session(
-        parts, found.record.get("deployed", "explore"), found.name, tuple(found.problems)
+    record, train = found.record, parts.config.train
+    updates = online_updates(
+        train, record["updates"], record["offline_steps"], record["critic_steps"]
     )
+    deployed, problems = record.get("deployed", "explore"), tuple(found.problems)
+    return Session(parts, deployed, found.name, problems, updates)

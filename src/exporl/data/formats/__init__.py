@@ -39,6 +39,7 @@ __all__ = [
     "Format",
     "ReadOptions",
     "Record",
+    "check_reading",
     "find_format",
     "load_episodes",
     "load_npz",
@@ -84,8 +85,9 @@ def find_format(path: Path, name: str | None = None) -> Format:
         refuse_stand_in(path)
         raise ValueError(
             f"{path} is in no known format. {_content(path)}Known are {', '.join(FORMATS)} (see "
-            "docs/data.md); name one with --format if it is. Otherwise read the arrays yourself, "
-            "give them to exporl.from_arrays and write a file with exporl.save_npz."
+            "docs/data.md); name one with --format (in training --data.format) if it is. Otherwise "
+            "read the arrays yourself, give them to exporl.from_arrays and write a file with "
+            "exporl.save_npz."
         )
     found = fitting[0]
     if found.module is not None and importlib.util.find_spec(found.module) is None:
@@ -96,16 +98,38 @@ def find_format(path: Path, name: str | None = None) -> Format:
     return found
 
 
+def check_reading(path: Path, format_name: str | None, options: ReadOptions) -> Format:
+    """The format of a file or folder that is to be read with some options; nothing is read yet.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError: see `find_format`.
+        ValueError: no format fits, or it does not have one of the options.
+    """
+    found = find_format(path, format_name)
+    for name in options.asked():
+        if name not in found.options:
+            has = (
+                f"Its options are {', '.join(found.options)}." if found.options else "It has none."
+            )
+            others = ", ".join(each.name for each in FORMATS.values() if name in each.options)
+            raise ValueError(
+                f"{path} is read as {found.name}, which has no option {name} (that is for "
+                f"{others}). {has} Leave {name} out, or name another format."
+            )
+    return found
+
+
 def read_records(
     path: Path, format_name: str | None = None, options: ReadOptions | None = None
 ) -> Iterator[Record]:
     """The episodes of a file or folder in any format, not read yet.
 
     Raises:
-        FileNotFoundError, ValueError, ModuleNotFoundError: see `find_format`, or the file as a
+        FileNotFoundError, ValueError, ModuleNotFoundError: see `check_reading`, or the file as a
             whole is damaged.
     """
-    return find_format(path, format_name).records(locate(path), options or ReadOptions())
+    options = options or ReadOptions()
+    return check_reading(path, format_name, options).records(locate(path), options)
 
 
 def load_episodes(

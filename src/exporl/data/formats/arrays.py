@@ -337,4 +337,5 @@ FORMAT = Format(
     records,
     save_npz,
     endings=(".npz",),
+    options=("keys", "horizon"),
 )

@@ -189,8 +189,8 @@ def _ends(
     if not ends.any():
         raise ValueError(
             f"no row of its {len(ends)} is marked as the end of an episode, in terminals or "
-            "timeouts. Give the time limit of the environment in steps with --horizon; to train on "
-            "it, run `exporl data convert` with --horizon first."
+            "timeouts. Give the time limit of the environment in steps with --horizon (in training "
+            "--data.horizon)."
         )
     if "next_observations" not in arrays and not marks.cut_offs and horizon is None:
         notes.append(ONLY_TRUE_ENDS)
@@ -250,4 +250,5 @@ FORMAT = Format(
     records,
     module="h5py",
     extra="formats",
+    options=("horizon",),
 )

@@ -36,7 +36,7 @@ SURE = (*TRUE_ENDS, *CUT_OFFS, *LAST_ROWS, *FIRST_ROWS, *EPISODE_NUMBERS)
 
 ONLY_TRUE_ENDS = (
     "only true ends are marked: if episodes also end at a time limit, mark those rows in timeouts "
-    "or give --horizon; otherwise they are joined across the reset."
+    "or give --horizon (in training --data.horizon); otherwise they are joined across the reset."
 )
 
 

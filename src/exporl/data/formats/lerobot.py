@@ -50,6 +50,7 @@ from exporl.data.formats.lerobot_layout import Place, find_places, open_parquet
 from exporl.data.formats.record import Format, ReadOptions, Record
 from exporl.data.formats.success import from_rewards
 
+_ASK = "ask for images too: --images (in training --data.images, in Python ReadOptions.images)"
 _PLACES = ("episode_index", "frame_index", "index")
 _SUCCESS = ("success", "is_success")
 _LEARNT = ("next.reward", "next.success", "next.done", "next.truncated")
@@ -236,11 +237,9 @@ def _read(folder: _Folder, place: Place) -> Episode:
     for key in {_entry(key, True) for key in place.videos}.intersection(
         folder.options.keys
     ) - entries.keys():
-        raise ValueError(f"{key} is a video: ask for images too (ReadOptions.images).")
+        raise ValueError(f"{key} is a video: {_ASK}.")
     if not entries:
-        raise ValueError(
-            "there is no observation but pictures: ask for images too (ReadOptions.images)."
-        )
+        raise ValueError(f"there is no observation but pictures: {_ASK}.")
     observations = {key: entries[key]() for key in chosen(entries, folder.options.keys)}
     return Episode(
         observations,
@@ -326,4 +325,5 @@ FORMAT = Format(
     records,
     module="pyarrow",
     extra="formats",
+    options=("keys", "images", "assume_success"),
 )

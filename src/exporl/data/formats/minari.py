@@ -359,4 +359,5 @@ FORMAT = Format(
     endings=("",),
     module="h5py",
     extra="formats",
+    options=("keys",),
 )

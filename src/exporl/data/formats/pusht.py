@@ -108,4 +108,5 @@ FORMAT = Format(
     "Diffusion Policy's PushT data as .npz: action (pixels), state, episode_ends",
     matches,
     records,
+    options=("keys",),
 )

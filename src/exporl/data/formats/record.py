@@ -10,19 +10,24 @@ from exporl.data.episodes import Episode
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """What to read of a file; options that a format has no use for are ignored."""
+    """What to read of a file; `Format.options` says which of them a format has."""
 
     keys: tuple[str, ...] = ()
     """Observation entries to read, in this order; all of them by default."""
     filter_key: str | None = None
     """robomimic: read only the demonstrations listed under `mask/<filter_key>`."""
     horizon: int | None = None
-    """D4RL without `timeouts`: episodes end after so many steps."""
+    """Flat recordings (D4RL, arrays) that mark no time limits: episodes end after so many steps."""
     images: bool = False
     """Also decode image observations stored as video (LeRobot)."""
     assume_success: bool = False
     """All episodes are successful demonstrations: their last step succeeds where neither success
     nor reward is recorded (LeRobot)."""
+
+    def asked(self) -> tuple[str, ...]:
+        """The names of the options that are not at their defaults."""
+        given = ((field.name, field.default) for field in dataclasses.fields(self))
+        return tuple(name for name, default in given if getattr(self, name) != default)
 
 
 class Record(NamedTuple):
@@ -57,3 +62,5 @@ class Format:
     """Package that must be installed to use it."""
     extra: str | None = None
     """The extra of this distribution that installs it."""
+    options: tuple[str, ...] = ()
+    """Names of the `ReadOptions` that it heeds; others are refused."""

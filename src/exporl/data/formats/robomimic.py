@@ -332,4 +332,5 @@ FORMAT = Format(
     endings=(".hdf5", ".h5"),
     module="h5py",
     extra="formats",
+    options=("keys", "filter_key"),
 )

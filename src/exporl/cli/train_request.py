@@ -1,0 +1,131 @@
+"""What `exporl train` is asked to do: help and the usual mistakes are answered at once, without
+waiting for JAX; then `cli/train.py` does it."""
+
+import argparse
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from exporl.cli.numbers import whole_number
+from exporl.cli.resumable import resumable_runs
+from exporl.cli.train_help import PRESETS, instead_of, train_help
+from exporl.outside import is_outside
+from exporl.suggest import closest
+
+RUNS = Path("runs")
+"""Where runs go unless told otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The command line of `exporl train`."""
+
+    algorithm: str | None
+    task: str | None
+    preset: str | None
+    run_dir: Path | None
+    resume: Path | None
+    """The run, or the folder of seeds, to go on with."""
+    seeds: int | None
+    """How many seeds; None for a single run."""
+    seeds_mode: str | None
+    trust: bool
+    """Whether code that the run to resume names, module:attribute, may be loaded."""
+    helping: bool
+    """Whether only the options are to be shown."""
+    options: tuple[str, ...]
+    """The other arguments: options of the configuration."""
+
+
+def train_command(args: list[str]) -> int:
+    """`exporl train ALGO --task TASK [options]` and `exporl train --resume RUN [options]`."""
+    request = parse(args)
+    if request.helping and request.algorithm is None and request.resume is None:
+        print(train_help(), end="")
+        return 0
+    check_request(request)
+    return importlib.import_module("exporl.cli.train").run_request(request)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors are sentences."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError: the command line cannot be read."""
+        raise ValueError(f"{message}. `exporl train --help` shows what there is.")
+
+
+def parse(args: Sequence[str]) -> Request:
+    """The request that a command line makes.
+
+    Raises:
+        ValueError: it cannot be read; or it has an option of other programs: says what to use
+            instead.
+    """
+    parser = _Parser(prog="exporl train", add_help=False, allow_abbrev=False)
+    for name in ("run-dir", "preset", "task", "seeds", "seeds-mode"):
+        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
+        parser.add_argument(*spellings, dest=name.replace("-", "_"))
+    parser.add_argument("--resume", nargs="?", const="")
+    parser.add_argument("--trust", action="store_true")
+    known, rest = parser.parse_known_args(list(args))
+    if known.resume == "":
+        raise ValueError(f"--resume needs the folder of a run, or of seeds. {resumable_runs(RUNS)}")
+    for argument in rest:
+        if instead := instead_of(argument):
+            raise ValueError(instead)
+    algorithm = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    return Request(
+        algorithm=algorithm and _known_name(algorithm),
+        task=known.task,
+        preset=known.preset,
+        run_dir=known.run_dir and Path(known.run_dir),
+        resume=known.resume and Path(known.resume),
+        seeds=None if known.seeds is None else _seeds(known.seeds),
+        seeds_mode=known.seeds_mode,
+        trust=known.trust,
+        helping="--help" in rest or "-h" in rest,
+        options=tuple("--train.asynchronous" if arg == "--async" else arg for arg in rest),
+    )
+
+
+def check_request(request: Request) -> None:
+    """Checks what can be checked without the library: the algorithm's name, and that there is a
+    task.
+
+    Raises:
+        ValueError: says what is missing, or names the closest algorithm.
+    """
+    algorithm = request.algorithm
+    if algorithm is None and request.resume is None:
+        names = "|".join(PRESETS)
+        raise ValueError(
+            f"name an algorithm first: exporl train {names} --task TASK [options] "
+            "(`exporl train --help`)"
+        )
+    if algorithm is not None and algorithm not in PRESETS and not is_outside(algorithm):
+        raise ValueError(f"unknown algorithm {algorithm!r}. {closest(algorithm, PRESETS)}")
+    if request.seeds_mode is not None and request.seeds is None and request.resume is None:
+        raise ValueError(
+            f"--seeds-mode {request.seeds_mode} has no effect on one run: give --seeds N, or leave "
+            "it out."
+        )
+    if request.resume is None and request.task is None and not request.helping:
+        raise ValueError(
+            "name a task: --task family/name (`exporl tasks` lists them), or module:function of "
+            "your own"
+        )
+
+
+def _known_name(algorithm: str) -> str:
+    """An algorithm's name without capitals, where that is one of the library's."""
+    return algorithm.lower() if algorithm.lower() in PRESETS else algorithm
+
+
+def _seeds(text: str) -> int:
+    try:
+        return whole_number(text)
+    except ValueError as error:
+        raise ValueError(f"--seeds must be a number of seeds, got {text!r}.") from error
