@@ -3,7 +3,9 @@ backups read."""
 
 import dataclasses
 import functools
+from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,28 +101,26 @@ def echo(noise_shape):
     return BASE._replace(decode=decode, noise_shape=noise_shape)
 
 
-class Noting:
+class Noting(Critic):
     """Critics that note the actions that they are asked about."""
 
-    def __init__(self, critic):
-        self.critic, self.actions = critic, []
+    noted: ClassVar[list] = []
 
+    @nn.nowrap
     def apply(self, params, features, action):
-        self.actions.append(action)
-        return self.critic.apply(params, features, action)
+        self.noted.append(action)
+        return super().apply(params, features, action)
 
 
 @functools.cache
 def keep_of(base, greedy):
     """`keep` over a base policy without parameters: also returns all draws [b, n, h, a] that it
     keeps one of."""
+    noting = dataclasses.replace(filter_of(base), ranking_critic=Noting(HIDDEN, NOISE_CRITICS))
 
     def keep(target, observation, key):
-        critic = Noting(filter_of(base).ranking_critic)
-        noting = dataclasses.replace(filter_of(base), ranking_critic=critic)
         kept = noting.keep(None, target, observation, key, greedy=greedy)
-        (draws,) = critic.actions
-        return kept, draws
+        return kept, Noting.noted.pop()
 
     return jax.jit(keep)
 
@@ -134,16 +134,20 @@ edit_means = jax.jit(lambda params, *inputs: functions().edit.apply(params, *inp
     "noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"]
 )
 def test_the_filter_keeps_one_draw_and_decodes_it(initial, noise_shape):
-    target, observation, key = initial.filter.target, row(ONE).next_observation, jax.random.key(5)
+    target, observation, key = (
+        initial.filter.target,
+        row(ONE).next_observation,
+        functools.partial(jax.random.key, 5),
+    )
     features = observation["state"][:, None]
-    best, draws = to_host(keep_of(echo(noise_shape), greedy=True)(target, observation, key))
+    best, draws = to_host(keep_of(echo(noise_shape), greedy=True)(target, observation, key()))
     assert draws.shape == (64, N, 2, 2) and best.action.shape == (64, 1, 2, 2)
     np.testing.assert_allclose([draws.mean(), draws.std()], [0, 1], atol=0.14)
     q = np.asarray(noise_values(target, features, draws)).min(axis=0)
     np.testing.assert_array_equal(best.action[:, 0], draws[np.arange(64), q.argmax(axis=1)])
     np.testing.assert_array_equal(best.action[:, 0], best.noise)
     (kept, drawn), draws = to_host(
-        keep_of(echo(noise_shape), greedy=False)(target, observation, key)
+        keep_of(echo(noise_shape), greedy=False)(target, observation, key())
     )
     q = np.asarray(noise_values(target, features, draws)).min(axis=0)
     np.testing.assert_array_equal(drawn[:, 0], kept)
