@@ -3,7 +3,9 @@ backups read."""
 
 import dataclasses
 import functools
+from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,11 +16,11 @@ from exporl.algos.expo import ExpoState
 from exporl.algos.expo_entry import make_expo
 from exporl.algos.filtered import NOISE_CRITICS, FilteredExpo
 from exporl.nets.critic import Critic
-from exporl.ops.ensemble import random_members, take_members
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
 from exporl.types import Spec
 from helpers.batches import distance, random_batch, same, to_device, to_host
+from helpers.draws import certain, least_of_pairs, still
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
 BASE = make_base(
@@ -29,14 +31,22 @@ CONFIG = ExpoConfig(
     num_base_samples=N, num_edit_samples=1, edit_scale=0.05, num_qs=4, num_min_qs=2, hidden=HIDDEN,
     tau=0.1, critic_learning_rate=1e-2, decay_steps=0, backup="filtered",
 )  # fmt: skip
-CACHED = {"backup": "cached", "num_edit_samples": 2}
+CACHED = {"backup": "cached", "num_edit_samples": 2, "num_min_qs": 4}
+"""All critics vote: only samples and edits are left to chance."""
+FRESH = CACHED | {"backup": "fresh", "base": still(BASE, N)}
 ONE = random_batch(SPEC, 1, 64)
 TWO = random_batch(SPEC, 2, 8)
 
 
 @functools.cache
-def algorithm(**changes):
-    return expo(dataclasses.replace(CONFIG, **changes), SPEC, BASE)
+def algorithm(base=BASE, **changes):
+    return expo(dataclasses.replace(CONFIG, **changes), SPEC, base)
+
+
+@functools.cache
+def functions():
+    """EXPO's functions, under the filter."""
+    return make_expo(CONFIG, SPEC, BASE)
 
 
 @functools.cache
@@ -61,13 +71,19 @@ def initial():
     return dataclasses.replace(state, filter=slow, target_critic=lag(state.critic.params))
 
 
-def run(state, batches, phase="online", **changes):
+def run(state, batches, phase="online", key=1, **changes):
     """One update, in host memory; algorithms without a filter get none."""
     if changes.get("backup", "filtered") != "filtered":
         state = without_filter(state)
     return to_host(
-        algorithm(**changes).update(to_device(state), batches, jax.random.key(1), phase=phase)
+        algorithm(**changes).update(to_device(state), batches, jax.random.key(key), phase=phase)
     )
+
+
+def with_certain_edits(state):
+    """The state, with edits that are the same for every key."""
+    params = certain(state.edit.params)
+    return dataclasses.replace(state, edit=dataclasses.replace(state.edit, params=params))
 
 
 def row(batches, i=0):
@@ -85,30 +101,57 @@ def echo(noise_shape):
     return BASE._replace(decode=decode, noise_shape=noise_shape)
 
 
-@jax.jit
-def ranked(target, observation, key):
-    """All draws [b, n, h, a] of the noise, and the least value [b, n] that the noise critics
-    give them."""
-    draws = jax.random.normal(jax.random.split(key, 3)[0], (64, N, 2, 2))
-    features = observation["state"][:, None]
-    return draws, Critic(HIDDEN, NOISE_CRITICS).apply(target, features, draws).min(axis=0)
+class Noting(Critic):
+    """Critics that note the actions that they are asked about."""
+
+    noted: ClassVar[list] = []
+
+    @nn.nowrap
+    def apply(self, params, features, action):
+        self.noted.append(action)
+        return super().apply(params, features, action)
+
+
+@functools.cache
+def keep_of(base, greedy):
+    """`keep` over a base policy without parameters: also returns all draws [b, n, h, a] that it
+    keeps one of."""
+    noting = dataclasses.replace(filter_of(base), ranking_critic=Noting(HIDDEN, NOISE_CRITICS))
+
+    def keep(target, observation, key):
+        kept = noting.keep(None, target, observation, key, greedy=greedy)
+        return kept, Noting.noted.pop()
+
+    return jax.jit(keep)
+
+
+noise_values = jax.jit(Critic(HIDDEN, NOISE_CRITICS).apply)
+every_critic = jax.jit(Critic(HIDDEN, CONFIG.num_qs).apply)
+edit_means = jax.jit(lambda params, *inputs: functions().edit.apply(params, *inputs).mean)
 
 
 @pytest.mark.parametrize(
     "noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"]
 )
 def test_the_filter_keeps_one_draw_and_decodes_it(initial, noise_shape):
-    keep = jax.jit(filter_of(echo(noise_shape)).keep, static_argnames="greedy")
-    target, batch, key = initial.filter.target, row(ONE), functools.partial(jax.random.key, 5)
-    best = keep(None, target, batch.next_observation, key(), greedy=True)
-    action = np.asarray(best.action)
-    draws, q = (np.asarray(x) for x in ranked(target, batch.next_observation, key()))
-    assert action.shape == (64, 1, 2, 2)
-    np.testing.assert_array_equal(action[:, 0], draws[np.arange(64), q.argmax(axis=1)])
-    np.testing.assert_array_equal(action[:, 0], best.noise)
-    kept, drawn = keep(None, target, batch.next_observation, key(), greedy=False)
+    target, observation, key = (
+        initial.filter.target,
+        row(ONE).next_observation,
+        functools.partial(jax.random.key, 5),
+    )
+    features = observation["state"][:, None]
+    best, draws = to_host(keep_of(echo(noise_shape), greedy=True)(target, observation, key()))
+    assert draws.shape == (64, N, 2, 2) and best.action.shape == (64, 1, 2, 2)
+    np.testing.assert_allclose([draws.mean(), draws.std()], [0, 1], atol=0.14)
+    q = np.asarray(noise_values(target, features, draws)).min(axis=0)
+    np.testing.assert_array_equal(best.action[:, 0], draws[np.arange(64), q.argmax(axis=1)])
+    np.testing.assert_array_equal(best.action[:, 0], best.noise)
+    (kept, drawn), draws = to_host(
+        keep_of(echo(noise_shape), greedy=False)(target, observation, key())
+    )
+    q = np.asarray(noise_values(target, features, draws)).min(axis=0)
     np.testing.assert_array_equal(drawn[:, 0], kept)
-    index = (draws == np.asarray(kept)[:, None]).all(axis=(2, 3))
+    index = (draws == kept[:, None]).all(axis=(2, 3))
     assert (index.sum(axis=1) == 1).all()
     # in the backup the best is only the likeliest
     chosen = index.argmax(axis=1)
@@ -127,39 +170,72 @@ def test_the_later_noise_of_a_diffusion_is_new(initial):
     np.testing.assert_allclose([np.mean(later), np.std(later)], [0, 1], atol=0.25)
 
 
-def first_keys(key):
-    """The keys of the first minibatch, in the order in which EXPO draws: (draw, step)."""
-    draw_keys, keys = jax.random.split(jax.random.split(key, 3)[0], (2, 1))
-    return draw_keys[0], keys[0]
+DECODED = []
 
 
-def test_a_filtered_update_is_a_cached_update_on_what_was_kept(initial):
-    batch, (draw_key, step_key) = row(ONE), first_keys(jax.random.key(1))
+def decode_and_tell(params, observation, noise):
+    """`decode`, which appends (noise, action) to `DECODED`."""
+    action = BASE.decode(params, observation, noise)
+    jax.debug.callback(lambda *arrays: DECODED.append(to_host(arrays)), noise, action)
+    return action
 
-    @jax.jit
-    def keep(state, key):
-        keep_key = jax.random.split(key, 3)[2]
-        observation = batch.next_observation
-        return filter_of(BASE).keep(
-            state.base.params, state.filter.target, observation, keep_key, greedy=False
-        )
 
-    kept, samples = keep(to_device(initial), draw_key)
-    state, metrics = run(initial, ONE)
-    other, _ = run(
-        initial, with_proposals(ONE, np.asarray(samples)[None]), backup="cached", num_base_samples=1
-    )
-    assert distance(without_filter(state), other) < 1e-5
-    # and the filter learns the value of the base sample, by the members that value
-    members = random_members(jax.random.split(step_key, 3)[1], CONFIG.num_qs, CONFIG.num_min_qs)
-    critics = take_members(initial.target_critic, members)
+TELLING = BASE._replace(decode=decode_and_tell)
+
+
+def told(state, batches, key):
+    """One filtered update: (state, metrics, noise kept [b, h, a], base sample [b, h, a])."""
+    DECODED.clear()
+    after, metrics = run(state, batches, key=key, base=TELLING)
+    jax.effects_barrier()
+    ((noise, sample),) = DECODED
+    return after, metrics, noise[:, 0], sample[:, 0]
+
+
+def candidate_values(state, features, sample):
+    """[pairs, b, 2] of a base sample and its certain edit: the least value to each pair of the
+    target critics."""
+    mean = edit_means(state.edit.params, features, sample)
+    edit = np.clip(sample + CONFIG.edit_scale * np.tanh(mean), -1, 1)
+    actions = np.stack([sample, edit], axis=1)
+    return least_of_pairs(every_critic(state.target_critic, features[:, None], actions))
+
+
+@jax.jit
+def decoded(state, features, noise):
+    """What the live base policy makes of noise."""
+    return BASE.decode(state.base.params, {"state": features}, noise)
+
+
+def test_a_filtered_update_backs_up_from_what_was_kept(initial):
+    """A pair of the target critics chooses between the sample and its edit, another one values; the
+    filter learns what that one thinks of the sample."""
+    start, batch = with_certain_edits(initial), row(ONE)
     features = batch.next_observation["state"]
-    value = Critic(HIDDEN, 2).apply(critics, features[:, None], samples).min(axis=0)[:, 0]
-    q = Critic(HIDDEN, NOISE_CRITICS).apply(initial.filter.model.params, features, kept)
-    np.testing.assert_allclose(metrics["filter/loss"], np.square(q - value[None]).mean(), rtol=1e-4)
-    assert not same(state.filter.model, initial.filter.model)
+    for seed in range(5):
+        state, metrics, noise, sample = told(start, ONE, seed)
+        np.testing.assert_allclose(sample, decoded(start, features, noise), atol=1e-5)
+        least = candidate_values(start, features, sample)
+        chosen = np.take_along_axis(least[None], least.argmax(axis=2)[:, None, :, None], axis=3)
+        targets = np.asarray(batch.reward) + np.asarray(batch.discount) * chosen[..., 0]
+        noted = np.asarray(noise_values(start.filter.model.params, features, noise))
+        errors = np.square(noted[:, None] - least[..., 0]).mean(axis=(0, 2))
+        found = [metrics[f"critic/target_{name}"] for name in ("mean", "min", "max")]
+        summary = np.stack([targets.mean(axis=2), targets.min(axis=2), targets.max(axis=2)], axis=2)
+        explained = np.isclose(summary, found, atol=1e-5).all(axis=2)
+        explained &= np.isclose(errors, metrics["filter/loss"], rtol=1e-4)
+        assert explained.any()
+    # the critics learn that target, on the observations of the batch
+    ((choosing, valuing), *_) = np.argwhere(explained)
+    critic, slow, _ = jax.jit(functions().critic_trainer.step)(
+        start.critic, start.target_critic, batch, batch.observation["state"],
+        jnp.asarray(targets[choosing, valuing]),
+    )  # fmt: skip
+    assert distance((state.critic, state.target_critic), (critic, slow)) < 1e-5
+    assert not same(state.base, start.base) and not same(state.edit, start.edit)
+    assert not same(state.filter.model, start.filter.model)
     slow = jax.tree.map(
-        lambda new, old: 0.1 * new + 0.9 * old, state.filter.model.params, initial.filter.target
+        lambda new, old: 0.1 * new + 0.9 * old, state.filter.model.params, start.filter.target
     )
     assert distance(state.filter.target, slow) < 1e-6
 
@@ -198,14 +274,33 @@ def test_the_filter_learns_which_noise_is_good():
 
 
 def test_acting_on_what_the_filter_keeps(initial):
-    chosen, observation = algorithm(filter_acting=True, num_edit_samples=0), row(TWO).observation
-    params, key = chosen.acting(initial), functools.partial(jax.random.key, 4)
+    """No other filter keeps, of the same draws, what this one thinks better of."""
+    double = BASE._replace(decode=lambda params, observation, noise: 2 * noise)
+    chosen = algorithm(double, filter_acting=True, num_edit_samples=0)
+    params, observation = chosen.acting(initial), row(TWO).observation
     assert same(params["filter"], initial.filter.target)
-    keep_key = jax.random.split(key(), 4)[3]
-    keep = jax.jit(functools.partial(filter_of(BASE).keep, greedy=True))
-    kept = keep(initial.base_ema, initial.filter.target, observation, keep_key)
-    decision = chosen.act(params, observation, key())
-    np.testing.assert_allclose(decision.action, kept.action[:, 0], atol=1e-6)
+    rng, num = np.random.default_rng(0), 100
+    others = jax.tree.map(
+        lambda x: (x + rng.standard_normal((num, *x.shape))).astype(x.dtype), params["filter"]
+    )
+
+    @jax.jit
+    @jax.vmap
+    def decide(params):
+        return chosen.act(params, observation, jax.random.key(4))
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def values(filter_params, noise):
+        critic = Critic(HIDDEN, NOISE_CRITICS)
+        return critic.apply(filter_params, observation["state"][:, None], noise).min(axis=0)
+
+    decision = decide(jax.tree.map(lambda x: jnp.stack([x] * num), params) | {"filter": others})
+    kept = np.swapaxes(np.asarray(decision.action) / 2, 0, 1)
+    assert all(len(np.unique(noise, axis=0)) == N for noise in kept)
+    thought = np.asarray(values(others, kept))
+    own = np.einsum("fbf->fb", thought)
+    np.testing.assert_allclose(own, thought.max(axis=2), atol=1e-5)
     assert (np.asarray(decision.info["index"]) == 0).all()
     assert "filter" not in algorithm().acting(initial)
 
@@ -215,41 +310,42 @@ def with_proposals(batches, proposals):
     return batches.replace(extra={"next_proposals": proposals})
 
 
-def proposals_of(state, batches, num):
-    """What a fresh backup would draw for the first minibatch."""
-    draw_key, _ = first_keys(jax.random.key(1))
-    draw = jax.jit(lambda p, o, k: propose(BASE, p, o, num, jax.random.split(k)[0], SPEC))
-    return np.asarray(draw(state.base.params, row(batches).next_observation, draw_key))[None]
-
-
 def test_cached_samples_replace_fresh_ones(initial):
-    given = with_proposals(ONE, proposals_of(initial, ONE, N))
-    cached, cached_metrics = run(initial, given, **CACHED)
-    fresh, metrics = run(initial, ONE, **CACHED | {"backup": "fresh"})
-    assert distance(cached, fresh) < 1e-5 and distance(cached_metrics, metrics) < 1e-4
-    other, _ = run(initial, with_proposals(given, -given.next_proposals), **CACHED)
+    start, observation = with_certain_edits(initial), row(ONE).next_observation
+    drawn = jax.jit(algorithm(**FRESH).propose)(start, observation, jax.random.key(0))
+    given = with_proposals(ONE, np.asarray(drawn)[None])
+    fresh, metrics = run(start, ONE, **FRESH)
+    cached, cached_metrics = run(start, given, **CACHED)
+    for name in ("critic", "target_critic"):
+        assert distance(getattr(cached, name), getattr(fresh, name)) < 1e-5
+    for name in metrics:
+        if name.startswith("critic/") or name in ("edit/picked", "edit/advantage"):
+            np.testing.assert_allclose(cached_metrics[name], metrics[name], atol=1e-4)
+    other, _ = run(start, with_proposals(given, -given.next_proposals), **CACHED)
     assert distance(other.critic.params, cached.critic.params) > 1e-4
 
 
 def test_fresh_samples_ignore_cached_ones(initial):
-    options = CACHED | {"backup": "fresh"}
     given = with_proposals(ONE, np.zeros((1, 64, N, 2, 2), np.float32))
-    assert same(run(initial, given, **options), run(initial, ONE, **options))
+    assert same(run(initial, given, **FRESH), run(initial, ONE, **FRESH))
 
 
 def test_with_cached_samples_edits_and_values_are_fresh(initial):
-    given = with_proposals(ONE, proposals_of(initial, ONE, N))
-    state, _ = run(initial, given, **CACHED)
+    samples = np.random.default_rng(0).uniform(-1, 1, (1, 64, N, 2, 2)).astype(np.float32)
+
+    def critics(state, key=1):
+        return run(state, with_proposals(ONE, samples), key=key, **CACHED)[0].critic
+
     shrink = functools.partial(jax.tree.map, lambda x: (0.5 * x).astype(x.dtype))
     base = dataclasses.replace(initial.base, params=shrink(initial.base.params))
-    assert same(
-        run(dataclasses.replace(initial, base=base), given, **CACHED)[0].critic, state.critic
-    )
+    assert same(critics(dataclasses.replace(initial, base=base)), critics(initial))
     edit = dataclasses.replace(initial.edit, params=shrink(initial.edit.params))
     for change in ({"edit": edit}, {"target_critic": shrink(initial.target_critic)}):
-        assert not same(
-            run(dataclasses.replace(initial, **change), given, **CACHED)[0].critic, state.critic
-        )
+        assert not same(critics(dataclasses.replace(initial, **change)), critics(initial))
+    # the edits are drawn anew, and nothing but them
+    assert not same(critics(initial, key=2), critics(initial))
+    certainly = with_certain_edits(initial)
+    assert distance(critics(certainly, key=2), critics(certainly)) < 1e-5
 
 
 def test_what_the_replay_is_to_keep(initial):

@@ -82,7 +82,15 @@ def test_propose():
     assert actions.shape == (4, 5, 2, 2)
     assert len(np.unique(actions.reshape(20, 4), axis=0)) == 20
     np.testing.assert_array_equal(actions, draw(jax.random.key(0)))
-    noise = jax.random.normal(jax.random.key(0), (4, 5, *base.noise_shape))
+    # the noise alone, from a policy that does nothing with it
+    echo = base._replace(decode=lambda params, observation, noise: noise)
+    noise = propose(echo, None, {"state": jnp.asarray(state)}, 5, jax.random.key(0), task)
+    many = np.asarray(
+        propose(echo, None, {"state": jnp.zeros((1000, 3))}, 5, jax.random.key(0), task)
+    )
+    tail = (np.abs(many) > 2).mean()
+    np.testing.assert_allclose([many.mean(), many.std(), tail], [0, 1, 0.0455], atol=0.03)
+    assert abs(tail - 0.0455) < 0.006
     repeated = np.broadcast_to(state[:, None], (4, 5, 3))
     np.testing.assert_allclose(
         actions, jax.jit(base.decode)(params, {"state": repeated}, noise), atol=1e-5
@@ -108,35 +116,44 @@ def test_weights_mask_rows_exactly(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_loss_draws_every_time(kind):
-    """The loss is that of the operations, at noise and times from two halves of the key."""
+def test_loss_draws_noise_and_times(kind):
+    """Over many keys the loss is spread as that of the operations is, at standard normal noise and
+    uniform times that are drawn for every row."""
+    rows, draws = 16, 4000
     base, batch, net = (
         make(kind, spec()),
-        random_batch(spec(), 64),
+        random_batch(spec(), rows),
         Denoiser(TINY.width, TINY.num_blocks, time_dim=8),
     )
-    schedule, params = vp_schedule(3), random_params(base)
+    params, rng = random_params(base, scale=0.6), np.random.default_rng(1)
+    noise = normals(2, draws, rows, 2, 2)
+    time = (
+        rng.uniform(size=(draws, rows)) if kind == "flow" else rng.integers(3, size=(draws, rows))
+    )
+
+    def network(x, t):
+        condition = net.apply(params, t * (TIME_SCALE if kind == "flow" else 1), method="embed")
+        return net.apply(params, batch.observation["state"], x, condition)
 
     @jax.jit
-    def both(batch, key):
-        noise_key, time_key = jax.random.split(jax.random.clone(key))
-        noise = jax.random.normal(noise_key, batch.action.shape)
-
-        def network(x, t):
-            condition = net.apply(params, t * (TIME_SCALE if kind == "flow" else 1), method="embed")
-            return net.apply(params, batch.observation["state"], x, condition)
-
+    @jax.vmap
+    def operation(time, noise):
         if kind == "flow":
-            time = jax.random.uniform(time_key, (64,))
-            expected = flow_loss(network, batch.action, time, noise, batch.valid)
-        else:
-            time = jax.random.randint(time_key, (64,), 0, 3)
-            expected = ddpm_loss(network, schedule, batch.action, time, noise, batch.valid)
-        return base.loss(params, batch, jnp.ones(64), key)[0], expected, time
+            return flow_loss(network, batch.action, time, noise, batch.valid)
+        return ddpm_loss(network, vp_schedule(3), batch.action, time, noise, batch.valid)
 
-    loss, expected, time = both(batch, jax.random.key(0))
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    assert set(np.floor(np.asarray(time) * (3 if kind == "flow" else 1))) == {0, 1, 2}
+    @jax.jit
+    @jax.vmap
+    def loss(key):
+        return base.loss(params, batch, jnp.ones(rows), key)[0]
+
+    found = np.asarray(loss(jax.random.split(jax.random.key(0), draws)))
+    expected = np.asarray(operation(time.astype(np.float32 if kind == "flow" else np.int32), noise))
+    assert len(np.unique(found)) > 0.99 * draws
+    error = np.sqrt((found.var() + expected.var()) / draws)
+    assert abs(found.mean() - expected.mean()) < 4 * error
+    # of a normal distribution, the estimated spread has a relative standard error of 1/sqrt(2 n)
+    assert abs(np.log(found.std() / expected.std())) < 5 / np.sqrt(draws)
 
 
 @pytest.mark.parametrize("name", ["num_steps", "width", "num_blocks", "time_dim"])
