@@ -5,10 +5,10 @@ result.
 
 Trains a tiny run, and for every damage copies it, breaks one file (flips a bit, cuts it off,
 removes it, exchanges it with that of another run or checkpoint), and then does what a user does
-next: goes on with the run, loads it to evaluate, loads its policy, makes its report. What is said
-has to name the file; where nothing is said, what comes out has to be what comes out of the intact
-run. Anything but a ValueError with a sentence is a foreign error. Everything happens in one
-process. Writes benchmarks/results/damage.json.
+next: goes on with the run, loads it to evaluate, loads its policy, makes its report, takes its
+result. What is said has to name the file; where nothing is said, what comes out has to be what
+comes out of the intact run. Anything but a ValueError with a sentence is a foreign error.
+Everything happens in one process. Writes benchmarks/results/damage.json.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from common import write_result
 
@@ -35,7 +36,7 @@ from exporl.files.run_files import LOCK
 from exporl.report.page import read_run, write_report
 from exporl.run.build import decided_options
 from exporl.run.config import RunConfig, override
-from exporl.run.directory import load_config, open_run, summarize
+from exporl.run.directory import finished, load_config, open_run, summarize
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
 from exporl.run.prior import prior_episodes, statistics
@@ -51,10 +52,6 @@ TINY = {
 }  # fmt: skip
 TASK = dataclasses.replace(make_task("probe/delay"), normalize=True)
 """Observations are normalised, so that there are statistics to damage."""
-OBSERVATION = np.zeros(2, np.float32)
-HARMLESS = {"summary.json", "report.html"}
-"""Made again from the other files by whatever needs them; nothing is read off them but that a run
-has ended."""
 Damage = tuple[str, str, Callable[[Path], None]]
 """Kind, file, what breaks it."""
 
@@ -175,12 +172,15 @@ def evaluated(run: Path, said: list[str]) -> Any:
 
 
 def acted(run: Path, said: list[str]) -> Any:
-    """What its policy does."""
+    """What its policy acts with: compiling what it does with that would take a second each."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         policy = load_policy(run)
     said += [str(warning.message) for warning in caught]
-    return policy.act(OBSERVATION, seed=0).tolist()
+    statistics = policy.normalizer and policy.normalizer.to_json()
+    leaves = map(np.asarray, jax.tree.leaves(policy.parameters))
+    sums = [float(np.sum(leaf, dtype=np.float64)) for leaf in leaves]
+    return [sums, policy.mode, json.dumps([statistics, policy.interface.to_json()])]
 
 
 def reported(run: Path, said: list[str]) -> Any:
@@ -194,10 +194,19 @@ def reported(run: Path, said: list[str]) -> Any:
     return [summary, re.sub("exporl [^ <]*", "", learnt)]
 
 
+def finished_with(run: Path, config: RunConfig[Any]) -> Any:
+    """What a folder of seeds takes a finished run's result to be, times apart: its summary, or what
+    a resumption writes in its place."""
+    summary = finished(run, config) or summarize(run)
+    times = ("train_s", "first_update_s", "problems")
+    return {name: value for name, value in summary.items() if name not in times}
+
+
 def look(run: Path, config: RunConfig[Any]) -> Seen:
     """Everything that a user does next with a run."""
     seen = Seen({}, [], [])
     steps = {"report": reported, "evaluate": evaluated, "act": acted}
+    steps["finish"] = lambda run, said: finished_with(run, config)
     steps["resume"] = lambda run, said: resumed(run, config, said)
     for name, step in steps.items():
         try:
@@ -262,7 +271,7 @@ def main() -> None:
             kinds[kind] += 1
             if outcome not in ("told", "harmless"):
                 faults.append(f"{kind} of {file}: {outcome}: {(seen.foreign or seen.said)[:2]}")
-                print(faults[-1])
+                print(faults[-1], flush=True)
     total = sum(kinds.values())
     result = {
         "command": "benchmarks/damage.py",

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,10 +76,23 @@ def test_the_column_is_asked_for(config):
     assert make_algorithm(name, small, SPEC, base).needs.columns == ("return_bound",)
 
 
+class PaidBySuccess(gymnasium.Wrapper):
+    """Pays 1 for success and 0 otherwise."""
+
+    def step(self, action):
+        seen, _, terminated, truncated, info = self.env.step(action)
+        return seen, float(info["success"]), terminated, truncated, info
+
+
 def sparse_probe():
     """`probe/delay`, but paid by success alone: its values have a range."""
     probe = make_task("probe/delay")
-    return dataclasses.replace(probe, reward=sparse_reward("-1/0"), reward_range=(0.0, 1.0))
+    return dataclasses.replace(
+        probe,
+        make_env=lambda: PaidBySuccess(probe.make_env()),
+        reward=sparse_reward("-1/0"),
+        reward_range=(0.0, 1.0),
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["expo", "rlpd"])

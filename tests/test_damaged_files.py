@@ -18,7 +18,8 @@ from exporl.files.beside import remember_lines
 from exporl.files.reading import DEEPEST, parsed, read_object
 from exporl.report.page import read_run, write_report
 from exporl.run.build import decided_options
-from exporl.run.directory import finished, summarize
+from exporl.run.config import override
+from exporl.run.directory import finished, load_config, summarize
 from exporl.run.session import load_run
 from helpers.runs import newest, tiny
 
@@ -207,6 +208,17 @@ def test_a_report_notices_lines_and_options_that_were_changed(run):
 def test_a_damaged_summary_is_made_again(run, content):
     (run / "summary.json").write_text(content)
     assert finished(run, tiny()) is None
+
+
+def test_a_summary_that_does_not_follow_from_the_evaluations_is_made_again(run):
+    summary = summarize(run) | {"train_s": 3.0}
+    steps = summary["after"]["env_steps"]
+    config = override(load_config(run), {"train.online_steps": steps})
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert finished(run, config) == summary
+    summary["after"]["policy"] += 0.125
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert finished(run, config) is None
 
 
 # Everything in a page is text.

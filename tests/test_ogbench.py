@@ -267,3 +267,13 @@ def test_the_order_in_which_cubes_move():
     )
     index, _ = next_cube(np.stack([table, upper]), np.stack([b, a])) or (None, None)
     assert index == 1, "what lies on top moves first"
+
+
+@pytest.mark.parametrize("name", ogbench.NAMES)
+def test_the_range_of_rewards_counts_the_conditions(name):
+    environment, _ = ogbench.split_name(name)
+    scenery = ogbench.SCENERIES.get(environment)
+    conditions = scenery.cubes + scenery.buttons + scenery.sliders if scenery else 1
+    task = ogbench.make(name, "-1/0")
+    assert task.reward_range == (-conditions, 0)
+    assert sorted(map(task.reward, task.reward_range)) == [-1, 0]

@@ -104,7 +104,7 @@ def test_the_report_has_them(tmp_path):
     assert "<h2>Return over environment steps</h2>" in page
     assert f"return {GAIN} over its base policy after 1,000 environment steps" in page
     assert "<td>-1,579 [" in page and "<td>-1,305 [" in page
-    assert "EXPO seed 0: -1579" in page or "EXPO seed 0: -1.6k" in page
+    assert "EXPO seed 0: -1.58k at 1k" in page
     page = write_report([run_with(tmp_path / "b", "-1/0")], tmp_path / "r.html").read_text()
     assert "Return over" not in page
 

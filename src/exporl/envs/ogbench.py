@@ -42,6 +42,11 @@ class Scenery(NamedTuple):
         """Numbers in an observation: 19 of the arm, 9 per cube, 4 per button, 2 per slider."""
         return 19 + 9 * self.cubes + 4 * self.buttons + 2 * self.sliders
 
+    @property
+    def conditions(self) -> int:
+        """What must be in its place for success."""
+        return self.cubes + self.buttons + self.sliders
+
 
 SCENERIES = {
     "cube-single": Scenery(1, 0, 0, 200),
@@ -314,6 +319,7 @@ def make(name: str, reward: Reward) -> Task:
         adapt=functools.partial(adapt, name),
         observation_note=note,
         reward_note="minus the number of unmet conditions; ends at 0",
+        reward_range=(-float(scenery.conditions if scenery else 1), 0.0),
         control_hz=20.0 if scenery else 10.0,
     )
 

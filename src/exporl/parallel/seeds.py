@@ -201,9 +201,10 @@ def _share_demonstrations(
         if collect is None:
             return
         say(f"collecting {config.data.collected} demonstrations for {len(run_dirs)} seeds")
-        source.parent.mkdir(parents=True, exist_ok=True)
         data = config.data
-        save_npz(source, collect(data.collected, data.demo_noise, data.demo_seed))
+        episodes = collect(data.collected, data.demo_noise, data.demo_seed)
+        source.parent.mkdir(parents=True, exist_ok=True)
+        save_npz(source, episodes)
     for path in paths:
         refuse_link(path)
         if not path.is_file():

@@ -273,7 +273,8 @@ def make_guard(config: RunConfig[Any], task: Task) -> Guard | None:
     if measure == "off":
         return None
     if measure == "auto":
-        measure = "success" if task.reward_range == (0.0, 1.0) else "return"
+        paid = sorted(map(task.reward, task.reward_range or ()))
+        measure = "success" if paid in ([-1.0, 0.0], [0.0, 1.0]) else "return"
     return Guard(measure)
 
 

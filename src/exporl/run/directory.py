@@ -19,7 +19,12 @@ from exporl.files.run_files import CONFIG, REPORT, RESUMABLE, SUMMARY, read_conf
 from exporl.files.undo import nothing_left_on_error
 from exporl.outside import Trust, check_trust, outside_names
 from exporl.report.page import write_report
-from exporl.report.reading import changes, read_evaluations, read_metrics
+from exporl.report.reading import (
+    changes,
+    read_configuration,
+    read_evaluations,
+    read_metrics,
+)
 from exporl.report.returns import return_summary
 from exporl.run.config import RunConfig, check, differences, from_json, to_json
 
@@ -109,12 +114,15 @@ def write_config(config: RunConfig[Any], run_dir: Path) -> None:
 
 def finished(run_dir: Path, config: RunConfig[Any]) -> dict[str, Any] | None:
     """The summary of a run that has made all the environment steps of a configuration, otherwise
-    None: also where it is damaged, for resuming the run writes it again."""
+    None: also where it is damaged or does not follow from the run's files, for resuming the run
+    writes it again."""
     with contextlib.suppress(ValueError):
         summary = read_object(Path(run_dir) / SUMMARY)
-        after = summary.get("after")
+        after, made = summary.get("after"), json.loads(json.dumps(summarize(run_dir)))
         done = after.get("env_steps") if isinstance(after, dict) else None
-        return summary if isinstance(done, int) and done >= config.train.online_steps else None
+        enough = isinstance(done, int) and done >= config.train.online_steps
+        follows = {name: summary.get(name) for name in made} == made
+        return summary if enough and follows else None
     return None
 
 
@@ -122,7 +130,7 @@ def summarize(run_dir: Path) -> dict[str, Any]:
     """Final and initial evaluation of a run, from what can be read of its files; "problems" says
     what cannot."""
     run_dir = Path(run_dir)
-    config, (lines, problems) = read_config(run_dir), read_evaluations(run_dir)
+    config, (lines, problems) = read_configuration(run_dir), read_evaluations(run_dir)
     metrics, more = read_metrics(run_dir)
     problems += more + changes(run_dir, config)
     summary: dict[str, Any] = {name: config[name] for name in ("algorithm", "task", "seed")}
@@ -133,7 +141,7 @@ def summarize(run_dir: Path) -> dict[str, Any]:
         summary[name] |= {
             who: line[who]["success_rate"] for who in ("policy", "base") if who in line
         }
-        if config["reward"] == "env":
+        if config.get("reward") == "env":
             summary[name]["return"] = return_summary(line)
     return summary | ({"problems": problems} if problems else {})
 
