@@ -25,10 +25,6 @@ NOT_ARRAYS = {
     "algos/algorithm.py: update(state)": "the state of any algorithm",
     "algos/algorithm.py: update()": "the state of any algorithm",
     "algos/algorithm.py: acting(state)": "the state of any algorithm",
-    "options.py: option(absent)": "an option's value",
-    "options.py: option(default)": "an option of any type",
-    "options.py: option()": "a dataclass field, typed as its default",
-    "options.py: sizes()": "a dataclass field, typed as its default",
 }
 """Where `Any` stands for something that is no array: what it is."""
 BARE = {"Array", "Any", "jax.Array", "np.ndarray", "AnyArray", "ArrayLike"}

@@ -49,7 +49,7 @@ def evaluate(
     execute_length: int,
     watch: Watch | None = None,
 ) -> EvalResult:
-    """Plays `episodes` episodes.
+    """Plays `episodes` episodes. An environment that fails ends it with `EnvironmentFailed`.
 
     Args:
         envs: stepped together, and used by nothing else; episode i goes to whichever is free.
@@ -61,9 +61,6 @@ def evaluate(
         seed: fixes episode i's start for every policy, run and training seed alike.
         execute_length: actions played of each chunk.
         watch: looks whether environments answer.
-
-    Raises:
-        EnvironmentFailed: an environment raised something, or gave what cannot be learnt from.
     """
     envs = list(envs)[:episodes]
     asked = Asked(envs, reward, evaluating=True, watch=watch)

@@ -117,14 +117,7 @@ def build(
     """
     check(config)
     task = task or make_task(config.task, config.reward)
-    if learns:
-        check_memory(config, task.spec, available_bytes())
-    episodes = prior_episodes(config, run_dir, task, say, data) if learns else []
-    normalizer = None
-    if task.normalize:
-        known = learns or (run_dir / STATISTICS).is_file()
-        seen = episodes if known else prior_episodes(config, run_dir, task, say)
-        normalizer = statistics(run_dir, seen)
+    episodes, normalizer = _data(config, run_dir, task, say, data, learns)
     shapes, values = task.spec, value_range(task, config.train.discount)
     spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
     network_spec = state_spec(spec)
@@ -154,6 +147,21 @@ def build(
         learner=Learner(algorithm, config.seed),
         watch=Watch(config.log.silence_s, say),
     )
+
+
+def _data(
+    config: RunConfig[Any], run_dir: Path, task: Task, say: Say, wanted: str | None, learns: bool
+) -> tuple[list[Episode], Normalizer | None]:
+    """Prior data (the `wanted` one, if that is given) of a run that certainly fits into memory, and
+    the statistics of it."""
+    if learns:
+        check_memory(config, task.spec, available_bytes())
+    episodes = prior_episodes(config, run_dir, task, say, wanted) if learns else []
+    if not task.normalize:
+        return episodes, None
+    known = learns or (run_dir / STATISTICS).is_file()
+    seen = episodes if known else prior_episodes(config, run_dir, task, say)
+    return episodes, statistics(run_dir, seen)
 
 
 def _keep_interface(
