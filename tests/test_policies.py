@@ -122,7 +122,7 @@ def test_loss_draws_noise_and_times(kind):
     rows, draws = 16, 4000
     base, batch, net = (
         make(kind, spec()),
-        random_batch(spec(), rows),
+        jax.tree.map(jnp.asarray, random_batch(spec(), rows)),
         Denoiser(TINY.width, TINY.num_blocks, time_dim=8),
     )
     params, rng = random_params(base, scale=0.6), np.random.default_rng(1)
