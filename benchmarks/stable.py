@@ -5,7 +5,7 @@
 Preset `stable` with cached backups, 20 scripted demonstrations, 100 paired evaluation starts. A row
 changes options of the preset (`ROWS`). At every evaluation: the deployed policy, the policy
 without its guard, the policy without edits (best of its base samples, same parameters) and the
-base alone. One run per core at a time; finished runs are not repeated, and `--collect` reports
+base alone. The row `edits-act` learns as `new` does, and deploys its edits as well. One run per core at a time; finished runs are not repeated, and `--collect` reports
 what there is. Writes benchmarks/results/stable.json.
 """
 
@@ -47,6 +47,7 @@ DEMO: dict[str, Any] = {
     "algo.base_tau": 0.001,
     "algo.base_updates": 1,
     "algo.min_noise_scale": 1.0,
+    "algo.edits_act": "always",
     "train.guard": "off",
 }
 """What the preset `demo` has instead."""
@@ -59,6 +60,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "full-noise": {"algo.min_noise_scale": 1.0},
     "no-bounds": {name: DEMO[name] for name in list(DEMO)[:3]},
     "no-edits": {"algo.num_edit_samples": 0},
+    "edits-act": {"algo.edits_act": "always"},
 }
 AT = (0, 1_000, 2_000, 4_000, 6_000, 8_000)
 WHO = ("policy", "unguarded", "unedited", "base")

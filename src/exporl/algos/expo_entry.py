@@ -90,6 +90,7 @@ _STABLE: Preset = {
     "algo.base_tau": (0.005, STABLE),
     "algo.base_updates": (4, STABLE),
     "algo.min_noise_scale": (0.0, STABLE),
+    "algo.edits_act": ("explore", STABLE),
     "algo.pessimistic_start": ("auto", STABLE),
     "algo.return_bound": ("auto", STABLE),
     "algo.clip_targets": ("auto", STABLE),
