@@ -103,9 +103,7 @@ def build(
     shapes, values = task.spec, value_range(task, config.train.discount)
     spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
     network_spec = state_spec(spec)
-    base = make_base(config.base, network_spec, config.precision)
-    options = decided_options(config, run_dir)
-    algorithm = make_algorithm(config.algorithm, options, network_spec, base, config.precision)
+    algorithm = _algorithm(config, run_dir, network_spec)
     needs, train = algorithm.needs, config.train
     columns = needed_columns(needs.columns, needs.proposals, spec, train.discount)
     if share is not None:
@@ -127,6 +125,13 @@ def build(
         algorithm=algorithm,
         learner=Learner(algorithm, config.seed),
     )
+
+
+def _algorithm(config: RunConfig[Any], run_dir: Path, spec: Spec) -> Algorithm:
+    """The algorithm for networks of this spec, with everything decided."""
+    base = make_base(config.base, spec, config.precision)
+    options = decided_options(config, run_dir)
+    return make_algorithm(config.algorithm, options, spec, base, config.precision)
 
 
 def _keep_interface(

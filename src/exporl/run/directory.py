@@ -24,6 +24,9 @@ from exporl.report.reading import (
 )
 from exporl.run.config import RunConfig, check, differences, from_json, to_json
 
+TIMES = ("train_s", "first_update_s")
+"""What a summary holds beside what follows from a run's files."""
+
 
 def load_config(run_dir: Path, *, trust: Trust = False, task: bool = True) -> RunConfig[Any]:
     """The configuration of a run.
@@ -119,7 +122,7 @@ def finished(run_dir: Path, config: RunConfig[Any]) -> dict[str, Any] | None:
         after, made = summary.get("after"), summarize(run_dir)
         done = after.get("env_steps") if isinstance(after, dict) else None
         enough = isinstance(done, int) and done >= config.train.online_steps
-        follows = {name: summary.get(name) for name in made} == made
+        follows = {name: v for name, v in summary.items() if name not in TIMES} == made
         return summary if enough and follows else None
     return None
 
