@@ -36,7 +36,7 @@ from exporl.files.run_files import LOCK
 from exporl.report.page import read_run, write_report
 from exporl.run.build import decided_options
 from exporl.run.config import RunConfig, override
-from exporl.run.directory import finished, load_config, open_run, summarize
+from exporl.run.directory import TIMES, finished, load_config, open_run, summarize
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
 from exporl.run.prior import prior_episodes, statistics
@@ -198,8 +198,8 @@ def finished_with(run: Path, config: RunConfig[Any]) -> Any:
     """What a folder of seeds takes a finished run's result to be, times apart: its summary, or what
     a resumption writes in its place."""
     summary = finished(run, config) or summarize(run)
-    times = ("train_s", "first_update_s", "problems")
-    return {name: value for name, value in summary.items() if name not in times}
+    beside = (*TIMES, "problems")
+    return {name: value for name, value in summary.items() if name not in beside}
 
 
 def look(run: Path, config: RunConfig[Any]) -> Seen:

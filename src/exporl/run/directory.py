@@ -28,6 +28,9 @@ from exporl.report.reading import (
 from exporl.report.returns import return_summary
 from exporl.run.config import RunConfig, check, differences, from_json, to_json
 
+TIMES = ("train_s", "first_update_s")
+"""What a summary holds beside what follows from a run's files."""
+
 
 def load_config(run_dir: Path, *, trust: Trust = False, task: bool = True) -> RunConfig[Any]:
     """The configuration of a run.
@@ -121,7 +124,7 @@ def finished(run_dir: Path, config: RunConfig[Any]) -> dict[str, Any] | None:
         after, made = summary.get("after"), json.loads(json.dumps(summarize(run_dir)))
         done = after.get("env_steps") if isinstance(after, dict) else None
         enough = isinstance(done, int) and done >= config.train.online_steps
-        follows = {name: summary.get(name) for name in made} == made
+        follows = {name: v for name, v in summary.items() if name not in TIMES} == made
         return summary if enough and follows else None
     return None
 
