@@ -115,12 +115,14 @@ def best_candidates(state, critics, observation, samples, num_edits):
 def explain(decision, actions, least) -> int:
     """The pair of critics to which the decision took the best candidate, and says so."""
     index, rows = least.argmax(axis=2), np.arange(len(actions))
-    (pair, *_) = [
+    pairs = [
         pair
         for pair, best in enumerate(least.max(axis=2))
         if np.allclose(decision.info["q"], best, atol=1e-5)
         and np.array_equal(decision.info["index"], index[pair])
     ]
+    assert pairs, "no pair of the target critics ranks a candidate of that place and value highest"
+    pair = pairs[0]
     np.testing.assert_array_equal(decision.info["edited"], index[pair] >= 3)
     np.testing.assert_allclose(decision.action, actions[rows, index[pair]], atol=1e-5)
     return pair
