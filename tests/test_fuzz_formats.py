@@ -125,7 +125,7 @@ def builder(name: str):
         return BUILDERS[name]
     record = FORMATS[name]
     assert record.write is not None, f"{name} only reads: add to BUILDERS what makes a file of it"
-    return f"written{record.endings[0]}", lambda path: record.write(path, episodes())
+    return f"written-v0{record.endings[0]}", lambda path: record.write(path, episodes())
 
 
 def mutate(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
