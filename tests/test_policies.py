@@ -2,6 +2,7 @@
 two modes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -143,17 +144,21 @@ def test_loss_draws_noise_and_times(kind):
         return ddpm_loss(network, vp_schedule(3), batch.action, time, noise, batch.valid)
 
     @jax.jit
-    @jax.vmap
-    def loss(key):
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    def loss(params, key):
         return base.loss(params, batch, jnp.ones(rows), key)[0]
 
-    found = np.asarray(loss(jax.random.split(jax.random.key(0), draws)))
+    found = np.asarray(loss(params, jax.random.split(jax.random.key(0), draws)))
     expected = np.asarray(operation(time.astype(np.float32 if kind == "flow" else np.int32), noise))
     assert len(np.unique(found)) > 0.99 * draws
     error = np.sqrt((found.var() + expected.var()) / draws)
     assert abs(found.mean() - expected.mean()) < 4 * error
     # of a normal distribution, the estimated spread has a relative standard error of 1/sqrt(2 n)
     assert abs(np.log(found.std() / expected.std())) < 5 / np.sqrt(draws)
+    # a network that predicts 0 leaves the square of its target: noise, and the action of a flow
+    nothing = loss(jax.tree.map(np.zeros_like, params), jax.random.split(jax.random.key(1), draws))
+    action = np.square(batch.action).sum(axis=-1).mean() if kind == "flow" else 0
+    np.testing.assert_allclose(nothing.mean(), 2 + action, atol=0.04)
 
 
 @pytest.mark.parametrize("name", ["num_steps", "width", "num_blocks", "time_dim"])
