@@ -5,7 +5,8 @@
 Preset `stable` with cached backups, 20 scripted demonstrations, 100 paired evaluation starts. A row
 changes options of the preset (`ROWS`). At every evaluation: the deployed policy, the policy
 without its guard, the policy without edits (best of its base samples, same parameters) and the
-base alone. The row `edits-act` learns as `new` does, and deploys its edits as well. One run per core at a time; finished runs are not repeated, and `--collect` reports
+base alone. The row `edits-act` learns as `new` does, and deploys its edits as well. One run per
+core at a time; finished runs are not repeated, and `--collect` reports
 what there is. Writes benchmarks/results/stable.json.
 """
 
