@@ -57,7 +57,7 @@ def test_a_folder_of_runs_that_learn_from_the_environments_rewards(tmp_path, cap
     shutil.rmtree(runs / "b" / "checkpoints")
     assert main(["eval", str(runs), "--episodes", "1"]) == 2
     captured = capsys.readouterr()
-    assert "b has no checkpoint yet" in captured.err and "policy success" in captured.out
+    assert "b tells of 10 environment steps, " in captured.err and "policy success" in captured.out
     assert main(["report", str(runs)]) == 0
     page = (runs / "report.html").read_text()
     assert "Diagnostics: a" in page and "Diagnostics: b" in page

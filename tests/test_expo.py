@@ -17,7 +17,6 @@ from exporl.ops.gaussian import tanh_sample
 from exporl.ops.selection import Candidates
 from exporl.policies import BaseConfig, make_base
 from exporl.policies.base import propose
-from exporl.report.page import DIAGNOSTICS
 from exporl.types import Spec
 from helpers.batches import distance, random_batch, same, to_device, to_host
 from helpers.draws import certain, least_of_pairs, still
@@ -528,12 +527,6 @@ def test_shapes(kind, chunk_length, action_dim):
         decision = jax.eval_shape(act, some.acting(state), row(batches, 0).observation, key)
         assert decision.action.shape == (5, chunk_length, action_dim)
         assert {value.shape for value in decision.info.values()} <= {(5,)}
-
-
-def test_the_report_finds_its_metrics(updated):
-    elsewhere = ("rollout/", "time/", "policy/")
-    names = {name for _, group in DIAGNOSTICS for name in group if not name.startswith(elsewhere)}
-    assert names <= set(updated["online"][1])
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,8 @@ def test_the_way_from_train_to_the_critics_loss_is_short(tmp_path, monkeypatch, 
         raise Reached
 
     monkeypatch.setattr("exporl.algos.common.critic_loss", loss)
-    changes = {"train.offline_steps": 0} if algorithm == "expo" else {}
+    changes: dict = {"algo.hidden": (13,)}  # no run before this one has made such an update
+    changes |= {"train.offline_steps": 0} if algorithm == "expo" else {}
     with pytest.raises(Reached) as caught:
         train(tiny(algorithm, **changes), tmp_path / "run", share=lambda found: found)
     frames = [

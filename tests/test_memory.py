@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import itertools
 import tracemalloc
 import weakref
 
@@ -138,6 +139,15 @@ def test_a_run_prints_its_plan_first(tmp_path):
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("exporl.run.build.available_bytes", lambda: 400)
+    with pytest.raises(ValueError, match=r"needs at least .* of memory, and 400 B are available"):
+        train(bandit_run(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_replay_that_no_longer_fits_is_refused(tmp_path, monkeypatch):
+    """Something else took the memory while demonstrations were collected."""
+    left = itertools.chain([2**40, 400], itertools.repeat(2**40))
+    monkeypatch.setattr("exporl.run.build.available_bytes", lambda: next(left))
     changes = {"train.online_steps": 100}
     with pytest.raises(
         ValueError, match=r"replay: .* but only 400 B of memory are available. Set data.capacity to"

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import gymnasium
@@ -343,13 +342,8 @@ def test_it_acts_where_there_is_nothing_but_the_run(run, copy, tmp_path):
             part.unlink()
     seen = stacked(observations(4))
     np.savez(tmp_path / "seen.npz", **seen)
-    options = f"""
-        import jax
-        as_in_this_process = {jax.config.jax_disable_most_optimizations}
-        jax.config.update("jax_disable_most_optimizations", as_in_this_process)
-    """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(options) + ALONE],
+        [sys.executable, "-c", ALONE],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -237,14 +237,14 @@ def test_evaluation_with_an_older_checkpoint_is_told_and_recorded(run, capsys):
     assert session.checkpoint_name == older.name and len(session.problems) == 1
     assert main(["eval", str(run), "--episodes", "2"]) == 0
     assert f"This is the older {older.name}" in capsys.readouterr().err
-    record = json.loads((run / "evaluations.jsonl").read_text())
+    record = json.loads((run / "eval_afterwards.jsonl").read_text())
     assert record["checkpoint"] == older.name
     assert latest.name in record["problems"][0]
 
 
 def test_evaluation_says_which_checkpoint_it_used(run):
     assert main(["eval", str(run), "--episodes", "2"]) == 0
-    record = json.loads((run / "evaluations.jsonl").read_text())
+    record = json.loads((run / "eval_afterwards.jsonl").read_text())
     assert record["checkpoint"] == newest(run).name and "problems" not in record
 
 

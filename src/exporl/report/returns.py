@@ -1,11 +1,11 @@
 """Returns of evaluations, where the environment's own rewards are what is learnt from: in words and
 as a part of the page."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from exporl.report.charts import Series, legend, line_chart
+from exporl.report.markup import text
 from exporl.report.run_data import COLORS, OTHER_COLOR, RunData
 from exporl.report.stats import paired_difference
 
@@ -110,14 +110,14 @@ def _finding(run: RunData) -> str:
     gain = interval(difference_of_returns(after, before), "+")
     same = min(len(after), len(before))
     return (
-        f"<b>{html.escape(run.algorithm.upper())}, seed {run.seed}</b>: return {gain} over its base"
+        f"<b>{text(run.algorithm.upper())}, seed {run.seed}</b>: return {gain} over its base"
         f" policy after {last['env_steps']:,} environment steps (same {same} starts)."
     )
 
 
 def _row(run: RunData) -> str:
     first, last = run.evals[0], run.evals[-1]
-    cells = [html.escape(run.name), html.escape(run.algorithm), str(run.seed)]
+    cells = [text(run.name), text(run.algorithm), str(run.seed)]
     for line, who in ((first, "base"), (last, "base"), (last, "policy")):
         cells.append(interval(mean_return(line[who]["returns"])) if who in line else "-")
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>"
