@@ -122,6 +122,7 @@ def test_actions_of_other_robots_are_refused():
         adroit.adapt("door", episode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_the_files_here_hold_what_the_rule_computes(file):
     path = DATA / f"{file}.npz"

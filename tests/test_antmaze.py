@@ -186,6 +186,7 @@ def test_the_file_here_is_prior_data(simulator):
     assert {len(e) for e in episodes if not e.success} == {1000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIED)
 def test_a_seed_fixes_the_episode_in_fresh_and_used_environments(simulator, name):
     task, rng = make_task(f"antmaze/{name}"), np.random.default_rng(0)
@@ -276,6 +277,7 @@ def test_the_walking_direction_is_what_matters():
     assert np.abs(ant_action(policy, body, np.array([0.0, -1.0]))).max() <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ogbench-medium-task3", "umaze"])
 def test_the_ant_walks_to_the_goal(simulator, name):
     task = make_task(f"antmaze/{name}")

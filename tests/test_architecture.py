@@ -329,6 +329,7 @@ def test_every_definition_is_documented():
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
 
 
+@pytest.mark.slow
 def test_every_option_is_read_somewhere():
     text = {path: path.read_text() for path in FILES}
     configs = [entry.config for entry in ALGORITHMS.values()]

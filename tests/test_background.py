@@ -187,6 +187,7 @@ def record(run: Path) -> dict:
     return checkpoint.load(newest(run))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"num_envs": 2, "chunk_length": 3, "train.update_every": 3}], ids=["", "many"]
 )
@@ -211,6 +212,7 @@ def two_lines(run: Path) -> list[dict]:
     return [line for line in read_lines(run / "metrics.jsonl") if line["phase"] == "online"]
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(tmp_path):
     config = tiny(**ASYNC, **{"log.save_every": 100})
     with pytest.raises(Interrupted, match="everything is saved"):

@@ -130,6 +130,7 @@ every_critic = jax.jit(Critic(HIDDEN, CONFIG.num_qs).apply)
 edit_means = jax.jit(lambda params, *inputs: functions().edit.apply(params, *inputs).mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "noise_shape", [(2, 2), (1, 2, 2), (4, 2, 2)], ids=["flow", "one step", "diffusion"]
 )
@@ -162,6 +163,7 @@ def test_the_filter_keeps_one_draw_and_decodes_it(initial, noise_shape):
     assert abs(p[np.arange(64), chosen].sum() - (p**2).sum()) < 4 * spread
 
 
+@pytest.mark.slow
 def test_the_later_noise_of_a_diffusion_is_new(initial):
     base = echo((3, 2, 2))._replace(decode=lambda params, observation, noise: noise[..., 1, :, :])
     keep = jax.jit(functools.partial(filter_of(base).keep, greedy=False))
@@ -207,6 +209,7 @@ def decoded(state, features, noise):
     return BASE.decode(state.base.params, {"state": features}, noise)
 
 
+@pytest.mark.slow
 def test_a_filtered_update_backs_up_from_what_was_kept(initial):
     """A pair of the target critics chooses between the sample and its edit, another one values; the
     filter learns what that one thinks of the sample."""
@@ -240,10 +243,12 @@ def test_a_filtered_update_backs_up_from_what_was_kept(initial):
     assert distance(state.filter.target, slow) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_filter_stands_still_in_imitation(initial):
     assert same(run(initial, TWO, "pretrain")[0].filter, initial.filter)
 
 
+@pytest.mark.slow
 def test_the_filter_learns_which_noise_is_good():
     """The sign of the first entry decides the value of the action."""
     noise_filter, batch = filter_of(echo((2, 2)), num_base_samples=8), row(ONE)
@@ -273,6 +278,7 @@ def test_the_filter_learns_which_noise_is_good():
     assert share[0] < 0.85 and share[1] > 0.95
 
 
+@pytest.mark.slow
 def test_acting_on_what_the_filter_keeps(initial):
     """No other filter keeps, of the same draws, what this one thinks better of."""
     double = BASE._replace(decode=lambda params, observation, noise: 2 * noise)
@@ -310,6 +316,7 @@ def with_proposals(batches, proposals):
     return batches.replace(extra={"next_proposals": proposals})
 
 
+@pytest.mark.slow
 def test_cached_samples_replace_fresh_ones(initial):
     start, observation = with_certain_edits(initial), row(ONE).next_observation
     drawn = jax.jit(algorithm(**FRESH).propose)(start, observation, jax.random.key(0))
@@ -325,11 +332,13 @@ def test_cached_samples_replace_fresh_ones(initial):
     assert distance(other.critic.params, cached.critic.params) > 1e-4
 
 
+@pytest.mark.slow
 def test_fresh_samples_ignore_cached_ones(initial):
     given = with_proposals(ONE, np.zeros((1, 64, N, 2, 2), np.float32))
     assert same(run(initial, given, **FRESH), run(initial, ONE, **FRESH))
 
 
+@pytest.mark.slow
 def test_with_cached_samples_edits_and_values_are_fresh(initial):
     samples = np.random.default_rng(0).uniform(-1, 1, (1, 64, N, 2, 2)).astype(np.float32)
 
@@ -348,6 +357,7 @@ def test_with_cached_samples_edits_and_values_are_fresh(initial):
     assert distance(critics(certainly, key=2), critics(certainly)) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_the_replay_is_to_keep(initial):
     chosen, observation = algorithm(**CACHED), row(TWO).observation
     assert (chosen.needs.proposals, chosen.needs.refresh) == (N, CONFIG.cache_refresh)
@@ -361,6 +371,7 @@ def test_what_the_replay_is_to_keep(initial):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flow", "diffusion"])
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_shapes(kind, backup):

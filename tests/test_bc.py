@@ -43,6 +43,7 @@ def run(initial, batches=BATCHES, key=1, phase="online", **changes):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_an_update(initial, phase):
     state, metrics = run(initial, phase=phase)
@@ -81,6 +82,7 @@ def test_states_can_be_donated_and_keep_their_structure():
         assert jax.tree.map(lambda x: x.aval, state) == shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_base_data(initial, phase):
     failures = (BATCHES.success == 0)[..., None, None]
@@ -107,6 +109,7 @@ def test_online_imitates_the_last_minibatch(initial):
     assert not same(run(initial)[0], run(initial, batches=last)[0])
 
 
+@pytest.mark.slow
 def test_acting(initial):
     params = algorithm().acting(initial)
     observation = jax.tree.map(lambda x: jnp.asarray(x[0]), BATCHES.observation)

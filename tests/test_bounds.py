@@ -46,6 +46,7 @@ def test_off_changes_nothing():
     assert same is target and metrics == {}
 
 
+@pytest.mark.slow
 def test_a_pessimistic_start_lowers_every_critic_by_the_same():
     critic, bounds = Critic((8,), 3), TargetBounds.create(ALL, SPEC)
     features, action = jnp.ones((5, 2)), jnp.zeros((5, 1, 1))
@@ -95,6 +96,7 @@ def sparse_probe():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["expo", "rlpd"])
 def test_a_run_keeps_the_column_and_resumes_to_the_bit(tmp_path, algorithm):
     on = dict.fromkeys(("pessimistic_start", "clip_targets", "return_bound"), True)

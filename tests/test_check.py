@@ -318,6 +318,7 @@ def test_the_command_prints_a_table_and_fails_where_something_is_broken(
     assert "must be at least 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_simulated_task_with_its_data():
     pytest.importorskip("metaworld", reason="the extra exporl[metaworld] is not installed")
     data = SHARED / "data" / "metaworld" / "push-v3-mixed.npz"

@@ -22,6 +22,7 @@ def run(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_train_eval_report_and_resume(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["train", "expo", "--task", "probe/bandit", "--run-dir", str(run), *SMALL]) == 0
@@ -39,6 +40,7 @@ def test_train_eval_report_and_resume(tmp_path, capsys):
     assert json.loads((run / "config.json").read_text())["train"]["online_steps"] == 15
 
 
+@pytest.mark.slow
 def test_a_folder_of_runs_that_learn_from_the_environments_rewards(tmp_path, capsys):
     runs = tmp_path / "runs"
     args = ["train", "expo", "--task", "probe/bandit", "--reward", "env", *SMALL]
@@ -132,6 +134,7 @@ def test_lists_teach(capsys):
     )
 
 
+@pytest.mark.slow
 def test_control_c_saves_and_says_how_to_go_on(tmp_path):
     """A real process, a real SIGINT, then a real resumption."""
     steps = ["--train.online-steps", "100000", "--eval.every", "100000"]

@@ -95,12 +95,14 @@ def test_shapes_are_those_of_a_sample(h, num_proposals):
     assert all(set(x.strides) == {0} for x in jax.tree.leaves(empty))
 
 
+@pytest.mark.slow
 def test_every_update_is_compiled_once_and_before_it_is_needed(tmp_path, compiled):
     trainer = Trainer(CONFIG, tmp_path, Silent(), resume=False)
     run_all(trainer)
     assert compiled.count("jit(update)") == 3
 
 
+@pytest.mark.slow
 def test_an_update_that_was_compiled_ahead_is_the_same():
     base = make_base(CONFIG.base, SPEC, CONFIG.precision)
     make = functools.partial(make_algorithm, "expo", CONFIG.algo, SPEC, base, CONFIG.precision)

@@ -35,6 +35,7 @@ def test_one_step_of_exact_expo_costs_what_was_counted_elsewhere():
     assert parts["sample"] / sum(parts.values()) == pytest.approx(0.925, abs=0.01)
 
 
+@pytest.mark.slow
 def test_sampling_is_what_xla_counts():
     """One denoising step, so that no loop hides its body; element-wise work is a few percent on
     top."""

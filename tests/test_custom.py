@@ -308,6 +308,7 @@ def test_module_and_function_name_a_task(tmp_path, monkeypatch, capsys):
     assert "no 'success' or 'is_success'" in out
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     path = ROOT / "examples" / "custom_env.py"
     code = [line for line in path.read_text().split('"""')[2].splitlines() if line.strip()]

@@ -143,6 +143,7 @@ LINE_DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", LINE_DAMAGE)
 @pytest.mark.parametrize("name", ["eval.jsonl", "metrics.jsonl"])
 def test_a_report_is_made_of_the_lines_that_can_be_read(run, name, damage):

@@ -19,20 +19,14 @@ from exporl.data.formats import FORMATS, Format, Record, load_episodes, load_npz
 from exporl.data.inspect import SAMPLE_ROWS, Moments, Sample, survey
 from exporl.envs import make_task
 from exporl.report.charts import histogram
+from helpers.episodes import random_episode
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def episode(length: int = 5, seed: int = 0, **changes) -> Episode:
-    rng = np.random.default_rng(seed)
-    made = Episode(
-        {"state": rng.normal(size=(length + 1, 3)).astype(np.float32)},
-        rng.uniform(-1, 1, (length, 2)).astype(np.float32),
-        np.ones(length, np.float32),
-        np.arange(length) == length - 1,
-        True,
-    )
-    return dataclasses.replace(made, **changes)
+    paid = {"rewards": np.ones(length, np.float32)}
+    return random_episode(length, seed, **(paid | changes))
 
 
 def records(*episodes: Episode) -> list[Record]:
@@ -365,7 +359,10 @@ def test_scaling_needs_a_range(tmp_path, capsys):
 def test_damaged_episodes_do_not_fail_the_search_for_the_range(tmp_path, capsys):
     def reading(path, options):
         return iter(
-            [Record("demo_1", broken), *records(episode(actions=np.full((5, 2), 7, np.float32)))]
+            [
+                Record("demo_1", broken),
+                *records(episode(actions=np.full((5, 2), 7, np.float32))),
+            ]
         )
 
     fake = Format("fake", "for this test", lambda path: path.suffix == ".fake", reading)

@@ -25,6 +25,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
     pytest.importorskip("metaworld")
     for name in ("expo", "rlpd"):

@@ -60,6 +60,7 @@ def metrics_of(algorithm, phases=("online",), samples=8):
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_updates_log_what_is_described_and_nothing_else(name):
     algorithms = [made(name, config)[0] for config in OPTIONS[name]]

@@ -25,6 +25,7 @@ def test_what_is_not_finite_is_named():
         finite(fine | {"critic/kernel": np.array([np.nan, np.inf, 0], np.float32)})
 
 
+@pytest.mark.slow
 def test_a_diverged_state_is_not_saved(tmp_path):
     config = tiny("bc", **{"base.learning_rate": 1e38, "base.decay_steps": 0, "log.every": 1000})
     with pytest.raises(FloatingPointError, match="diverged") as caught:

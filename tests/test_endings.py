@@ -132,6 +132,7 @@ def straight(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("evaluating", "at_step", "saved_at"),
     [(False, 9, 16), (True, 11, 12)],

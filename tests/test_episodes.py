@@ -1,7 +1,6 @@
 """Recorded episodes: what validation refuses and how it says so, fingerprints, observation
 statistics."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -9,23 +8,13 @@ import pytest
 
 from exporl.data.episodes import Episode, Normalizer, fingerprint, validate_episodes
 from exporl.types import Spec
+from helpers.episodes import random_episode
 
 SPEC = Spec((("image", (2, 2, 3), "uint8"), ("state", (3,), "float32")), action_dim=2)
 
 
-def episode(length: int = 4, seed: int = 0, **changes) -> Episode:
-    rng = np.random.default_rng(seed)
-    result = Episode(
-        observations={
-            "image": rng.integers(256, size=(length + 1, 2, 2, 3), dtype=np.uint8),
-            "state": rng.normal(5, 2, (length + 1, 3)).astype(np.float32),
-        },
-        actions=rng.uniform(-1, 1, (length, 2)).astype(np.float32),
-        rewards=rng.normal(size=length).astype(np.float32),
-        successes=np.arange(length) == length - 1,
-        terminated=True,
-    )
-    return dataclasses.replace(result, **changes)
+def recorded(length: int = 4, seed: int = 0, **changes) -> Episode:
+    return random_episode(length, seed, image=(2, 2, 3), **changes)
 
 
 def put(array: np.ndarray, index, value) -> np.ndarray:
@@ -35,26 +24,26 @@ def put(array: np.ndarray, index, value) -> np.ndarray:
 
 
 def with_entry(name: str, value: np.ndarray) -> dict[str, np.ndarray]:
-    return {**episode().observations, name: value}
+    return {**recorded().observations, name: value}
 
 
 def test_length_and_success():
-    assert len(episode(7)) == 7
-    assert episode().success is True
-    assert episode(successes=np.array([False, True, False, False])).success is True
-    assert episode(successes=np.zeros(4, bool)).success is False
+    assert len(recorded(7)) == 7
+    assert recorded().success is True
+    assert recorded(successes=np.array([False, True, False, False])).success is True
+    assert recorded(successes=np.zeros(4, bool)).success is False
 
 
 def test_good_episodes_pass():
-    on_the_edge = episode(actions=np.array([[1.0, -1.0]] * 4, np.float32))
-    assert validate_episodes([episode(), episode(1), on_the_edge], SPEC) is None
-    extra = episode(observations=with_entry("unused", np.full((5, 1), np.nan)))
+    on_the_edge = recorded(actions=np.array([[1.0, -1.0]] * 4, np.float32))
+    assert validate_episodes([recorded(), recorded(1), on_the_edge], SPEC) is None
+    extra = recorded(observations=with_entry("unused", np.full((5, 1), np.nan)))
     assert validate_episodes([extra], SPEC) is None
 
 
-STATE, ACTIONS, REWARDS = episode().observations["state"], episode().actions, episode().rewards
+STATE, ACTIONS, REWARDS = recorded().observations["state"], recorded().actions, recorded().rewards
 BAD_EPISODES = {
-    "no steps": (episode(0), "no steps"),
+    "no steps": (recorded(0), "no steps"),
     "action dimensions": (
         {"actions": ACTIONS[:, :1]},
         r"actions has shape \(4, 1\), the task needs \(4, 2\)",
@@ -110,9 +99,9 @@ BAD_EPISODES = {
 @pytest.mark.parametrize("name", BAD_EPISODES)
 def test_a_bad_episode_is_named(name):
     changes, message = BAD_EPISODES[name]
-    bad = changes if isinstance(changes, Episode) else episode(**changes)
+    bad = changes if isinstance(changes, Episode) else recorded(**changes)
     with pytest.raises(ValueError, match=f"^some/file.npz, episode 2: {message}"):
-        validate_episodes([episode(), episode(6), bad, episode()], SPEC, "some/file.npz")
+        validate_episodes([recorded(), recorded(6), bad, recorded()], SPEC, "some/file.npz")
 
 
 def test_no_episodes():
@@ -121,9 +110,9 @@ def test_no_episodes():
 
 
 FIELDS = {
-    "image": {"observations": with_entry("image", episode().observations["image"] ^ 1)},
+    "image": {"observations": with_entry("image", recorded().observations["image"] ^ 1)},
     "state": {"observations": with_entry("state", put(STATE, (4, 2), STATE[4, 2] + 1e-5))},
-    "entry name": {"observations": {"pixels": episode().observations["image"], "state": STATE}},
+    "entry name": {"observations": {"pixels": recorded().observations["image"], "state": STATE}},
     "dtype": {"observations": with_entry("state", STATE.view(np.int32))},
     "shape": {"actions": ACTIONS.reshape(2, 4)},
     "actions": {"actions": put(ACTIONS, (0, 0), -ACTIONS[0, 0])},
@@ -135,23 +124,25 @@ FIELDS = {
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_fingerprint_sees_every_field(name):
-    assert fingerprint([episode(), episode(**FIELDS[name])]) != fingerprint([episode(), episode()])
+    assert fingerprint([recorded(), recorded(**FIELDS[name])]) != fingerprint(
+        [recorded(), recorded()]
+    )
 
 
 def test_fingerprint_sees_order_and_number_but_not_memory_layout():
-    one, two = episode(), episode(seed=1)
-    assert fingerprint([one, two]) == fingerprint(iter([episode(), episode(seed=1)]))
+    one, two = recorded(), recorded(seed=1)
+    assert fingerprint([one, two]) == fingerprint(iter([recorded(), recorded(seed=1)]))
     assert (
         len(
             {fingerprint(chosen) for chosen in ([one, two], [two, one], [one], [one, two, two], [])}
         )
         == 5
     )
-    assert fingerprint([episode(actions=np.asfortranarray(ACTIONS))]) == fingerprint([one])
+    assert fingerprint([recorded(actions=np.asfortranarray(ACTIONS))]) == fingerprint([one])
 
 
 def test_statistics_are_those_of_all_observations():
-    episodes = [episode(9, seed=2), episode(3, seed=3)]
+    episodes = [recorded(9, seed=2), recorded(3, seed=3)]
     states = np.concatenate([e.observations["state"] for e in episodes]).astype(np.float64)
     normalizer = Normalizer.fit(episodes)
     np.testing.assert_allclose(normalizer.mean["state"], states.mean(axis=0), rtol=1e-6)
@@ -163,7 +154,7 @@ def test_statistics_are_those_of_all_observations():
 
 
 def test_constant_entries_get_the_smallest_scale_and_outliers_are_clipped():
-    constant = episode(observations=with_entry("state", np.full((5, 3), 7, np.float32)))
+    constant = recorded(observations=with_entry("state", np.full((5, 3), 7, np.float32)))
     normalizer = Normalizer.fit([constant], min_std=0.5, clip=3.0)
     np.testing.assert_array_equal(normalizer.std["state"], 0.5)
     got = normalizer(
@@ -173,7 +164,7 @@ def test_constant_entries_get_the_smallest_scale_and_outliers_are_clipped():
 
 
 def test_leading_axes_do_not_matter():
-    normalizer, e = Normalizer.fit([episode(seed=2)]), episode(seed=4)
+    normalizer, e = Normalizer.fit([recorded(seed=2)]), recorded(seed=4)
     together = normalizer(e.observations)["state"]
     alone = [
         normalizer({name: values[t] for name, values in e.observations.items()})["state"]
@@ -183,7 +174,7 @@ def test_leading_axes_do_not_matter():
 
 
 def test_images_and_inputs_are_left_alone():
-    e = episode()
+    e = recorded()
     before = {name: values.copy() for name, values in e.observations.items()}
     normalizer = Normalizer.fit([e])
     assert set(normalizer.mean) == set(normalizer.std) == {"state"}
@@ -195,14 +186,14 @@ def test_images_and_inputs_are_left_alone():
 
 
 def test_json_round_trip_is_exact():
-    normalizer = Normalizer.fit([episode(50, seed=5)], clip=4.5)
+    normalizer = Normalizer.fit([recorded(50, seed=5)], clip=4.5)
     restored = Normalizer.from_json(json.loads(json.dumps(normalizer.to_json())))
     assert restored.clip == 4.5
     for got, expected in ((restored.mean, normalizer.mean), (restored.std, normalizer.std)):
         assert got.keys() == expected.keys()
         assert got["state"].dtype == np.float32
         np.testing.assert_array_equal(got["state"], expected["state"])
-    e = episode(seed=6)
+    e = recorded(seed=6)
     np.testing.assert_array_equal(
         restored(e.observations)["state"], normalizer(e.observations)["state"]
     )

@@ -27,6 +27,7 @@ def returns(run):
     return lines[0]["base"]["return_mean"], last["policy"], last["base"]
 
 
+@pytest.mark.slow
 def test_an_algorithm_of_ones_own_learns_to_be_better_than_its_base(tmp_path, monkeypatch, capsys):
     """On the bandit the base imitates a mode at -0.5 and one at 0.5; the best action is 0.8."""
     assert code_lines(FOLDER / "custom_algorithm.py") <= 60
@@ -63,6 +64,7 @@ def test_it_takes_chunks_of_any_length_and_checks_its_options(monkeypatch):
         make_algorithm(name, type(config)(num_samples=0), SPEC, None)
 
 
+@pytest.mark.slow
 def test_expo_learns_with_a_base_policy_of_ones_own(tmp_path, monkeypatch, capsys):
     assert code_lines(FOLDER / "custom_base_policy.py") <= 40
     run_example("custom_base_policy.py", tmp_path, monkeypatch)
@@ -77,6 +79,7 @@ def test_expo_learns_with_a_base_policy_of_ones_own(tmp_path, monkeypatch, capsy
     )
 
 
+@pytest.mark.slow
 def test_the_gaussian_is_trained_by_likelihood(monkeypatch):
     """The loss leaves out rows without weight, and is least at the mean and deviation of the
     data."""

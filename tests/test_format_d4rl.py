@@ -278,6 +278,7 @@ def test_it_is_told_from_the_other_hdf5_formats(tmp_path):
         list(FORMATS["d4rl"].records(tmp_path, ReadOptions()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [{}, {"compression": "gzip", "fletcher32": True, "chunks": True}])
 def test_damaged_files_are_refused_or_harmless(tmp_path, kind):
     """Plain arrays have no checksums, so a flipped bit may change a number; it never ends in

@@ -594,6 +594,7 @@ def test_files_without_statistics(tmp_path):
     assert [len(episode) for episode in load_episodes(folder)] == [4, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v3.0", "v2.1"])
 def test_flipped_bits(tmp_path, version):
     folder = make(tmp_path / "set", version, tables=[columns(0, 4), columns(1, 3)])

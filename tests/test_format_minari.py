@@ -107,6 +107,7 @@ def make(
 FOLDER = "robots/small/demo-v3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hdf5", "arrow", "parquet"])
 def test_what_the_package_writes(root, kind):
     expected = make(root, kind)
@@ -161,6 +162,7 @@ def test_nested_observations(root, kind):
         load_episodes(root / FOLDER, options=ReadOptions(keys=("word",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hdf5", "arrow"])
 @pytest.mark.parametrize("jpeg", [True, False])
 def test_images(root, kind, jpeg):
@@ -513,6 +515,7 @@ def test_missing_packages(root, monkeypatch):
         load_episodes(root / FOLDER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hdf5", "arrow", "parquet"])
 def test_truncated_and_flipped_files(root, kind):
     """A clean error or a valid read, whatever the damage; a truncated file never passes."""

@@ -286,6 +286,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_demonstrations_are_named_and_can_be_skipped(tmp_path, name):
     changes, message = BAD[name]
@@ -481,6 +482,7 @@ def test_truncated_files_are_refused(tmp_path):
             load_episodes(path)
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_refused_or_harmless(tmp_path):
     """Checksums cover the arrays; structure and attributes have none, but what is read of them is
     checked."""

@@ -10,22 +10,9 @@ import pytest
 from exporl.data.episodes import Episode, fingerprint, validate_episodes
 from exporl.data.formats import ReadOptions, load_npz, read_records, save_npz
 from exporl.envs.metaworld import SPEC as METAWORLD
+from helpers.episodes import random_episode
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
-def episode(length: int, seed: int = 0, terminated: bool = True, images: bool = False) -> Episode:
-    rng = np.random.default_rng(seed)
-    observations = {"state": rng.normal(size=(length + 1, 3)).astype(np.float32)}
-    if images:
-        observations["image"] = rng.integers(256, size=(length + 1, 4, 4, 1), dtype=np.uint8)
-    return Episode(
-        observations,
-        rng.uniform(-1, 1, (length, 2)).astype(np.float32),
-        rng.normal(size=length).astype(np.float32),
-        rng.random(length) < 0.3,
-        terminated,
-    )
 
 
 def same_episodes(got: list[Episode], expected: list[Episode]) -> None:
@@ -45,7 +32,11 @@ def same_episodes(got: list[Episode], expected: list[Episode]) -> None:
     assert fingerprint(got) == fingerprint(expected)
 
 
-EPISODES = [episode(5, seed=1), episode(1, seed=2, terminated=False), episode(3, seed=3)]
+EPISODES = [
+    random_episode(5, seed=1),
+    random_episode(1, seed=2, terminated=False),
+    random_episode(3, seed=3),
+]
 
 
 def flat(**changes) -> dict[str, np.ndarray]:
@@ -70,7 +61,10 @@ def load_flat(folder: Path, **changes) -> list[Episode]:
 
 @pytest.mark.parametrize("images", [False, True])
 def test_round_trip(tmp_path, images):
-    episodes = [episode(n, seed=n, terminated=n != 4, images=images) for n in (5, 1, 4)]
+    episodes = [
+        random_episode(n, seed=n, terminated=n != 4, image=(4, 4, 1) if images else None)
+        for n in (5, 1, 4)
+    ]
     path = tmp_path / "new" / "folder" / "episodes.npz"
     save_npz(path, episodes)
     same_episodes(load_npz(path), episodes)
@@ -79,7 +73,7 @@ def test_round_trip(tmp_path, images):
 
 @pytest.mark.parametrize("name", ["image", "state"])
 def test_round_trip_of_a_single_entry(tmp_path, name):
-    episodes = [episode(3, images=True)]
+    episodes = [random_episode(3, image=(4, 4, 1))]
     episodes = [
         Episode({name: e.observations[name]}, e.actions, e.rewards, e.successes, True)
         for e in episodes
@@ -206,6 +200,7 @@ def test_truncated_files_are_refused(tmp_path):
             load_npz(path)
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_refused_or_harmless(tmp_path):
     path, rng, refused = tmp_path / "flipped.npz", np.random.default_rng(0), 0
     save_npz(path, EPISODES)
@@ -323,7 +318,7 @@ def test_recorded_metaworld_data(task, success):
 
 
 def test_only_the_entries_asked_for_in_that_order(tmp_path):
-    save_npz(tmp_path / "both.npz", [episode(3, images=True)])
+    save_npz(tmp_path / "both.npz", [random_episode(3, image=(4, 4, 1))])
 
     def read(*keys):
         return next(read_records(tmp_path / "both.npz", options=ReadOptions(keys=keys))).read()
@@ -373,7 +368,7 @@ def test_episodes_that_do_not_go_together(tmp_path):
     ):
         save_npz(tmp_path / "mixed.npz", [*EPISODES, other])
     with pytest.raises(ValueError, match=r"episode 1 has .*observations/image.*those before have"):
-        save_npz(tmp_path / "mixed.npz", [episode(2), episode(2, images=True)])
+        save_npz(tmp_path / "mixed.npz", [random_episode(2), random_episode(2, image=(4, 4, 1))])
     with pytest.raises(ValueError, match=r"no episodes to write to .*mixed\.npz"):
         save_npz(tmp_path / "mixed.npz", [])
     assert list(tmp_path.iterdir()) == []

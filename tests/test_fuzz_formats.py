@@ -15,6 +15,7 @@ import pytest
 
 from exporl.data.episodes import Episode, faults
 from exporl.data.formats import FORMATS, read_records
+from helpers.episodes import random_episode
 
 MUTATIONS = 60
 LIMIT_S = 10
@@ -22,17 +23,7 @@ KINDS = ("flip", "truncate", "insert", "zero", "swap")
 
 
 def episodes() -> list[Episode]:
-    rng = np.random.default_rng(0)
-    return [
-        Episode(
-            {"state": rng.normal(size=(n + 1, 3)).astype(np.float32)},
-            rng.uniform(-1, 1, (n, 2)).astype(np.float32),
-            np.ones(n, np.float32),
-            np.arange(n) == n - 1,
-            n % 2 == 0,
-        )
-        for n in (4, 1, 3)
-    ]
+    return [random_episode(n, terminated=n % 2 == 0) for n in (4, 1, 3)]
 
 
 def write_ogbench(path: Path) -> None:
@@ -192,6 +183,7 @@ def test_every_format_is_attacked():
     assert all(builder(name) for name in FORMATS) and set(BUILDERS) <= set(FORMATS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_damage_ends_in_a_clean_error_or_a_valid_read(name, tmp_path):
     if FORMATS[name].module is not None:

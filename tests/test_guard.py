@@ -64,6 +64,7 @@ def guarded(**changes):
     return tiny(**{"train.guard": "return", "num_envs": 2, "train.online_steps": 40, **changes})
 
 
+@pytest.mark.slow
 def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
     trainer = Trainer(guarded(), tmp_path, Silent(), False)
     rollout, seen = trainer.actors, []
@@ -81,6 +82,7 @@ def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
     assert {mode for steps, mode in seen if steps >= 6} == {"base", "explore"}
 
 
+@pytest.mark.slow
 def test_two_and_two_equals_four_with_a_guard(tmp_path):
     train(guarded(), tmp_path / "whole")
     train(override(guarded(), {"train.online_steps": 18}), tmp_path / "halves")
@@ -93,6 +95,7 @@ def test_two_and_two_equals_four_with_a_guard(tmp_path):
             np.testing.assert_array_equal(parts[part][name], value, err_msg=f"{part} {name}")
 
 
+@pytest.mark.slow
 def test_the_deployed_policy_is_evaluated_and_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(Guard, "deployed", lambda self, outcomes: "base")
     train(guarded(**{"eval.unedited": True}), tmp_path / "run")
@@ -111,6 +114,7 @@ def test_evaluations_at_chosen_steps(tmp_path):
     assert [line["env_steps"] for line in evaluations(tmp_path / "run")] == [0, 5, 10, 11, 20]
 
 
+@pytest.mark.slow
 def test_a_guard_needs_a_base_policy(tmp_path):
     with pytest.raises(ValueError, match=r"rlpd has no base policy to choose instead: train.guard"):
         train(tiny("rlpd", **{"train.guard": "success"}), tmp_path / "run")

@@ -175,6 +175,7 @@ def peak(act, *args, **options) -> tuple[str, int]:
 COUNT = 40 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["observations", "actions", "successes", "unrelated"])
 def test_an_archive_of_zeros_is_refused_before_it_is_unpacked(tmp_path, name):
     arrays = {n: np.asarray(v) for n, v in flat(timeouts=np.ones(12)).items() if n != name}
@@ -189,6 +190,7 @@ def test_an_archive_of_zeros_is_refused_before_it_is_unpacked(tmp_path, name):
         assert most < MOST
 
 
+@pytest.mark.slow
 def test_many_small_arrays_of_zeros_are_refused_together(tmp_path):
     """Every one of them is allowed by itself, and all share what is packed."""
     path, packed = tmp_path / "a.npz", io.BytesIO()
@@ -277,6 +279,7 @@ def test_repeated_rows_of_a_table_are_refused(tmp_path, monkeypatch):
     assert "row group 0 of data/chunk-000/episode_000000.parquet claims" in said
 
 
+@pytest.mark.slow
 def test_a_picture_far_larger_than_its_file(tmp_path):
     Image = pytest.importorskip("PIL.Image")
     from exporl.data.formats.decode import pictures

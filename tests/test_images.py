@@ -74,6 +74,7 @@ def test_the_image_probe_shows_its_first_action():
     assert env.step(np.array([0.0], np.float32))[1:3] == (-0.5, True)
 
 
+@pytest.mark.slow
 def test_a_run_with_images_end_to_end(tmp_path):
     """Imitation, acting, learning, evaluation and resumption; the images change nothing that is
     learnt."""

@@ -55,6 +55,7 @@ class Diary(Callback):
         return [what for name, what in self.entries if name == kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"train.asynchronous": True}], ids=["in step", "beside"])
 def test_a_callback_is_told_what_the_files_say(tmp_path, changes):
     diary = Diary()
@@ -68,6 +69,7 @@ def test_a_callback_is_told_what_the_files_say(tmp_path, changes):
     assert kinds[-4:] == ["step", "line", "evaluation", "checkpoint"]
 
 
+@pytest.mark.slow
 def test_every_method_is_optional_and_all_callbacks_are_told(tmp_path):
     class Lines(Callback):
         def __init__(self):
@@ -82,6 +84,7 @@ def test_every_method_is_optional_and_all_callbacks_are_told(tmp_path):
     assert one.count == two.count == lines > 0
 
 
+@pytest.mark.slow
 def test_the_example_stops_a_run_that_is_good_enough(tmp_path, monkeypatch, capsys):
     path = ROOT / "examples" / "callback.py"
     code = [line for line in path.read_text().split('"""')[2].splitlines() if line.strip()]
@@ -94,6 +97,7 @@ def test_the_example_stops_a_run_that_is_good_enough(tmp_path, monkeypatch, caps
     assert rates[-1] >= 0.9 > max(rates[:-1])
 
 
+@pytest.mark.slow
 def test_callbacks_change_nothing(tmp_path):
     train(tiny(), tmp_path / "alone")
     train(tiny(), tmp_path / "watched", callbacks=[Diary()])
@@ -231,6 +235,7 @@ def test_the_way_from_train_to_the_critics_loss_is_short(tmp_path, monkeypatch, 
     assert between[3] == f"{algorithm}.update"
 
 
+@pytest.mark.slow
 def test_evaluation_is_no_training_time(tmp_path):
     config = tiny(**{"eval.episodes": 2, "eval.num_envs": 1})
     task = make_task(config.task, config.reward)

@@ -125,6 +125,7 @@ def bandit_run(**changes):
     return override(preset_config("expo", "tiny", task="probe/bandit"), changes)
 
 
+@pytest.mark.slow
 def test_a_run_prints_its_plan_first(tmp_path):
     heard = Heard()
     train(bandit_run(), tmp_path / "run", heard)
@@ -178,6 +179,7 @@ def large(tmp_path_factory, quiet):
     return path, 100 * steps * (2 * dim + 4 + 3) * 4, peak
 
 
+@pytest.mark.slow
 def test_a_file_is_not_held_twice(large):
     """Writing holds one episode; reading, normalising and the prior replay together hold the file
     about once."""
@@ -204,6 +206,7 @@ def test_a_file_is_not_held_twice(large):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_few_episodes_of_a_large_file_do_not_keep_it_in_memory(large):
     path, content, _ = large
     tracemalloc.start()
@@ -215,6 +218,7 @@ def test_few_episodes_of_a_large_file_do_not_keep_it_in_memory(large):
     assert len(episodes) == 3 and held < 0.05 * content
 
 
+@pytest.mark.slow
 def test_episodes_are_let_go_as_the_replay_fills():
     """An HDF5 file of half the memory can be trained on: at no time are two episodes alive beside
     the replay."""

@@ -101,6 +101,7 @@ def test_files_of_other_environments_are_refused(simulator):
         ogbench.adapt("pointmaze-large-task2", other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number"), [("cube-single", 1), ("cube-single", 2), ("cube-single", 5)]
 )
@@ -146,6 +147,7 @@ def test_the_file_here_is_prior_data(simulator):
     assert {len(e) for e in episodes if not e.success} == {1000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["pointmaze-giant-task3", "cube-single", "scene-task1", "puzzle-3x3-task2"]
 )
@@ -205,6 +207,7 @@ def test_demonstrations_end_with_the_step_after_the_goal(tables, name):
     assert fingerprint([adapted]) == fingerprint([record])
 
 
+@pytest.mark.slow
 def test_demonstrations_are_seeded(tables):
     task = make_task("ogbench/cube-single")
     assert task.collect is not None

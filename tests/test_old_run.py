@@ -51,6 +51,7 @@ def same_evaluation(got: dict, expected: dict) -> None:
         assert got[name] == pytest.approx(expected[name], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_evaluated(run, capsys):
     (run / "demonstrations.npz").unlink()
     assert main(["eval", str(run), "--episodes", "20", "--seed", "5"]) == 0
@@ -89,6 +90,7 @@ def test_it_is_reported(run):
     assert "probe/bandit" in page and "<svg" in page
 
 
+@pytest.mark.slow
 def test_it_is_resumed_exactly(run):
     """To step 80: parameters, episodes and evaluations are those of the version that made it."""
     assert main(["train", "--resume", str(run), "--train.online-steps", "80"]) == 0

@@ -368,6 +368,7 @@ def test_euler_sample():
     np.testing.assert_array_equal(clipped, -1)
 
 
+@pytest.mark.slow
 def test_jitted_equals_unjitted():
     schedule, weight = vp_schedule(4), f32([1.0], [0.0], [0.5])
 

@@ -46,6 +46,7 @@ def test_what_never_happens_is_said(options, words):
     assert warning.startswith(words) and "of 24 (train.online_steps)" in warning
 
 
+@pytest.mark.slow
 def test_a_run_says_its_plan_and_what_never_happens(tmp_path):
     class Told(Silent):
         def __init__(self):

@@ -43,6 +43,7 @@ def normals(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_decode(kind):
     base = make(kind, spec())
@@ -61,6 +62,7 @@ def test_decode(kind):
     np.testing.assert_allclose(action[1, 2], alone, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chunk_length", [1, 3])
 def test_shapes(kind, chunk_length):
@@ -98,6 +100,7 @@ def test_propose():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_mask_rows_exactly(kind):
     base, batch = make(kind, spec()), random_batch(spec(), 6)
@@ -190,6 +193,7 @@ def test_learning_rate():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_learns_two_modes(kind):
     task, share = Spec((("state", (1,), "float32"),), action_dim=1), 0.7

@@ -97,6 +97,7 @@ def stacked(several):
     return {name: np.stack([each[name] for each in several]) for name in several[0]}
 
 
+@pytest.mark.slow
 def test_a_chunk_in_the_environments_own_units(run):
     policy, seen = load_policy(run), observations(8)
     chunk = policy.act(seen[0])
@@ -108,6 +109,7 @@ def test_a_chunk_in_the_environments_own_units(run):
     assert policy.execute_length == 2 and policy.control_hz == 20
 
 
+@pytest.mark.slow
 def test_it_is_what_the_run_plays_in_its_task(run):
     """The same draws: the policy in the raw environment, the run in its normalised task."""
     policy, session = load_policy(run), load_run(run, task=arm())
@@ -140,6 +142,7 @@ def test_it_is_what_the_run_plays_in_its_task(run):
     np.testing.assert_array_equal(mine, played)
 
 
+@pytest.mark.slow
 def test_seeds_decide_every_draw(run):
     policy, (seen, other) = load_policy(run), observations(2)
     counted = [policy.act(seen) for _ in range(3)]
@@ -153,6 +156,7 @@ def test_seeds_decide_every_draw(run):
             policy.act(seen, seed=seed)
 
 
+@pytest.mark.slow
 def test_chunks_are_played_one_action_at_a_time(run):
     policy, seen = load_policy(run), observations(6)
     played = [policy.next_action(each) for each in seen]
@@ -168,6 +172,7 @@ def test_chunks_are_played_one_action_at_a_time(run):
         policy.next_action(stacked(seen))
 
 
+@pytest.mark.slow
 def test_what_there_is_to_say_about_a_decision(run):
     policy, seen = load_policy(run), observations(3)
     decision = policy.decide(stacked(seen), seed=7)
@@ -179,6 +184,7 @@ def test_what_there_is_to_say_about_a_decision(run):
     assert one.action.shape == (3, 2) and np.isfinite(one.info["q"]) and one.info["q"].shape == ()
 
 
+@pytest.mark.slow
 def test_modes(run):
     policy, seen = load_policy(run), stacked(observations(5))
     base = policy.decide(seen, seed=0, mode="base")
@@ -200,6 +206,7 @@ def test_a_policy_without_a_base(tmp_path):
         policy.act([0.0, 0.0], mode="base")
 
 
+@pytest.mark.slow
 def test_who_is_deployed_acts(copy):
     """The guard of the run found the base policy better: that is what its policy is."""
     parts, record = checkpoint.load(newest(copy))
@@ -256,6 +263,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_an_observation_that_does_not_fit(run, name):
     change, message = WRONG[name]
@@ -268,6 +276,7 @@ def test_an_observation_that_does_not_fit(run, name):
     )
 
 
+@pytest.mark.slow
 def test_what_is_not_read_and_other_types_and_shapes_do_no_harm(run):
     policy, seen = load_policy(run), observations(1)[0]
     expected = policy.act(seen, seed=0)
@@ -278,6 +287,7 @@ def test_what_is_not_read_and_other_types_and_shapes_do_no_harm(run):
     np.testing.assert_allclose(policy.act(one_of_many, seed=0)[0], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_with_images_acts_on_its_states(tmp_path):
     config = tiny(task="probe/image")
     train(config, tmp_path / "run")
@@ -299,6 +309,7 @@ def test_units_round_trip():
         ActionUnits((-1.0,), (1.0,), (2,), "float32")
 
 
+@pytest.mark.slow
 def test_the_interface_survives_its_file(run):
     data = json.loads((run / "policy.json").read_text())
     assert data["action"]["low"] == [-2, 0] and data["action"]["high"] == [1, 5]
@@ -333,6 +344,7 @@ print(sorted(name for name in wanted if sys.modules.get(name)))
 """
 
 
+@pytest.mark.slow
 def test_it_acts_where_there_is_nothing_but_the_run(run, copy, tmp_path):
     """No task, no data, no simulator, no gymnasium; not even the rest of the checkpoint."""
     for name in ("metrics.jsonl", "eval.jsonl", "summary.json", "report.html"):
@@ -360,6 +372,7 @@ def test_it_acts_where_there_is_nothing_but_the_run(run, copy, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "next.npy"), expected)
 
 
+@pytest.mark.slow
 def test_places_that_are_no_run(tmp_path, run):
     with pytest.raises(ValueError, match=r"is not a run directory: it has no config\.json"):
         load_policy(tmp_path)
@@ -369,6 +382,7 @@ def test_places_that_are_no_run(tmp_path, run):
     assert load_policy(str(tmp_path / "seeds" / "s3")).execute_length == 2
 
 
+@pytest.mark.slow
 def test_no_checkpoint(copy):
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(
@@ -383,6 +397,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_an_older_one_used_only_while_saying_so(copy):
     seen, (older, latest) = observations(1)[0], sorted((copy / "checkpoints").iterdir())
     shutil.rmtree(latest)
@@ -402,6 +417,7 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_used_only_while_saying_s
         load_policy(copy)
 
 
+@pytest.mark.slow
 def test_evaluation_says_that_a_checkpoint_is_damaged(copy):
     class Said(Silent):
         def __init__(self):
@@ -460,6 +476,7 @@ def forget(run: Path) -> None:
     checkpoint.save(run / "checkpoints", step, parts, record | {"beside": {}}, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -482,6 +499,7 @@ def test_files_of_something_else_are_named(copy, name, content, message):
         load_policy(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_are_missing_or_damaged_are_named(copy, name):
     change, message = FILES[name]
@@ -490,6 +508,7 @@ def test_files_that_are_missing_or_damaged_are_named(copy, name):
         load_policy(copy)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_without_its_demonstrations(run, tmp_path):
     """The data file was deleted when training ended, and the run is somewhere else."""
     copy = Path(shutil.copytree(run, tmp_path / "elsewhere"))
@@ -502,6 +521,7 @@ def test_a_run_is_evaluated_without_its_demonstrations(run, tmp_path):
         load_run(copy, task=arm())
 
 
+@pytest.mark.slow
 def test_evaluation_writes_the_interface_of_runs_that_have_none(copy):
     expected = json.loads((copy / "policy.json").read_text())
     (copy / "policy.json").unlink()

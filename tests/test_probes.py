@@ -61,6 +61,7 @@ def bandit(request):
     return learn("expo", request.param, replay_of("bandit"), pretrain=30, online=60)
 
 
+@pytest.mark.slow
 def test_expo_beats_its_own_base(bandit):
     own, base = samples(bandit), samples(bandit, "base")
     assert bandit_reward(own) > bandit_reward(base) + 0.3
@@ -68,12 +69,14 @@ def test_expo_beats_its_own_base(bandit):
     assert np.abs(own).max() <= 1
 
 
+@pytest.mark.slow
 def test_no_value_gradient_enters_the_base(bandit):
     base = samples(bandit, "base")
     assert 0.35 < (base > 0).mean() < 0.75
     np.testing.assert_allclose(bandit_reward(base), -0.8, atol=0.15)
 
 
+@pytest.mark.slow
 def test_edits_move_towards_the_optimum(bandit):
     start = jnp.array([-0.5, 0.0, 0.5])[:, None, None]
     expo = make_expo(
@@ -86,6 +89,7 @@ def test_edits_move_towards_the_optimum(bandit):
     assert bandit.metrics["edit/advantage"] > 0.03 and bandit.metrics["edit/picked"] > 0.5
 
 
+@pytest.mark.slow
 def test_rlpd_approaches_the_optimum():
     learnt = learn("rlpd", "flow", replay_of("bandit"), online=150)
     mode = samples(learnt, "evaluate", 1)[0]
@@ -93,6 +97,7 @@ def test_rlpd_approaches_the_optimum():
     assert bandit_reward(samples(learnt)) > -0.3
 
 
+@pytest.mark.slow
 def test_bc_reproduces_both_modes():
     replay = replay_of("bandit", noise=0.05)
     learnt = learn("bc", "flow", replay, pretrain=80)
@@ -108,6 +113,7 @@ def test_bc_reproduces_both_modes():
     assert (np.abs(np.abs(actions) - 0.5) < 0.2).mean() > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["expo", "rlpd"])
 def test_values_reach_back_in_time(name):
     learnt = learn(name, "flow", replay_of("delay"), online=100)
@@ -118,6 +124,7 @@ def test_values_reach_back_in_time(name):
     np.testing.assert_allclose(first[1] - first[0], DISCOUNT, atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "probe", "bootstrap_timeouts", "expected"),
     [

@@ -59,6 +59,7 @@ def learn(backup, probe, calls):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_values_reach_back_in_time(backup):
     learnt = learn(backup, "delay", 100)
@@ -67,6 +68,7 @@ def test_values_reach_back_in_time(backup):
     np.testing.assert_allclose(first[1] - first[0], DISCOUNT, atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_it_beats_its_own_base(backup):
     learnt = learn(backup, "bandit", 60)

@@ -102,6 +102,7 @@ def test_coverage_is_the_simulators(simulator):
     np.testing.assert_allclose(pusht.coverage(np.array([[256.0, 256, np.pi / 4]])), 1.0)
 
 
+@pytest.mark.slow
 @shared
 def test_the_human_demonstrations_succeed_as_often_as_is_known(simulator):
     for name, expected in (("state-90", 97), ("state-95", 7)):

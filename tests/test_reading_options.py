@@ -106,6 +106,7 @@ def test_training_reads_what_they_ask_for(masked, tmp_path):
     np.testing.assert_array_equal(episodes[0].actions, everything[1].actions)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_them(masked, tmp_path):
     reading = {"data.path": str(masked), "data.filter_key": "train", "data.format": "robomimic"}
     config = tiny("bc", "probe/bandit", **reading, **{"train.offline_steps": 1})

@@ -316,6 +316,7 @@ def episode_histories(draw):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(episode_histories())
 def test_an_episode_at_once_equals_its_steps_one_by_one(history):

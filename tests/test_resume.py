@@ -68,6 +68,7 @@ def found(run: Path, **changes) -> list[str]:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [10, 23])
 def test_a_run_beyond_what_is_asked_for_is_left_alone(run, steps):
     message = f"the run is at step 24 already: train.online_steps={steps} is less"
@@ -82,6 +83,7 @@ def test_environments_that_step_together_may_end_beyond_the_last_step(tmp_path):
     assert find_resumable(config, tmp_path / "run", str) is not None
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_and_goes_on_afterwards(run, capsys):
     before = content_of(run)
     assert main(["train", "--resume", str(run), "--train.online-steps", "20"]) == 2
@@ -90,6 +92,7 @@ def test_the_command_line_says_it_and_goes_on_afterwards(run, capsys):
     assert found(run) == []
 
 
+@pytest.mark.slow
 def test_data_that_was_exchanged_is_refused_before_anything_is_written(run, tmp_path):
     from exporl.data.formats import load_npz, save_npz
 
@@ -98,12 +101,14 @@ def test_data_that_was_exchanged_is_refused_before_anything_is_written(run, tmp_
     refused(run, r"prior data is not what this run was started with: .*demonstrations\.npz was")
 
 
+@pytest.mark.slow
 def test_demonstrations_collected_again_are_compared_before_they_are_kept(run):
     (run / "demonstrations.npz").unlink()
     resign(newest(run), data="0" * 64)
     refused(run, "prior data is not what this run was started with")
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(run):
     shutil.rmtree(run / "checkpoints")
     refused(run, r"tells of 24 environment steps, and its newest checkpoint is of 0: newer ones")
@@ -116,6 +121,7 @@ EDITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_a_file_that_was_edited_is_refused_and_the_difference_named(run, name):
     where, value, message = EDITS[name]
@@ -127,6 +133,7 @@ def test_a_file_that_was_edited_is_refused_and_the_difference_named(run, name):
         load_run(run, task=TASK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["statistics.json", "policy.json"])
 def test_a_policy_does_not_act_with_files_that_were_edited(run, name):
     where, value, message = EDITS[name]
@@ -135,6 +142,7 @@ def test_a_policy_does_not_act_with_files_that_were_edited(run, name):
         load_policy(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
@@ -150,6 +158,7 @@ def test_a_policy_does_not_act_with_other_options(run, where, value, message):
         load_policy(run)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_remembered(run):
     """Without the file it would be measured again, perhaps with another result."""
     record = checkpoint.load(newest(run))[1]
@@ -160,6 +169,7 @@ def test_what_was_measured_is_remembered(run):
     assert [line for line in said if "tuning.json was missing: written again" in line]
 
 
+@pytest.mark.slow
 def test_what_may_change_may_be_edited(run):
     edit(run / "config.json", "eval", "episodes", value=3)
     edit(run / "config.json", "train", "online_steps", value=30)
@@ -167,6 +177,7 @@ def test_what_may_change_may_be_edited(run):
     assert load_policy(run).checkpoint_name == newest(run).name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["updates", "rollout", "files", "metrics"])
 def test_a_record_of_something_else_is_no_checkpoint_of_the_run(run, missing):
     resign(newest(run), **{missing: None})
@@ -175,6 +186,7 @@ def test_a_record_of_something_else_is_no_checkpoint_of_the_run(run, missing):
         load_run(run, task=TASK)
 
 
+@pytest.mark.slow
 def test_arrays_of_something_else_are_no_checkpoint_of_the_run(run):
     parts, record = checkpoint.load(newest(run))
     del parts["rollout"]["queue/0"]
@@ -186,6 +198,7 @@ def test_arrays_of_something_else_are_no_checkpoint_of_the_run(run):
 # Lines and checkpoints that are gone.
 
 
+@pytest.mark.slow
 def test_lines_that_were_changed_or_lost_are_told(run):
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -198,6 +211,7 @@ def test_lines_that_were_changed_or_lost_are_told(run):
         assert [line for line in found(run) if line.startswith(told)], told
 
 
+@pytest.mark.slow
 def test_a_newest_checkpoint_that_is_gone_is_told(run):
     latest = newest(run)
     shutil.rmtree(latest)
@@ -214,6 +228,7 @@ def test_a_newest_checkpoint_that_is_gone_is_told(run):
     assert "newest checkpoint is of 12" in found(run)[0]
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_its_summary_is_not_suspected(run):
     (run / "summary.json").unlink()
     load_run(run, task=TASK)
@@ -229,6 +244,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_evaluation_with_an_older_checkpoint_is_told_and_recorded(run, capsys):
     older, latest = sorted((run / "checkpoints").iterdir())
     damage(latest / "learner.safetensors")
@@ -242,12 +258,14 @@ def test_evaluation_with_an_older_checkpoint_is_told_and_recorded(run, capsys):
     assert latest.name in record["problems"][0]
 
 
+@pytest.mark.slow
 def test_evaluation_says_which_checkpoint_it_used(run):
     assert main(["eval", str(run), "--episodes", "2"]) == 0
     record = json.loads((run / "eval_afterwards.jsonl").read_text())
     assert record["checkpoint"] == newest(run).name and "problems" not in record
 
 
+@pytest.mark.slow
 def test_who_listens_is_told_and_not_warned(run):
     damage(newest(run) / "learner.safetensors")
     heard = Heard()

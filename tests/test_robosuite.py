@@ -345,6 +345,7 @@ def test_spaces_clipping_and_the_time_limit(lifts, monkeypatch):
     assert env.step(np.zeros(7))[2:4] == (False, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lift", "can", "square", "tool_hang", "stack"])
 def test_the_simulator_shows_the_layout_that_is_written_down(simulator, name):
     scene = SIMULATED[name]
@@ -377,6 +378,7 @@ def test_the_script_lifts_the_cube(simulator):
     assert task.adapt(found) is found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scene",
     [s for s in SIMULATED.values() if s.env in SCRIPTS and s is not LIFT],
@@ -469,6 +471,7 @@ def test_a_cube_that_slips_is_grasped_again(lifts):
     assert success
 
 
+@pytest.mark.slow
 def test_the_shapes_of_transport_are_drawn_anew_and_by_the_seed(simulator):
     used, fresh = RobosuiteEnv(TRANSPORT), RobosuiteEnv(TRANSPORT)
 

@@ -54,6 +54,7 @@ def assert_close_runs(one: Path, two: Path) -> None:
                 assert value == pytest.approx(other[name], rel=1e-3, abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_seeds_in_one_program_equal_single_runs(tmp_path, no_key_checker):
     config = tiny(seed=3)
     rows: dict[str, Silent] = {}
@@ -80,6 +81,7 @@ def test_seeds_in_one_program_equal_single_runs(tmp_path, no_key_checker):
     )
 
 
+@pytest.mark.slow
 def test_seeds_stop_at_one_step_and_resume_singly_and_together(tmp_path, no_key_checker):
     """One seed goes on alone, then the rest together, each as if nothing had happened; a new seed
     joins."""
@@ -115,6 +117,7 @@ class Heard(Silent):
         self.said.append(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["vmap", "processes"])
 def test_a_failing_seed_is_reported_and_the_others_go_on(tmp_path, mode, no_key_checker):
     rows: list[Heard] = []
@@ -131,6 +134,7 @@ def test_a_failing_seed_is_reported_and_the_others_go_on(tmp_path, mode, no_key_
     )
 
 
+@pytest.mark.slow
 def test_control_c_stops_all_processes_and_resume_goes_on(tmp_path, capsys):
     """Real processes, a real SIGINT through the command line, then a real resumption."""
     folder, steps = tmp_path / "many", ["--train.online-steps", "100000", "--eval.every", "100000"]

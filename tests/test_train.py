@@ -46,6 +46,7 @@ def assert_same_run(a: Path, b: Path) -> None:
         assert one[name] == two[name], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "changes"),
     [
@@ -67,6 +68,7 @@ def test_two_and_two_equals_four(tmp_path, algorithm, changes):
     assert evaluations(tmp_path / "straight") == evaluations(tmp_path / "halves")
 
 
+@pytest.mark.slow
 def test_resume_inside_an_episode_and_a_chunk(tmp_path):
     pytest.importorskip("metaworld")
     config = tiny(
@@ -99,6 +101,7 @@ class StopAfter(Silent):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advances", [1, 9, 14])
 def test_interrupted_run_goes_on_exactly(tmp_path, advances):
     config = tiny()
@@ -110,6 +113,7 @@ def test_interrupted_run_goes_on_exactly(tmp_path, advances):
     assert evaluations(tmp_path / "straight") == evaluations(tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_exactly(tmp_path):
     """SIGKILL at an arbitrary moment: the newest checkpoint is intact and the rest is made
     again."""
@@ -156,6 +160,7 @@ def test_damaged_checkpoint_falls_back_to_the_previous(tmp_path):
     assert_same_run(tmp_path / "straight", tmp_path / "damaged")
 
 
+@pytest.mark.slow
 def test_evaluating_more_often_changes_nothing(tmp_path):
     config = tiny()
     train(config, tmp_path / "seldom")
@@ -318,6 +323,7 @@ def test_data_of_another_task_is_refused(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_diverging_policy_stops_with_the_last_checkpoint(tmp_path):
     config = tiny(**{"log.save_every": 5})
     trainer = Trainer(config, tmp_path, Silent(), False)

@@ -41,6 +41,7 @@ def assert_same_checkpoint(a, b):
         assert one[name] == two[name], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [(FILTERED, {"prefetched"}), ({"train.prefetch": False}, set())],
@@ -67,6 +68,7 @@ def test_resume_when_steps_were_added_since_the_batch_was_drawn(tmp_path):
     assert_same_checkpoint(tmp_path / "straight", tmp_path / "halves")
 
 
+@pytest.mark.slow
 def test_two_and_two_equals_four_with_cached_backups(tmp_path, cached):
     """The samples kept for prior data are part of the run, and so is the order in which they are
     renewed."""
@@ -131,6 +133,7 @@ def test_every_next_observation_that_is_learnt_from_has_samples(tmp_path):
     assert all(np.abs(samples).min() > 0 for samples in seen) and len(seen) == 12
 
 
+@pytest.mark.slow
 def test_staleness_is_logged(tmp_path, cached):
     lines = [line for line in read_lines(cached / "metrics.jsonl") if line["phase"] == "online"]
     assert all(line["backup/staleness"] > 1 for line in lines[1:])

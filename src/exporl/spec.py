@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
     observation: dict[str, np.ndarray]
     action: np.ndarray
-    """[a], the action that was executed (after clipping)."""
+    """[a], the action that was handed to the environment; what it clips itself is not seen."""
     reward: float
     """In the task's learning convention, see `Task.reward`."""
     terminated: bool
