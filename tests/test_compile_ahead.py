@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exporl import override, preset_config
+from exporl import override
 from exporl.algos import make_algorithm
 from exporl.data.columns import proposal_columns
 from exporl.data.mixture import Mixture
@@ -19,30 +19,24 @@ from exporl.run.phases import programs
 from exporl.run.progress import Silent
 from exporl.speed.compile_ahead import compile_ahead, empty_batches
 from exporl.types import Spec, Step
-from helpers.runs import run_all
+from helpers.runs import run_all, tiny
 
-SMALL = {
-    "base.width": 16,
-    "base.num_blocks": 1,
-    "base.time_dim": 8,
-    "base.num_steps": 2,
-    "algo.hidden": (16,),
-    "algo.num_base_samples": 2,
-    "algo.num_edit_samples": 2,
-    "algo.num_qs": 2,
-    "train.batch_size": 8,
-    "train.utd_ratio": 2,
-    "train.offline_steps": 10,
-    "train.critic_pretrain_steps": 2,
-    "train.online_steps": 4,
-    "train.update_after": 0,
-    "train.critic_warmup_steps": 0,
-    "eval.every": 100,
-    "eval.episodes": 1,
-    "eval.num_envs": 1,
-    "data.demos": 3,
-}
-CONFIG = override(preset_config("expo", "tiny", "probe/delay"), SMALL)
+CONFIG = tiny(
+    **{
+        "algo.hidden": (16,),
+        "algo.num_qs": 2,
+        "train.offline_steps": 10,
+        "train.critic_pretrain_steps": 2,
+        "train.online_steps": 4,
+        "train.update_after": 0,
+        "train.critic_warmup_steps": 0,
+        "eval.every": 100,
+        "eval.episodes": 1,
+        "eval.num_envs": 1,
+        "data.demos": 3,
+    }
+)
+"""No other test compiles these programs."""
 PROGRAMS = programs(CONFIG.train)
 
 

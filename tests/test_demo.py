@@ -4,23 +4,15 @@ import pytest
 
 from exporl.algos import ALGORITHMS
 from exporl.cli.main import main
+from helpers.runs import TINY
 
-TINY = {
-    "base.width": 16,
-    "base.num_blocks": 1,
-    "base.time_dim": 8,
-    "base.num_steps": 2,
-    "algo.hidden": (16, 16),
+SMALL = TINY | {
     "chunk_length": 2,
-    "algo.num_base_samples": 2,
-    "algo.num_edit_samples": 2,
-    "train.batch_size": 8,
     "train.offline_steps": 10,
     "train.critic_warmup_steps": 10,
     "train.update_after": 10,
     "eval.every": 20,
     "eval.episodes": 2,
-    "eval.num_envs": 2,
     "data.demos": 2,
 }
 
@@ -31,7 +23,7 @@ def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
     for name in ("expo", "rlpd"):
         small = {
             k: (v, "test")
-            for k, v in TINY.items()
+            for k, v in SMALL.items()
             if name == "expo" or not k.startswith(("base.", "algo.num", "train.off"))
         }
         if name == "rlpd":

@@ -8,19 +8,12 @@ from pathlib import Path
 import jax
 import pytest
 
-from exporl import override, preset_config
 from exporl.run.build import build, decided_options
 from exporl.run.progress import Silent
 from exporl.speed import tuning
+from helpers.runs import tiny
 
-TINY = {
-    "base.width": 16,
-    "base.num_blocks": 1,
-    "algo.hidden": (16,),
-    "train.offline_steps": 0,
-    "data.demos": 2,
-    "algo.backup": "fresh",
-}
+NO_DATA_TO_SPEAK_OF = {"train.offline_steps": 0, "data.demos": 2, "algo.backup": "fresh"}
 
 
 @pytest.fixture
@@ -136,17 +129,17 @@ def test_auto_is_measured_once_and_remembered(pays, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "exporl.run.build.hoisting_pays", lambda *sizes: asked.append(sizes) or pays
     )
-    config = override(preset_config("expo", "tiny", "probe/bandit"), TINY)
+    config = tiny(task="probe/bandit", **NO_DATA_TO_SPEAK_OF)
     for _ in range(2):
         build(config, tmp_path, Silent().say)
         assert decided_options(config, tmp_path).hoist_sampling is pays
-    assert asked == [(64 * 4, 4, 16)]
+    assert asked == [(8 * 2, 2, 16)]
     assert json.loads((tmp_path / "tuning.json").read_text()) == {"hoist_sampling": pays}
 
 
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_nothing_is_measured_where_nothing_can_be_hoisted(backup, tmp_path, monkeypatch):
     monkeypatch.setattr("exporl.run.build.hoisting_pays", lambda *sizes: pytest.fail("measured"))
-    config = override(preset_config("expo", "tiny", "probe/bandit"), TINY | {"algo.backup": backup})
+    config = tiny(task="probe/bandit", **NO_DATA_TO_SPEAK_OF | {"algo.backup": backup})
     build(config, tmp_path, Silent().say)
     assert decided_options(config, tmp_path).hoist_sampling is False
