@@ -227,6 +227,7 @@ def test_interrupted_and_resumed(tmp_path):
         train(override(config, {"train.asynchronous": False}), tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_divergence_surfaces_and_keeps_the_checkpoint(tmp_path, monkeypatch):
     config = tiny(**ASYNC)
     trainer = Trainer(config, tmp_path, Silent(), False)

@@ -55,6 +55,7 @@ def test_an_update(initial, phase):
     assert steps and all(step == (2 if phase == "pretrain" else 1) for step in steps)
 
 
+@pytest.mark.slow
 def test_the_average(initial):
     state, _ = run(initial, phase="pretrain")
     assert same(state.base_ema, state.base.params)
@@ -100,6 +101,7 @@ def test_base_data(initial, phase):
     assert not same(of()[0], of(batches=other_failures)[0])
 
 
+@pytest.mark.slow
 def test_online_imitates_the_last_minibatch(initial):
     first = jax.tree.map(np.array, BATCHES)
     first.action[0] *= -1

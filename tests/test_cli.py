@@ -107,6 +107,7 @@ def test_misspelt_and_mistyped_options(capsys):
     assert "edit-scale" in "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_existing_run_and_other_configuration(run, capsys):
     assert main(["train", "expo", "--task", "probe/bandit", "--run-dir", str(run), *SMALL]) == 2
     assert "--resume" in capsys.readouterr().err

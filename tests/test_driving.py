@@ -41,6 +41,7 @@ def simulator():
     return pytest.importorskip("highway_env", reason="the extra exporl[driving] is not installed")
 
 
+@pytest.mark.slow
 def test_states_and_success_are_the_packages_own(simulator):
     env, reference = driving.ParkingEnv(), driving.ParkingEnv().simulator
     observation, info = env.reset(seed=4)
@@ -63,6 +64,7 @@ def test_states_and_success_are_the_packages_own(simulator):
     assert solved
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_the_episode(simulator):
     actions = np.random.default_rng(0).uniform(-1, 1, (15, 2))
 
@@ -81,6 +83,7 @@ def test_a_seed_fixes_the_episode(simulator):
     assert np.abs(other[0] - expected[0]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_crash_is_no_end_and_no_success(simulator):
     env = driving.ParkingEnv()
     env.reset(seed=0)
@@ -94,6 +97,7 @@ def test_a_crash_is_no_end_and_no_success(simulator):
     assert observation["state"][-1] == 0
 
 
+@pytest.mark.slow
 def test_the_planner_parks(simulator):
     task = make_task("driving/parking")
     assert task.collect is not None
@@ -107,6 +111,7 @@ def test_the_planner_parks(simulator):
     assert fingerprint(task.collect(1, 0.2, 1)) != fingerprint(found[:1])
 
 
+@pytest.mark.slow
 def test_a_driver_who_is_pushed_off_the_route_plans_anew(simulator):
     env = driving.ParkingEnv()
     observation, info = env.reset(seed=0)

@@ -157,6 +157,7 @@ def test_nothing_is_lost_where_an_environment_fails(
     assert evaluations(tmp_path / "run") == evaluations(straight)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_where_learning_goes_on_beside(tmp_path):
     config = tiny("bc", **{"train.asynchronous": True})
     failing(tmp_path, config, raising(OSError("bus lost")), at_step=18)

@@ -127,6 +127,7 @@ def explain(decision, actions, least) -> int:
     return pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_edits", [0, 2])
 def test_it_acts_by_the_best_of_samples_and_edits(initial, num_edits):
     """Of its averaged base policy, to a random pair of its target critics. The decision says which
@@ -143,6 +144,7 @@ def test_it_acts_by_the_best_of_samples_and_edits(initial, num_edits):
     assert 0 < edited < 1 if num_edits else edited == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_edits", [0, 2])
 def test_it_learns_from_the_best_of_samples_and_edits(initial, num_edits):
     """Of its live base policy: a random pair of its target critics chooses, another one values."""
@@ -169,12 +171,14 @@ def test_it_learns_from_the_best_of_samples_and_edits(initial, num_edits):
         assert metrics["edit/picked"] == 0 and not {"edit/advantage", "edit/loss"} & set(metrics)
 
 
+@pytest.mark.slow
 def test_hoisted_sampling_gives_the_same_state(initial, updated):
     state, metrics = run(initial, hoist_sampling=True)
     assert distance(state, updated["online"][0]) < 1e-5
     assert distance(metrics, updated["online"][1]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "moved"),
     [
@@ -194,6 +198,7 @@ def test_phases(initial, updated, phase, moved):
     assert all(np.isfinite(value) for value in metrics.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["pretrain", "critic_pretrain", "online"])
 def test_the_state_keeps_its_structure(initial, phase):
     start = to_device(initial)
@@ -202,6 +207,7 @@ def test_the_state_keeps_its_structure(initial, phase):
     assert jax.tree.map(lambda x: x.aval, end) == shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["pretrain", "critic_pretrain", "online"])
 def test_the_key_decides_everything(initial, updated, phase):
     assert same(run(initial, phase=phase), updated[phase])
@@ -220,6 +226,7 @@ def test_states_can_be_donated():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 def test_the_averages_follow_slowly(initial):
     state, _ = run(initial, batches=random_batch(SPEC, 1, 2), base=STILL, num_edit_samples=0)
     expected = jax.tree.map(
@@ -234,6 +241,7 @@ def test_the_averages_follow_slowly(initial):
     assert distance(state.base_ema, initial.base_ema) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("soft", "entropy"), [(True, True), (True, False), (False, False)])
 def test_target(initial, soft, entropy):
     """One subset of the target critics chooses, the other values; soft choices may pay for their
@@ -267,6 +275,7 @@ def test_target(initial, soft, entropy):
     np.testing.assert_allclose(metrics["edit/advantage"], advantage, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_edit_loss(initial):
     """Edits of the batch's own actions, the mean over all critics, and the density of the scaled
     edit."""
@@ -293,6 +302,7 @@ def test_edit_loss(initial):
     np.testing.assert_allclose(metrics["edit/saturated"], (np.abs(unit) > 0.95).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_edits_learn_from_the_last_minibatch(initial):
     """As they were, under the critics as they are now."""
     # a low temperature keeps the entropy, which depends on the draw, from swamping the value
@@ -311,6 +321,7 @@ def test_edits_learn_from_the_last_minibatch(initial):
     assert np.abs(np.array([*old, value(state.critic.params, 0)]) - found).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_base_learns_from_the_last_minibatch(initial, updated):
     """As it was, and from nothing else."""
     state, metrics = updated["online"]
@@ -331,6 +342,7 @@ def test_the_base_learns_from_the_last_minibatch(initial, updated):
         assert run(start, batches)[1]["base/loss"] != metrics["base/loss"]
 
 
+@pytest.mark.slow
 def test_clip_edits(initial):
     state = jnp.zeros((64, 3))
     action = np.random.default_rng(0).uniform(-1, 1, (64, 2, 2)).astype(np.float32)
@@ -352,6 +364,7 @@ def test_clip_edits(initial):
     np.testing.assert_allclose(same_log_prob, log_prob, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_candidates_are_base_samples_then_their_edits(initial):
     observation = row(BATCHES, 0).observation
 
@@ -386,6 +399,7 @@ def edit_for(initial, updates, **changes):
     return {name: np.array([float(h[name]) for h in history]) for name in history[0]}
 
 
+@pytest.mark.slow
 def test_an_attainable_entropy_target_lowers_the_temperature(initial):
     history = edit_for(initial, 200)
     assert history["temperature"][0] == 1 and history["temperature"][-1] < 0.5
@@ -401,12 +415,14 @@ OTHER = {
 """One algorithm for the tests of several options, because compiling is what takes the time."""
 
 
+@pytest.mark.slow
 def test_the_released_entropy_target_drives_the_temperature_up(initial):
     history = edit_for(initial, 200, **OTHER)
     assert (np.diff(history["temperature"]) > 0).all() and history["temperature"][-1] > 2
     assert (history["target_entropy"] == -2).all() and (history["entropy"] < -2).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["pretrain", "online"])
 def test_base_data(initial, phase):
     failures = (BATCHES.success == 0)[..., None, None]
@@ -428,6 +444,7 @@ def test_base_data(initial, phase):
         )
 
 
+@pytest.mark.slow
 def test_acting_base(initial):
     assert same(algorithm().acting(initial)["base"], initial.base_ema)
     assert same(algorithm(**OTHER).acting(initial)["base"], initial.base.params)
@@ -437,6 +454,7 @@ def test_acting_base(initial):
         )
 
 
+@pytest.mark.slow
 def test_edit_dropout_is_for_training_only(initial, updated):
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
     for mode in ("explore", "evaluate"):
@@ -447,6 +465,7 @@ def test_edit_dropout_is_for_training_only(initial, updated):
     assert distance(state.edit.params, updated["online"][0].edit.params) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_base_alone_ignores_edits_and_critics(initial):
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
     assert algorithm().has_base
@@ -462,6 +481,7 @@ def test_the_base_alone_ignores_edits_and_critics(initial):
     assert not np.array_equal(action, act_base(other, observation, 0))
 
 
+@pytest.mark.slow
 def test_proposals_made_elsewhere(initial):
     """They replace the base samples, which are then not asked for; their edits are drawn anew."""
     state, observation = with_certain_edits(initial), row(BATCHES, 0).observation
@@ -484,6 +504,7 @@ def test_proposals_made_elsewhere(initial):
     assert alone.info == {}
 
 
+@pytest.mark.slow
 def test_smallest_sizes():
     """One observation, one candidate, one critic, one action dimension; a chunk of three keeps
     its axis."""
@@ -503,6 +524,7 @@ def test_smallest_sizes():
     assert action.shape == (1, 3, 1) and np.abs(action).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "chunk_length", "action_dim"), [("flow", 1, 7), ("diffusion", 3, 2)]
 )
@@ -598,6 +620,7 @@ def test_make_algorithm():
         make_algorithm("rlpd", CONFIG, SPEC, None)
 
 
+@pytest.mark.slow
 def test_unedited_is_the_best_of_the_base_samples(initial):
     """Edits stay out of acting in mode "unedited", and at evaluation where they only explore."""
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
@@ -610,6 +633,7 @@ def test_unedited_is_the_best_of_the_base_samples(initial):
     assert not np.array_equal(edited, best)
 
 
+@pytest.mark.slow
 def test_the_first_samples_come_from_less_noise(initial):
     """At scale 0 the first sample is the same for every key; the last one is a plain sample."""
     params, observation = initial.base.params, row(BATCHES, 0).observation
@@ -624,6 +648,7 @@ def test_the_first_samples_come_from_less_noise(initial):
         algorithm(min_noise_scale=0.0, backup="filtered")
 
 
+@pytest.mark.slow
 def test_base_updates_counts_imitation_steps(initial):
     """One per minibatch at most; the critics and edits learn as before."""
     once, twice, more = (run(initial, base_updates=num)[0] for num in (1, 2, 5))
@@ -636,6 +661,7 @@ def test_base_updates_counts_imitation_steps(initial):
     assert distance(twice.base.params, once.base.params) > 0
 
 
+@pytest.mark.slow
 def test_edits_towards_the_minimum(initial):
     batch, eps = row(BATCHES, 0), jnp.zeros((8, 2, 2))
     given = initial.edit.params, initial.critic.params, jnp.float32(0.3), batch, eps

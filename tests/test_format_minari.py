@@ -176,6 +176,7 @@ def test_images(root, kind, jpeg):
         np.testing.assert_array_equal(got[name], expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["success", "is_success", "goal_achieved", "something"])
 def test_where_success_comes_from(root, key):
     make(root, key=key)

@@ -108,6 +108,7 @@ def test_the_deployed_policy_is_evaluated_and_loaded(tmp_path, monkeypatch):
     assert run.evaluate(mode="evaluate").returns == last["unguarded"]["returns"]
 
 
+@pytest.mark.slow
 def test_evaluations_at_chosen_steps(tmp_path):
     config = tiny(**{"eval.at": (5, 10, 11), "train.online_steps": 20})
     train(config, tmp_path / "run")

@@ -169,6 +169,7 @@ def test_environments_are_closed_when_one_of_them_breaks(tmp_path):
     assert alive == []
 
 
+@pytest.mark.slow
 def test_environments_are_closed_when_a_run_cannot_be_resumed(tmp_path):
     config, alive = tiny(), []
     train(config, tmp_path / "a")
@@ -210,6 +211,7 @@ class Reached(Exception):
     """The critic's loss was called."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["expo", "rlpd"])
 def test_the_way_from_train_to_the_critics_loss_is_short(tmp_path, monkeypatch, algorithm):
     """At most nine functions of the library lie between them, three of them above the

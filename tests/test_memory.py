@@ -145,6 +145,7 @@ def test_a_run_that_does_not_fit_is_refused_before_it_starts(tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_replay_that_no_longer_fits_is_refused(tmp_path, monkeypatch):
     """Something else took the memory while demonstrations were collected."""
     left = itertools.chain([2**40, 400], itertools.repeat(2**40))

@@ -19,6 +19,7 @@ def write(path, *updates: dict[str, float], **fields):
     return writer.flush(**fields)
 
 
+@pytest.mark.slow
 def test_extremes_are_kept_and_the_rest_is_averaged(tmp_path):
     updates = [
         {"q_min": value, "q_max": value, "q_mean": value, "loss": value}

@@ -48,6 +48,7 @@ def test_exact_shares_in_every_minibatch(shares, batch_size, counts):
     np.testing.assert_array_equal(sources_of(mixture, 5, batch_size), np.tile(expected, (5, 1)))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.floats(0.05, 0.95), st.integers(20, 400))
 def test_two_shares_are_rounded_to_the_nearest_row(share, batch_size):

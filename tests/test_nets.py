@@ -99,6 +99,7 @@ def test_critic_members_start_differently():
         assert not any(np.array_equal(kernel[i], kernel[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
+@pytest.mark.slow
 def test_critic_members_are_independent(critic):
     apply, params = critic
     grad = jax.jit(jax.grad(lambda p: apply(p, normals(0, 5, 3), normals(1, 5, 2, 2))[2].sum()))

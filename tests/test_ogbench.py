@@ -189,6 +189,7 @@ def test_default_tasks_are_those_of_ogbench(simulator):
         assert all(np.array_equal(a, b) for a, b in zip(default, named, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["cube-single", "puzzle-3x3-task2", "scene-task1", "pointmaze-giant-task3"]
 )

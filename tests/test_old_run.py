@@ -62,6 +62,7 @@ def test_it_is_evaluated(run, capsys):
         same_evaluation(got[who], expected[who])
 
 
+@pytest.mark.slow
 def test_its_policy_acts(run):
     """The evaluation again, by the policy in its environments."""
     (run / "demonstrations.npz").unlink()

@@ -76,6 +76,7 @@ def test_shapes(kind, chunk_length):
         assert action.shape == (*lead, chunk_length, 1)
 
 
+@pytest.mark.slow
 def test_propose():
     task = spec()
     base = make("flow", task)
@@ -119,6 +120,7 @@ def test_weights_mask_rows_exactly(kind):
     assert same(((value, metrics), grad), loss(params, invalid, everything, jax.random.key(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_draws_noise_and_times(kind):
     """Over many keys the loss is spread as that of the operations is, at standard normal noise and

@@ -197,6 +197,7 @@ def test_modes(run):
         policy.act(seen, mode="evalute")
 
 
+@pytest.mark.slow
 def test_a_policy_without_a_base(tmp_path):
     train(tiny("rlpd"), tmp_path / "run")
     policy = load_policy(tmp_path / "run")

@@ -149,6 +149,7 @@ def test_nothing_starts_after_a_stop(tmp_path):
     assert not (tmp_path / "s0").exists()
 
 
+@pytest.mark.slow
 def test_child_reports_its_error_as_one_line(tmp_path):
     """The real child: standard output carries JSON only, the traceback goes to the errors."""
     order = {

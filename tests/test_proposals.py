@@ -163,6 +163,7 @@ def play(events, replays, twin, writer, chunk_length, version=1):
     return version
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(renewed_histories())
 def test_equals_the_twin(history):

@@ -74,6 +74,7 @@ def agree(replay: Replay, twin: Twin) -> None:
         np.testing.assert_allclose(values, want[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(histories())
 def test_equals_the_twin(history):
@@ -108,6 +109,7 @@ def test_equals_the_twin_after_every_step(chunk_length):
             agree(replay, twin)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(histories(), st.integers(0, 60))
 def test_a_restored_replay_goes_on_identically(history, saved_after):

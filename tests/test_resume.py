@@ -76,6 +76,7 @@ def test_a_run_beyond_what_is_asked_for_is_left_alone(run, steps):
     assert found(run) == []
 
 
+@pytest.mark.slow
 def test_environments_that_step_together_may_end_beyond_the_last_step(tmp_path):
     config = tiny(num_envs=5)
     train(config, tmp_path / "run")

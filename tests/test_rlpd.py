@@ -63,6 +63,7 @@ def row(batches, i):
     return jax.tree.map(lambda x: jnp.asarray(x[i]), batches)
 
 
+@pytest.mark.slow
 def test_an_update(initial, updated):
     state, metrics = updated
     assert all(not same(getattr(state, name), getattr(initial, name)) for name in MODELS)
@@ -72,6 +73,7 @@ def test_an_update(initial, updated):
     assert not same(run(initial, key=2)[0].critic, state.critic)
 
 
+@pytest.mark.slow
 def test_phases(initial, updated):
     assert algorithm().needs.phases == {"critic_pretrain", "online"}
     assert same(run(initial, phase="critic_pretrain"), updated)
@@ -88,6 +90,7 @@ def test_states_can_be_donated_and_keep_their_structure():
         assert jax.tree.map(lambda x: x.aval, state) == shapes
 
 
+@pytest.mark.slow
 def test_the_temperature_follows_the_entropy(initial, updated):
     state, metrics = updated
     # Adam's first step has the size of the learning rate and the sign of the gradient
@@ -95,6 +98,7 @@ def test_the_temperature_follows_the_entropy(initial, updated):
     np.testing.assert_allclose(state.log_temperature.params, -sign * 1e-2, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backup_entropy", [True, False])
 def test_target(initial, backup_entropy):
     chosen, batch, temperature = functions(backup_entropy=backup_entropy), row(BATCHES, 0), 0.7
@@ -120,6 +124,7 @@ def test_target(initial, backup_entropy):
     np.testing.assert_allclose(target, batch.reward + batch.discount * value, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_policy_loss(initial):
     batch = row(BATCHES, 0)
     features = batch.observation["state"]
@@ -139,6 +144,7 @@ def test_policy_loss(initial):
     np.testing.assert_allclose(metrics["policy/entropy"], -np.asarray(log_prob).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_policy_learns_from_the_last_minibatch(initial):
     """The policy as it was, under the critics as they are now."""
     # a policy that does as its mode for every key; a low temperature keeps the entropy, which
@@ -164,6 +170,7 @@ def test_the_policy_learns_from_the_last_minibatch(initial):
     assert np.abs(np.array([*old, value(state.critic.params, first)]) - found).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_evaluation_takes_the_mode(initial):
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
     assert same(params, initial.policy.params)
@@ -183,6 +190,7 @@ def test_evaluation_takes_the_mode(initial):
     assert np.abs(np.median(samples, axis=0) - mode).mean() < 0.08
 
 
+@pytest.mark.slow
 def test_the_average_follows_slowly(initial):
     one = jax.tree.map(lambda x: x[-1:], BATCHES)
     state, _ = run(initial, batches=one)
@@ -211,6 +219,7 @@ def test_make_algorithm():
     assert make_algorithm("rlpd", CONFIG, SPEC, None).needs.phases == {"critic_pretrain", "online"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"mode": "base"}, {"proposals": jnp.zeros((8, 3, 2, 2))}])
 def test_there_is_no_base_policy(initial, options):
     assert not algorithm().has_base

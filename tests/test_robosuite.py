@@ -318,6 +318,7 @@ def play(env: RobosuiteEnv, seed: int, actions) -> np.ndarray:
     return np.stack(seen)
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_the_episode_in_fresh_and_used_environments(lifts):
     used, fresh = lifts
     actions = np.random.default_rng(0).uniform(-1, 1, (6, 7))
@@ -330,6 +331,7 @@ def test_a_seed_fixes_the_episode_in_fresh_and_used_environments(lifts):
     np.testing.assert_array_equal(np.random.mtrand._rand.get_state()[1], global_state)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_spaces_clipping_and_the_time_limit(lifts, monkeypatch):
     env, other = lifts
     assert env.action_space.shape == (7,)
@@ -358,6 +360,7 @@ def test_the_simulator_shows_the_layout_that_is_written_down(simulator, name):
     np.testing.assert_allclose(again, state, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_wide_start_of_stack_d1(simulator):
     env = RobosuiteEnv(mimicgen.SCENES["stack_d1"])
     starts = np.abs([env.reset(seed=seed)[0]["state"][[0, 1, 7, 8]] for seed in range(20)])
@@ -365,6 +368,7 @@ def test_the_wide_start_of_stack_d1(simulator):
     assert 0.12 < starts.max() <= 0.2
 
 
+@pytest.mark.slow
 def test_the_script_lifts_the_cube(simulator):
     task = make_task("robomimic/lift")
     assert task.collect is not None
@@ -433,6 +437,7 @@ def test_robomimic_files_on_disk_become_episodes_of_the_task(tmp_path, name):
         load_episodes(tmp_path / "demo.hdf5", adapt=robomimic.make("square", "-1/0").adapt)
 
 
+@pytest.mark.slow
 def test_the_hand_moves_straight_slowly_and_level(lifts):
     env, _ = lifts
     env.reset(seed=0)
@@ -451,6 +456,7 @@ def test_the_hand_moves_straight_slowly_and_level(lifts):
     assert [a[6] for a in hand.stay(CLOSED, 3)] == [CLOSED] * 3
 
 
+@pytest.mark.slow
 def test_a_cube_that_slips_is_grasped_again(lifts):
     env, _ = lifts
     observation, info = env.reset(seed=2)

@@ -154,6 +154,7 @@ def fill_with_zeros(path: Path, count: int) -> None:
             member.write(bytes(2**20))
 
 
+@pytest.mark.slow
 def test_sizes(run):
     """Sizes are compared with what is stored before anything is unpacked, so that a small file
     cannot fill the memory."""
@@ -235,6 +236,7 @@ def test_digests(run):
     assert load_policy(run).checkpoint_name == newest(run).name
 
 
+@pytest.mark.slow
 def test_bounds(run):
     """The bounds of a policy's actions are those that its run states: check them before a
     stranger's policy moves a robot."""

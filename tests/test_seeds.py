@@ -188,6 +188,7 @@ def test_requests_that_cannot_be_met_are_refused(tmp_path, changes, call, messag
     assert not (tmp_path / "many").exists()
 
 
+@pytest.mark.slow
 def test_existing_seeds_are_refused_and_other_options_too(tmp_path, capsys):
     train(tiny(), tmp_path / "many" / "s0")
     with pytest.raises(FileExistsError, match=r"already holds runs.*--resume"):

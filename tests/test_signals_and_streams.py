@@ -102,6 +102,7 @@ def test_a_silent_environment_is_named_once_per_call():
     assert len(said) == 1 and said[0].startswith(f"{where}, seed 7) has not returned for 0 s.")
 
 
+@pytest.mark.slow
 def test_a_hanging_environment_is_named_and_left_with_everything_saved(tmp_path):
     config, said, told = tiny("bc", **{"log.silence_s": 0.2}), [], threading.Event()
     progress = Silent()

@@ -43,6 +43,7 @@ def test_help_imports_nothing_beside_the_standard_library(args):
     assert not imported(*args) & {"jax", "flax", "numpy", "rich", "tyro", "gymnasium", "jaxtyping"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [("tasks",), ("tasks", "probe"), ("data", "--help")],
@@ -76,6 +77,7 @@ def test_the_package_alone_imports_nothing():
     assert not imported(code=code) & {"jax", "numpy", "gymnasium"}
 
 
+@pytest.mark.slow
 def test_a_name_imports_what_it_needs():
     code = "import sys; from exporl import Batch; print(*sorted(sys.modules), file=sys.stderr)"
     assert {"jax", "flax"} <= imported(code=code)

@@ -44,6 +44,7 @@ def three(episodes) -> None:
     assert [e.terminated for e in episodes] == [False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "array"), CASES)
 def test_ends_under_any_known_name(tmp_path, name, array):
     three(load_episodes(write_npz(tmp_path / "a.npz", flat(**{name: array}))))

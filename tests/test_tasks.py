@@ -186,6 +186,7 @@ def test_all_metaworld_tasks_are_listed(metaworld):
     assert set(ours.NAMES) == set(ALL_V3_ENVIRONMENTS) == set(ENV_POLICY_MAP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIED)
 def test_a_seed_fixes_the_episode_in_fresh_and_used_environments(metaworld, name):
     task, rng = make_task(f"metaworld/{name}"), np.random.default_rng(0)
@@ -247,6 +248,7 @@ def test_success_ends_a_metaworld_episode(metaworld):
     assert seen[-1][1:] == (1.0, True, False, True)
 
 
+@pytest.mark.slow
 def test_metaworld_demonstrations_are_seeded(metaworld):
     task = make_task("metaworld/reach-v3")
 

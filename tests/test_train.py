@@ -144,6 +144,7 @@ def test_killed_run_goes_on_exactly(tmp_path):
     assert evaluations(tmp_path / "straight") == evaluations(tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_falls_back_to_the_previous(tmp_path):
     config = tiny()
     train(config, tmp_path / "straight")
@@ -176,6 +177,7 @@ def test_evaluating_more_often_changes_nothing(tmp_path):
     assert len(evaluations(tmp_path / "often")) > len(evaluations(tmp_path / "seldom"))
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_repeat(tmp_path):
     runs = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -253,6 +255,7 @@ def test_resume_with_another_configuration_is_refused(tmp_path):
     assert load_config(tmp_path / "run") == tiny()
 
 
+@pytest.mark.slow
 def test_resume_needs_a_run_and_the_same_data(tmp_path):
     with pytest.raises(ValueError, match="no run to resume"):
         train(tiny(), tmp_path / "nothing", resume=True)
@@ -293,6 +296,7 @@ def test_unknown_task_and_unwritable_directory(tmp_path):
         train(tiny(), tmp_path / "file" / "run")
 
 
+@pytest.mark.slow
 def test_phases_without_meaning_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"rlpd has nothing to learn in train.offline_steps=5"):
         train(tiny("rlpd", **{"train.offline_steps": 5}), tmp_path / "run")
@@ -302,6 +306,7 @@ def test_phases_without_meaning_are_refused(tmp_path):
         train(tiny("bc", **{"train.critic_pretrain_steps": 4}), tmp_path / "run3")
 
 
+@pytest.mark.slow
 def test_options_of_a_base_policy_that_is_not_there_are_refused(tmp_path):
     message = r"rlpd has no base policy: base.width=32 would have no effect; leave it out"
     with pytest.raises(ValueError, match=message):
@@ -346,6 +351,7 @@ class Restless(gymnasium.ObservationWrapper):
         return {"state": observation["state"] + noise}
 
 
+@pytest.mark.slow
 def test_environment_that_cannot_be_repeated_starts_a_new_episode(tmp_path):
     config = tiny(**{"train.online_steps": 13, "eval.every": 1000})
     task = make_task(config.task, config.reward)

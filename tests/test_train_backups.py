@@ -60,6 +60,7 @@ def test_two_and_two_equals_four(tmp_path, changes, parts):
     )
 
 
+@pytest.mark.slow
 def test_resume_when_steps_were_added_since_the_batch_was_drawn(tmp_path):
     config = tiny(**{"train.update_every": 2, "train.utd_ratio": 1})
     train(config, tmp_path / "straight")
@@ -119,6 +120,7 @@ def test_without_prefetching_rows_are_drawn_after_the_step(tmp_path):
     assert now.all() and not ahead.any()
 
 
+@pytest.mark.slow
 def test_every_next_observation_that_is_learnt_from_has_samples(tmp_path):
     trainer = Trainer(tiny(**CACHED, **{"train.online_steps": 16}), tmp_path, Silent(), False)
     update, seen = trainer.learner.update, []
@@ -149,6 +151,7 @@ def test_staleness_is_logged(tmp_path, cached):
     assert [line.get("backup/staleness") for line in lines] == [None, 1]
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_filter_is_logged(tmp_path):
     train(tiny(**FILTERED), tmp_path / "run")
     lines = [

@@ -204,6 +204,7 @@ def test_every_option_that_could_be_loaded_is_found():
     assert "task" not in outside_names(config, task=False)
 
 
+@pytest.mark.slow
 def test_help_names_the_option():
     done = subprocess.run(
         [sys.executable, "-m", "exporl.cli", "eval", "--help"],

@@ -46,6 +46,7 @@ def test_without_a_writable_cache_nothing_is_kept(no_cache_chosen, tmp_path, mon
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("minibatches", "rows", "timed"), [(8, 4, 8), (20, 2048, 4), (20, 100_000, 2), (1, 4, 2)]
 )
@@ -137,6 +138,7 @@ def test_auto_is_measured_once_and_remembered(pays, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "tuning.json").read_text()) == {"hoist_sampling": pays}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backup", ["filtered", "cached"])
 def test_nothing_is_measured_where_nothing_can_be_hoisted(backup, tmp_path, monkeypatch):
     monkeypatch.setattr("exporl.run.build.hoisting_pays", lambda *sizes: pytest.fail("measured"))
