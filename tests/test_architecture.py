@@ -146,6 +146,20 @@ def test_files_do_not_import_each_other_in_a_circle():
     assert not left, f"these import each other, or what does: {sorted(map(relative, left))}"
 
 
+def test_the_algorithm_is_read_without_the_rest_of_the_library(capsys):
+    """What `algos/expo.py` needs, followed through every import, and printed with its size."""
+    needed, new = set(), {SOURCE / "algos" / "expo.py"}
+    while new:
+        needed |= new
+        new = set().union(*(NEEDED[path] for path in new)) - needed
+    lines = {relative(path): len(path.read_text().splitlines()) for path in sorted(needed)}
+    with capsys.disabled():
+        print(f"\nalgos/expo.py needs {len(lines)} files, {sum(lines.values())} lines: {lines}")
+    below = set(ROOMS[: ROOMS.index("algos") + 1])
+    assert {room(path) for path in needed} <= below
+    assert not any(name.startswith(("data/", "envs/", "run/")) for name in lines)
+
+
 def test_test_files_do_not_import_each_other():
     for path in (ROOT / "tests").rglob("*.py"):
         assert not [name for name in imports(path) if name.startswith("test_")], path
