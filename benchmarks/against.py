@@ -3,9 +3,10 @@
     git worktree add ../before <commit>
     .venv/bin/python benchmarks/against.py ../before --rounds 4
 
-Each round runs benchmarks/throughput.py of the other checkout and of this one, with the other's
-installed packages, at one preset: updates in every mode, acting, and the whole training loop on one
-core. Reported are medians over rounds and their ratio, this version / the other: above 1 is faster.
+Each round runs benchmarks/throughput.py of the other checkout and of this one, with the packages
+installed here, at one preset: updates in every mode, and the whole training loop on one core.
+Reported are the ratios this version / the other of every round, and their median: above 1 is
+faster. Where the rounds differ by more than the ratio, the machine is too noisy to say.
 Writes benchmarks/results/against.json.
 """
 

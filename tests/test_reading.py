@@ -3,15 +3,14 @@
 import ast
 import dataclasses
 import inspect
-import io
 import itertools
-import tokenize
 from pathlib import Path
 
 import pytest
 
 from exporl.algos import ALGORITHMS
 from exporl.policies import BaseConfig
+from helpers.code import lines_of_tokens
 
 SOURCE = Path(__file__).parent.parent / "src" / "exporl"
 ROOMS = ("ops", "nets", "policies", "algos")
@@ -99,20 +98,7 @@ def test_a_missing_shape_is_found(text, places, tmp_path, monkeypatch):
 
 def tokens_per_line(text: str) -> float:
     """Names, numbers, strings and signs per line of code; docstrings and comments are none."""
-    kinds = (tokenize.NAME, tokenize.NUMBER, tokenize.STRING, tokenize.OP)
-    documented = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    }
-    lines = [
-        token.start[0]
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.type in kinds and token.start[0] not in documented
-    ]
+    lines = lines_of_tokens(text)
     return len(lines) / max(len(set(lines)), 1)
 
 

@@ -8,7 +8,12 @@ from exporl.run.phases import update_calls_due
 
 
 def plan(config: RunConfig[Any], algorithm: Algorithm) -> str:
-    """Who acts until when, and how much is learnt, in one line."""
+    """Who acts until when, and how much is learnt, in one line.
+
+    Args:
+        config: of the run.
+        algorithm: whether it has a base policy that a guard can choose.
+    """
     train = config.train
     parts = []
     if train.offline_steps:
@@ -58,6 +63,7 @@ def never_happens(config: RunConfig[Any]) -> list[str]:
         found.append(
             f"nothing is learnt online: the first update is due after step "
             f"{train.update_after + train.update_every:,} (train.update_after + "
-            f"train.update_every) of {train.online_steps:,} (train.online_steps)."
+            f"train.update_every) of {train.online_steps:,} (train.online_steps). Lower the "
+            "former or raise the latter."
         )
     return found
