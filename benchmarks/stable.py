@@ -40,10 +40,10 @@ TASKS = {
     "door-open": 0.4,
 }
 """Meta-World task -> action noise of its demonstrations."""
+BOUNDS = ("algo.pessimistic_start", "algo.return_bound", "algo.clip_targets")
 DEMO: dict[str, Any] = {
-    "algo.pessimistic_start": False,
-    "algo.return_bound": False,
-    "algo.clip_targets": False,
+    "chunk_length": 4,
+    **dict.fromkeys(BOUNDS, False),
     "algo.base_data": "all",
     "algo.base_tau": 0.001,
     "algo.base_updates": 1,
@@ -57,9 +57,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     "no-guard": {"train.guard": "off"},
     "all-data": {"algo.base_data": "all"},
+    "short-chunks": {"chunk_length": 4},
     "slow-base": {"algo.base_tau": 0.001, "algo.base_updates": 1},
     "full-noise": {"algo.min_noise_scale": 1.0},
-    "no-bounds": {name: DEMO[name] for name in list(DEMO)[:3]},
+    "no-bounds": dict.fromkeys(BOUNDS, False),
     "no-edits": {"algo.num_edit_samples": 0},
     "edits-act": {"algo.edits_act": "always"},
 }

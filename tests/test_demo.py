@@ -3,6 +3,7 @@
 import pytest
 
 from exporl.algos import ALGORITHMS
+from exporl.cli.demo import PRESETS
 from exporl.cli.main import main
 from helpers.runs import TINY
 
@@ -28,8 +29,8 @@ def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
         }
         if name == "rlpd":
             small["train.critic_warmup_steps"] = (0, "test")
-        presets = ALGORITHMS[name].presets
-        monkeypatch.setitem(presets, "demo", {**presets["demo"], **small})
+        presets, preset = ALGORITHMS[name].presets, PRESETS[name]
+        monkeypatch.setitem(presets, preset, {**presets[preset], **small})
     args = ["demo", "--dir", str(tmp_path), "--task", "metaworld/reach-v3", "--steps", "24"]
     assert main(args) == 0
     out = capsys.readouterr().out

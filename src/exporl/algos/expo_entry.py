@@ -86,6 +86,8 @@ _SMALL: Preset = {
     "train.update_after": (200, OURS),
 }
 _STABLE: Preset = {
+    "chunk_length": (8, STABLE),
+    "algo.backup": ("cached", STABLE),
     "algo.base_data": ("successes", STABLE),
     "algo.base_tau": (0.005, STABLE),
     "algo.base_updates": (4, STABLE),

@@ -22,8 +22,11 @@ from exporl.run.directory import finished, load_config
 from exporl.run.presets import preset_config
 from exporl.speed.tuning import keep_compiled_programs
 
-TASK = "metaworld/peg-insert-side-v3"
+TASK = "metaworld/assembly-v3"
 STEPS = 5_000
+PRESETS = {"expo": "stable", "rlpd": "demo"}
+DEMO_NOISE = 0.3
+"""Action noise of the demonstrations: most of them still succeed."""
 
 
 def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., int]) -> int:
@@ -41,7 +44,10 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
         0, or the exit status of the run that did not finish.
     """
     demonstrations = folder / f"demonstrations-{task.split('/')[-1]}.npz"
-    configs = {name: preset_config(name, "demo", task) for name in ("expo", "rlpd")}
+    configs = {
+        name: override(preset_config(name, preset, task), {"data.demo_noise": DEMO_NOISE})
+        for name, preset in PRESETS.items()
+    }
     data = configs["expo"].data
     if not demonstrations.is_file():
         print(
