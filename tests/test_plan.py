@@ -11,9 +11,9 @@ from exporl.run.progress import Silent
 from helpers.runs import tiny
 
 
-def said(config):
+def said(config, seconds=None):
     base = make_base(config.base, SPEC)
-    return plan(config, make_algorithm(config.algorithm, config.algo, SPEC, base))
+    return plan(config, make_algorithm(config.algorithm, config.algo, SPEC, base), seconds)
 
 
 def test_the_plan_tells_who_acts_until_when_and_how_much_is_learnt():
@@ -28,6 +28,15 @@ def test_the_plan_tells_who_acts_until_when_and_how_much_is_learnt():
         "base and policy does better" in guarded
     )
     assert said(tiny("bc", **{"train.online_steps": 0})) == "plan: 20 imitation steps"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(61.4, "61 s"), (240.0, "4 min"), (9000.0, "2.5 h")]
+)
+def test_the_plan_says_how_long_where_that_is_known(seconds, words):
+    assert "as the last run" not in said(tiny())
+    ending = f"; about {words} in all, as the last run of this kind took here"
+    assert said(tiny(), seconds).endswith(ending)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from exporl.run.divergence import finite, value_watch
 from exporl.run.endings import saving_where_environments_fail, telling_what_is_kept
 from exporl.run.learning import InStep, Learning
 from exporl.run.metrics import MetricsWriter, delays, guard_fields, recent_episodes, time_fields
+from exporl.run.pace import expected_seconds, remember_pace
 from exporl.run.phases import (
     PRETRAIN_SCAN,
     acting_mode,
@@ -78,7 +79,8 @@ class Trainer:
         data, ahead = saved and saved.record["data"], programs(config.train)
         parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead, data=data)
         check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
-        for sentence in (plan(config, parts.algorithm), *never_happens(config)):
+        first = plan(config, parts.algorithm, expected_seconds(config))
+        for sentence in (first, *never_happens(config)):
             progress.say(sentence)
         self.parts, self.learner = parts, parts.learner
         watching = [Notes(progress, config.reward), value_watch(config, parts.spec, progress.say)]
@@ -393,4 +395,5 @@ def train(
                 "train_s": trainer.clock.seconds,
                 "first_update_s": trainer.first_update_s,
             }
+            remember_pace(config, run_dir)
             return conclude(run_dir, seconds)

@@ -7,12 +7,13 @@ from exporl.run.config import RunConfig
 from exporl.run.phases import update_calls_due
 
 
-def plan(config: RunConfig[Any], algorithm: Algorithm) -> str:
-    """Who acts until when, and how much is learnt, in one line.
+def plan(config: RunConfig[Any], algorithm: Algorithm, seconds: float | None = None) -> str:
+    """Who acts until when, how much is learnt and how long it takes, in one line.
 
     Args:
         config: of the run.
         algorithm: whether it has a base policy that a guard can choose.
+        seconds: what a run of this kind takes, evaluations included; None: not known.
     """
     train = config.train
     parts = []
@@ -28,7 +29,15 @@ def plan(config: RunConfig[Any], algorithm: Algorithm) -> str:
             f"{calls:,} update calls of {minibatches} minibatches from step "
             f"{train.update_after + train.update_every:,} on"
         )
+    if seconds is not None:
+        parts.append(f"about {_duration(seconds)} in all, as the last run of this kind took here")
     return "plan: " + "; ".join(parts or ["nothing to learn"])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _who_acts(config: RunConfig[Any], algorithm: Algorithm) -> str:

@@ -67,18 +67,13 @@ def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
 
     Measured once per machine and size where compiled programs are kept, else once per process.
     """
-    device = jax.devices()[0].device_kind
-    what = (
-        f"{platform.node()}, {jax.device_count()} x {device}, {len(usable_cores())} cores, jax "
-        f"{jax.__version__}: "
-    )
-    what += f"{minibatches} x {rows} rows, width {width}"
+    what = f"{machine()}: {minibatches} x {rows} rows, width {width}"
     folder = jax.config.values["jax_compilation_cache_dir"]
-    known = _measured(Path(folder) / MEASURED) if folder else {}
+    known = measurements(Path(folder) / MEASURED) if folder else {}
     if what not in known:
         known[what] = hoisting_gain(rows, minibatches, width)
         if folder:
-            _keep(Path(folder) / MEASURED, known)
+            keep_measurements(Path(folder) / MEASURED, known)
     return known[what] > GAIN
 
 
@@ -116,6 +111,15 @@ def hoisting_gain(rows: int, minibatches: int, width: int, repeats: int = 5) -> 
     return one_by_one / at_once
 
 
+def machine() -> str:
+    """What a measurement holds for."""
+    device = jax.devices()[0].device_kind
+    cores = len(usable_cores())
+    return (
+        f"{platform.node()}, {jax.device_count()} x {device}, {cores} cores, jax {jax.__version__}"
+    )
+
+
 def usable_cores() -> list[int]:
     """The processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -123,8 +127,8 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _measured(path: Path) -> dict[str, float]:
-    """What is on file; nothing where it cannot be read, for it can be measured again."""
+def measurements(path: Path) -> dict[str, float]:
+    """What is on file, by name; nothing where it cannot be read, for it can be measured again."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -134,7 +138,8 @@ def _measured(path: Path) -> dict[str, float]:
     )
 
 
-def _keep(path: Path, measured: dict[str, float]) -> None:
+def keep_measurements(path: Path, measured: dict[str, float]) -> None:
+    """Puts measurements on file for later processes."""
     try:
         write_text(path, json.dumps(measured, indent=1))
     except OSError:  # a cache that cannot be written only costs the next process a measurement
