@@ -86,7 +86,7 @@ _SMALL: Preset = {
     "train.update_after": (200, OURS),
 }
 _STABLE: Preset = {
-    "chunk_length": (8, STABLE),
+    "chunk_length": (6, STABLE),
     "algo.backup": ("cached", STABLE),
     "algo.base_data": ("successes", STABLE),
     "algo.base_tau": (0.005, STABLE),
