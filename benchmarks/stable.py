@@ -4,10 +4,11 @@
 
 Preset `stable`, 20 scripted demonstrations, 100 paired evaluation starts. A row changes options of
 the preset (`ROWS`). At every evaluation: the deployed policy, the policy without its guard, the
-policy without edits (best of its base samples, same parameters) and the base alone. The row `edits-act` deploys its edits as well. It learns as `new` does, to the bit, so
-where there is no run of `new`, its evaluations without edits say what `new` deploys
-(`"from": "edits-act"`). One run per core at a time; finished runs are not repeated, and `--collect`
-reports what there is. Writes benchmarks/results/stable.json.
+policy without edits (best of its base samples, same parameters) and the base alone. The row
+`edits-act` deploys its edits as well. It learns as `new` does, to the bit, so where there is no run
+of `new`, its evaluations without edits say what `new` deploys (`"from": "edits-act"`). One run per
+core at a time; finished runs are not repeated, and `--collect` reports what there is. Writes
+benchmarks/results/stable.json.
 """
 
 import argparse
