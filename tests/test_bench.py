@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 
 import pytest
 
@@ -17,7 +16,7 @@ from exporl.bench.suite import read_suite
 from exporl.cli.main import main
 from exporl.parallel import processes
 from exporl.run.config import to_json
-from helpers.runs import Heard
+from helpers.runs import Heard, wait_for
 from helpers.suites import SUITE, child_code, suite_file, write_run
 
 
@@ -56,7 +55,8 @@ def test_a_failure_does_not_end_the_suite_and_is_listed(tmp_path, capsys):
     assert not (tmp_path / "runs" / "rlpd-probe-delay" / "s0").exists()
     # it is tried again by the next command
     assert main(["bench", str(path)]) == 1
-    assert "[ 3/4]" not in capsys.readouterr().out
+    again = capsys.readouterr()
+    assert "2 of 4 runs are finished already" in again.err and "2 of 4 runs failed" in again.out
 
 
 def test_a_killed_process_goes_on_by_itself(tmp_path, capsys):
@@ -91,7 +91,8 @@ def made(suite, runs, stop=None, *, allowed=(), at_once=1, told=None):
 def test_a_stop_ends_all_runs_and_begins_none(tmp_path):
     suite, runs = suite_of(suite_file(tmp_path, a="= 20 -> = 20\noptions.train.discount = 0.7"))
     stop = threading.Event()
-    threading.Thread(target=lambda: (time.sleep(0.5), stop.set()), daemon=True).start()
+    begun = runs[0].run_dir / "config.json"
+    threading.Thread(target=lambda: (wait_for(begun, "}"), stop.set()), daemon=True).start()
     outcomes, _ = made(suite, runs, stop)
     assert [outcome.ended for outcome in outcomes] == [(None, None)]
     assert [run.begun for run in runs] == [True, False, False, False]
@@ -101,13 +102,16 @@ def test_control_c_stops_the_command(tmp_path, capsys):
     path = suite_file(tmp_path, a="= 20 -> = 20\noptions.train.discount = 0.7")
 
     def interrupt():
-        config = tmp_path / "runs" / "expo-probe-delay" / "s0" / "config.json"
-        while not config.is_file():
-            time.sleep(0.05)
+        wait_for(tmp_path / "runs" / "expo-probe-delay" / "s0" / "config.json", "}")
         os.kill(os.getpid(), signal.SIGINT)
 
+    # it is ignored where the tests run in the background of a shell
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt, daemon=True).start()
-    assert main(["bench", str(path), "--jobs", "1"]) == 130
+    try:
+        assert main(["bench", str(path), "--jobs", "1"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert f"Go on with: exporl bench {path}" in capsys.readouterr().err
 
 
@@ -260,6 +264,17 @@ def test_two_commands_do_not_share_a_suite(tmp_path):
         made(suite, runs)
 
 
+def test_finished_runs_tell_how_long_the_others_take(tmp_path):
+    """The stand-ins say 2 s of training and 3 of evaluation for 20 steps."""
+    suite, runs = suite_of(suite_file(tmp_path, a="[algorithms.rlpd] -> "))
+    seen = []
+    made(suite, runs, told=seen.append)
+    assert [outcome.left_s for outcome in seen] == [pytest.approx(5.0), 0.0]
+    (runs[1].run_dir / "summary.json").unlink()
+    clock = Clock([runs[1]], paces(runs), 1)
+    assert clock.left_s() == pytest.approx(5.0)
+
+
 def test_every_run_has_the_same_share_of_cores_however_many_are_left(tmp_path, monkeypatch):
     """So that the last run of a suite computes as the first did."""
     here = min(os.sched_getaffinity(0))
@@ -360,7 +375,8 @@ def test_the_time_left_by_hand(tmp_path):
     # the speed of rlpd is not known: it counts as that of expo
     assert clock.left_s() == pytest.approx(4 * 60 / 2)
     order = [run.asked.label for run in runs]
-    expo, rlpd = order.index("expo"), order.index("rlpd")
+    assert order == ["expo", "rlpd", "expo", "rlpd"]
+    expo, rlpd = 0, 1
     clock.phase(rlpd, "imitation", 4000, 0)
     clock.moved(rlpd, 1000)  # not what it is measured by
     assert clock.left_s() == pytest.approx(120)
@@ -370,8 +386,9 @@ def test_the_time_left_by_hand(tmp_path):
     assert clock.left_s() == pytest.approx((2 * 60 + 10 + 20) / 2)
     clock.phase(expo, "expo", 20, 15)  # resumed
     assert clock.left_s() == pytest.approx((15 + 60 + 10 + 20) / 2)
-    for i in range(3):
+    for i in range(2):
         clock.ended(i)
+    clock.ended(2, seconds=40.0)  # expo took 2 s per step
     assert clock.left_s() == pytest.approx(20)  # the last one is rlpd, and alone
     nothing = dict.fromkeys(known, Pace(None, ""))
     assert Clock(runs, nothing, 2, ticks).left_s() is None

@@ -13,7 +13,7 @@ from helpers.suites import suite_file
 
 SUITE = """
 folder = "{folder}"
-seeds = 2
+seeds = 1
 preset = "tiny"
 score = 0.3
 options.train = { online_steps = 24, batch_size = 8, utd_ratio = 1, update_after = 4 }

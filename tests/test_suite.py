@@ -92,7 +92,9 @@ option.train.utd_ratio = 3
 seeds = [1, 1]
 on."probe/dela".chunk_length = 1
 options.seed = 4
+options.data.path = 1979-05-27
 [algorithms."a b"]
+seeds = 1_000_000_000_000
 preset = 3
 [tasks."probe/delay"]
 """
@@ -106,10 +108,12 @@ preset = 3
         "unknown measure 'succes'. Did you mean 'success'?",
         "baselines names 'rlpq', which is no algorithm of the suite. Did you mean 'rlpd'?",
         "unknown entry 'algorithms.rlpd.option'. Did you mean 'options'?",
-        "algorithms.rlpd.seeds must be a number of seeds or a list of different ones",
+        "algorithms.rlpd.seeds must be a number of seeds, at most 10000, or a list of different",
         "algorithms.rlpd.on names 'probe/dela', which is no task of the suite. Did you mean",
         "algorithms.rlpd.options has 'seed': a suite says seeds instead.",
         "an algorithm is called 'a b': use letters",
+        "algorithms.rlpd.options has data.path = 1979-05-27: no option is such a value.",
+        "algorithms.a b.seeds must be a number of seeds, at most 10000",
         "algorithms.a b.preset must be a str, got 3.",
         "probe/delay has no score that counts as reached",
     ):

@@ -57,7 +57,8 @@ class Clock:
         """A phase of a run begins. What is left is told by its last: the environment steps, or
         imitation where there are none."""
         self._begun.pop(i, None)
-        if total == self._runs[i].steps and (name == "imitation") == (not self._online(i)):
+        config = self._runs[i].config
+        if name == (config.algorithm if config.train.online_steps else "imitation"):
             self._begun[i] = self._clock(), done
             self._left[i] = 1 - done / max(total, 1)
 
@@ -70,9 +71,11 @@ class Clock:
         if done > before and self._seconds.get(run.asked.pair) is None:
             self._seconds[run.asked.pair] = (self._clock() - since) / (done - before)
 
-    def ended(self, i: int) -> None:
-        """A run has ended, however it did."""
-        self._left[i] = 0.0
+    def ended(self, i: int, seconds: float | None = None) -> None:
+        """A run has ended, however it did; `seconds` is what it took where it finished."""
+        self._left[i], run = 0.0, self._runs[i]
+        if seconds is not None and run.steps:
+            self._seconds[run.asked.pair] = seconds / run.steps
 
     def left_s(self) -> float | None:
         """Seconds until all runs have ended; None as long as no speed is known. Runs of unknown
@@ -86,6 +89,3 @@ class Clock:
             seconds = self._seconds.get(run.asked.pair)
             each.append(self._left[i] * run.steps * (mean if seconds is None else seconds))
         return max(sum(each) / self._at_once, max(each, default=0.0))
-
-    def _online(self, i: int) -> bool:
-        return self._runs[i].config.train.online_steps > 0

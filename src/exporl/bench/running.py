@@ -17,6 +17,7 @@ from exporl.bench.fingerprint import (
 )
 from exporl.bench.grid import PlannedRun
 from exporl.bench.pace import Clock, paces
+from exporl.bench.results import seconds_of
 from exporl.bench.suite import Suite
 from exporl.files.atomic import refuse_link
 from exporl.files.lock import locked
@@ -89,10 +90,11 @@ def run_suite(
         ]
         check_unmixed(found, allowed)
         waiting = [run for run in runs if run.summary is None]
-        team = _Team(suite, waiting, len(runs), at_once, row, told, library["source"])
+        clock = Clock(waiting, paces(runs), at_once)
+        team = _Team(suite, waiting, len(runs), clock, row, told, library["source"])
         if stop.is_set() or not waiting:
             return team.outcomes
-        team.run(stop, inherited)
+        team.run(stop, at_once, inherited)
         return team.outcomes
 
 
@@ -104,25 +106,24 @@ class _Team:
         suite: Suite,
         runs: Sequence[PlannedRun],
         of: int,
-        at_once: int,
+        clock: Clock,
         row: Callable[[PlannedRun], Progress],
         told: Callable[[Outcome], None],
         source: str,
     ):
-        self.suite, self.runs, self.of, self.at_once = suite, list(runs), of, at_once
+        self.suite, self.runs, self.of, self.clock = suite, list(runs), of, clock
         self.outcomes: list[Outcome] = []
-        self.clock = Clock(self.runs, paces(self.runs), at_once)
         self.rows = [_Row(i, row, run, self.clock) for i, run in enumerate(self.runs)]
         self._told, self._source = told, source
 
-    def run(self, stop: threading.Event, inherited: Sequence[int]) -> None:
+    def run(self, stop: threading.Event, at_once: int, inherited: Sequence[int]) -> None:
         """Makes all of them."""
         jobs = [Job(run.config, run.run_dir, run.begun) for run in self.runs]
         run_processes(
             jobs,
             self.rows,
             stop,
-            at_once=self.at_once,
+            at_once=at_once,
             again=AGAIN,
             begin=self._begin,
             end=self._end,
@@ -144,7 +145,8 @@ class _Team:
         keep_print(self.suite.folder, self.runs[i], code)
 
     def _end(self, i: int, ended: Ended) -> None:
-        self.clock.ended(i)
+        took = seconds_of(self.runs[i].run_dir) if ended[0] is not None else None
+        self.clock.ended(i, took)
         self.rows[i].close()
         if ended[1] is not None:
             clear_refused(self.runs[i].run_dir)

@@ -18,6 +18,8 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What an algorithm of a suite may be called: it names a folder."""
 OWN = {"task": "[tasks]", "algorithm": "algorithm", "preset": "preset", "seed": "seeds"}
 """Options of a run that a suite gives in another way."""
+MOST_SEEDS = 10_000
+"""Of one algorithm."""
 SUITE_KEYS = ("folder", "seeds", "preset", "score", "measure", "window", "baselines")
 ALGORITHM_KEYS = ("algorithm", "preset", "seeds", "seconds_per_step", "options", "on")
 TASK_KEYS = ("score", "seconds_per_step", "options")
@@ -95,7 +97,8 @@ def read_suite(path: Path) -> Suite:
     reader = _Reader(data)
     suite = reader.suite(path)
     if suite is None or reader.problems:
-        raise ValueError("\n".join((f"{path} cannot be run:", *reader.problems)))
+        problems = dict.fromkeys(reader.problems)
+        raise ValueError("\n".join((f"{path} cannot be run:", *problems)))
     return suite
 
 
@@ -111,7 +114,7 @@ class _Reader:
         self._known(data, (*SUITE_KEYS, "options", "algorithms", "tasks"), "")
         folder = Path(self._value(data, "folder", str, "", str(FOLDER / path.stem)))
         algorithms, tasks = self._tables("algorithms"), self._tables("tasks")
-        self._check_labels(algorithms)
+        self._check_labels(algorithms, tasks)
         for task, table in tasks.items():
             self._known(table, TASK_KEYS, f"tasks.{task}.")
         scores = {task: self._score(task, table) for task, table in tasks.items()}
@@ -154,7 +157,9 @@ class _Reader:
         self.problems.append(f"{where}{key} must be a {kind.__name__}, got {value!r}.")
         return default
 
-    def _check_labels(self, algorithms: Mapping[str, Mapping[str, Any]]) -> None:
+    def _check_labels(
+        self, algorithms: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Any]
+    ) -> None:
         for label, table in algorithms.items():
             self._known(table, ALGORITHM_KEYS, f"algorithms.{label}.")
             if not LABEL.fullmatch(label):
@@ -163,10 +168,10 @@ class _Reader:
                     "only, and say algorithm = ... in its table."
                 )
             for task in self._value(table, "on", dict, f"algorithms.{label}.", {}):
-                if task not in self.data.get("tasks", {}):
+                if task not in tasks:
                     self.problems.append(
                         f"algorithms.{label}.on names {task!r}, which is no task of the suite. "
-                        f"{closest(task, self.data.get('tasks', {}))}"
+                        f"{closest(task, tasks)}"
                     )
 
     def _score(self, task: str, table: Mapping[str, Any]) -> float:
@@ -184,12 +189,12 @@ class _Reader:
     def _seeds(self, table: Mapping[str, Any], where: str, default: list[int]) -> list[int]:
         """Seeds: a list, or how many from 0."""
         given = table.get("seeds", default)
-        seeds = list(range(given)) if type(given) is int else given
-        if isinstance(seeds, list) and seeds and _are_seeds(seeds):
+        seeds = list(range(min(given, MOST_SEEDS + 1))) if type(given) is int else given
+        if isinstance(seeds, list) and 0 < len(seeds) <= MOST_SEEDS and _are_seeds(seeds):
             return seeds
         self.problems.append(
-            f"{where}seeds must be a number of seeds or a list of different ones in {SEEDS}, got "
-            f"{given!r}."
+            f"{where}seeds must be a number of seeds, at most {MOST_SEEDS}, or a list of different "
+            f"ones in {SEEDS}, got {given!r}."
         )
         return default
 
@@ -207,6 +212,11 @@ class _Reader:
     def _options(self, table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
         """Dotted options of a table; those that a suite gives in another way are refused."""
         found = dict(_dotted(self._value(table, key, dict, where, {}), ""))
+        for name, value in found.items():
+            if not all(isinstance(each, bool | int | float | str) for each in _listed(value)):
+                self.problems.append(
+                    f"{where}{key} has {name} = {value}: no option is such a value."
+                )
         for name in sorted(set(found) & set(OWN)):
             self.problems.append(f"{where}{key} has {name!r}: a suite says {OWN[name]} instead.")
         return found
@@ -286,6 +296,10 @@ def _dotted(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _dotted(value, f"{name}.")
         else:
             yield name, tuple(value) if isinstance(value, list) else value
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _plain(value: Any) -> Any:

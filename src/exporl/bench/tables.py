@@ -263,9 +263,10 @@ def _profile(found: Comparison) -> Table:
     rows = []
     for label in found.suite.labels:
         finals = [found.final(label, task) for task in found.tasks]
-        shares = performance_profile([each for each in finals if len(each)], PROFILE)
-        rows.append((label, *(f"{share:.2f}" for share in np.atleast_1d(shares))))
-    rows = [row for row in rows if len(row) == 1 + len(PROFILE)]
+        finals = [scores for scores in finals if len(scores)]
+        if finals:
+            shares = performance_profile(finals, PROFILE)
+            rows.append((label, *(f"{share:.2f}" for share in shares)))
     return Table(
         "Performance profile",
         ("algorithm", *(f"above {threshold:g}" for threshold in PROFILE)),
