@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import exporl
 from exporl.bench.grid import PlannedRun
 from exporl.bench.prints import CODE, COMMIT, print_path, read_print
 from exporl.files.atomic import write_text
@@ -39,7 +38,7 @@ class Mismatch(NamedTuple):
 def library_code() -> dict[str, Any]:
     """The library's code: versions of packages, and SHA-256 of its source as it lies on the disk
     now."""
-    root = Path(exporl.__file__).parent
+    root = Path(__file__).parents[1]
     source = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*.py"))}
     return {"versions": versions(), "source": _digest(source)}
 
