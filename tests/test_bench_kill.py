@@ -50,21 +50,20 @@ def test_a_suite_killed_at_random_points_ends_with_the_same_table(tmp_path):
     for folder in (whole, broken):
         folder.mkdir()
     began = time.monotonic()
-    process = start(suite_file(whole, SUITE))
-    assert process.wait(timeout=1_800) == 0, process.stdout.read()
+    with start(suite_file(whole, SUITE)) as process:
+        out, _ = process.communicate(timeout=1_800)
+    assert process.returncode == 0, out
     took = time.monotonic() - began
     rng, path = random.Random(time.time_ns()), suite_file(broken, SUITE)
     points = [rng.uniform(0.1, 0.9) * took for _ in range(2)]
     for point in points:
-        process = start(path)
-        try:
-            process.wait(timeout=point)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        process.stdout.close()
-    process = start(path)
-    out, _ = process.communicate(timeout=1_800)
+        with start(path) as process:
+            try:
+                process.wait(timeout=point)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+    with start(path) as process:
+        out, _ = process.communicate(timeout=1_800)
     assert process.returncode == 0, (points, out)
     expected = table(whole / "suite.toml")
     assert table(path) == expected and "| probe/delay | expo | " in expected, points
