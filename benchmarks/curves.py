@@ -25,11 +25,11 @@ import numpy as np
 from common import write_result
 
 from exporl.files.atomic import read_lines
-from exporl.report.stats import paired_difference, wilson
 from exporl.run.config import override
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
 from exporl.speed.tuning import keep_compiled_programs
+from exporl.stats.intervals import paired_difference, wilson
 
 FOLDER = Path("runs/curves")
 TASKS = {"metaworld/peg-insert-side-v3": 0.4, "metaworld/push-v3": 0.4}

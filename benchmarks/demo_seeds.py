@@ -18,7 +18,7 @@ from common import write_result
 
 from exporl.files.atomic import read_lines
 from exporl.report.page import dip, read_run, write_report
-from exporl.report.stats import paired_difference
+from exporl.stats.intervals import paired_difference
 
 FOLDER = Path("runs/demo-seeds")
 

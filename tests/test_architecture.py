@@ -36,10 +36,12 @@ ROOMS = (
     "envs",
     "acting",
     "speed",
+    "stats",
     "report",
     "parallel/background",
     "run",
     "parallel",
+    "bench",
     "cli",
     "__init__",
 )

@@ -104,3 +104,13 @@ def test_numbers_are_not_cut_off_on_a_narrow_terminal(width):
     assert "expo" in shown and "150000/200000" in shown and "0:00:10" in shown
     assert len(shown.rstrip()) <= width
     assert ("━" in shown) == (width >= 100)
+
+
+def test_the_bar_of_a_run_that_has_ended_leaves_the_screen():
+    out = io.StringIO()
+    bars = Bars(Console(file=out, width=200), interval_s=0.0)
+    one, two = bars.add("one"), bars.add("two")
+    one.phase("expo", 10, 0)
+    bars.drop(one)
+    two.phase("expo", 10, 0)
+    assert out.getvalue().splitlines()[-1] == "two expo 0/10"

@@ -142,6 +142,65 @@ def test_children_keep_programs_where_their_parent_does(tmp_path, monkeypatch):
     assert error is None and summary == {"folder": jax.config.values["jax_compilation_cache_dir"]}
 
 
+KILLED = """
+import json, os, pathlib, signal, sys
+order = json.loads(sys.stdin.readline())
+tries = pathlib.Path(order["run_dir"]) / "tries"
+tries.write_text((tries.read_text() if tries.is_file() else "") + str(int(order["resume"])))
+(tries.parent / "config.json").write_text("{}")
+if len(tries.read_text()) < 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+print(json.dumps({"summary": {}}))
+"""
+
+
+@pytest.mark.parametrize(("again", "tries"), [(0, "0"), (1, "01"), (2, "011")])
+def test_a_killed_child_goes_on_as_often_as_asked(tmp_path, monkeypatch, again, tries):
+    monkeypatch.setattr(processes, "_CHILD", KILLED)
+    jobs, row = [Job(tiny(), tmp_path / "s0", False)], Heard()
+    ((summary, error),) = run_processes(jobs, [row], threading.Event(), again=again)
+    assert (tmp_path / "s0" / "tries").read_text() == tries
+    assert (summary, error is None) == ({} if again == 2 else None, again == 2)
+    assert error is None or "ended with status -9" in error
+    assert sum("was killed (status -9)" in str(told) for told in row.told) == again
+
+
+def test_ends_are_told_and_a_job_that_may_not_begin_fails(tmp_path, monkeypatch):
+    def begin(i):
+        if i == 1:
+            raise ValueError("not this one")
+
+    monkeypatch.setattr(processes, "_CHILD", "print('{\"summary\": {}}')")
+    told, rows = [], [Heard() for _ in range(3)]
+    jobs = [Job(tiny(seed=s), tmp_path / f"s{s}", False) for s in range(3)]
+    ended = run_processes(
+        jobs,
+        rows,
+        threading.Event(),
+        at_once=1,
+        begin=begin,
+        end=lambda i, how: told.append((i, how)),
+    )
+    assert ended == [({}, None), (None, "not this one"), ({}, None)]
+    assert sorted(told) == list(enumerate(ended)) and not (tmp_path / "s1").exists()
+    assert not any(row.told for row in rows)
+
+
+def test_files_to_inherit_stay_open_in_the_children(tmp_path, monkeypatch):
+    code = (
+        "import os, json; print(json.dumps({'summary': {'kept': os.readlink('/proc/self/fd/%d')}}))"
+    )
+    with (tmp_path / "kept").open("w") as file:
+        monkeypatch.setattr(processes, "_CHILD", code % file.fileno())
+        ((summary, _),) = run_processes(
+            [Job(tiny(), tmp_path / "s0", False)],
+            [Heard()],
+            threading.Event(),
+            inherited=[file.fileno()],
+        )
+    assert summary == {"kept": str(tmp_path / "kept")}
+
+
 def test_nothing_starts_after_a_stop(tmp_path):
     stop = threading.Event()
     stop.set()

@@ -9,13 +9,13 @@ from exporl.files.run_files import runs_in
 from exporl.files.undo import clear_refused, nothing_left_on_error
 from exporl.report.page import write_report
 from exporl.report.returns import number, return_summary, return_words
-from exporl.report.stats import paired_difference
 from exporl.run.callbacks import Notes
 from exporl.run.config import TrainConfig, to_json
 from exporl.run.directory import summarize
 from exporl.run.phases import online_updates
 from exporl.run.presets import preset_config
 from exporl.run.progress import Silent
+from exporl.stats.intervals import paired_difference
 
 BASE, POLICY = [-1300.0, -1310.0, -1290.0, -1320.0], [-1580.0, -1570.0, -1600.0, -1566.0]
 GAIN = "-274 [-298, -253]"

@@ -38,7 +38,9 @@ def episodes(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("args", [(), ("--help",), ("--version",), ("train", "--help")])
+@pytest.mark.parametrize(
+    "args", [(), ("--help",), ("--version",), ("train", "--help"), ("bench", "--help")]
+)
 def test_help_imports_nothing_beside_the_standard_library(args):
     assert not imported(*args) & {"jax", "flax", "numpy", "rich", "tyro", "gymnasium", "jaxtyping"}
 
@@ -70,6 +72,12 @@ def test_looking_into_a_file_does_not_import_jax(command, episodes):
 )
 def test_the_usual_mistakes_are_answered_at_once(args):
     assert not imported(*args, status=2) & {"jax", "numpy", "rich", "tyro", "gymnasium"}
+
+
+def test_tables_of_a_suite_do_not_import_jax(tmp_path):
+    path = tmp_path / "suite.toml"
+    path.write_text('score = 0.5\n[algorithms.expo]\n[tasks."probe/bandit"]\n')
+    assert not imported("bench", str(path), "--table") & {"jax", "flax", "optax", "gymnasium"}
 
 
 def test_the_package_alone_imports_nothing():

@@ -1,114 +1,183 @@
-"""Intervals of success rates against solved equations, published numbers and simulated
-experiments."""
+"""Bootstrap intervals, summaries of scores and seeds that are enough: against scipy, published
+numbers and numbers worked out by hand."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import integrate, stats
 
-from exporl.report.stats import Z95, paired_difference, wilson
+from exporl.stats.bootstrap import interval, mean_over_strata, resampled
+from exporl.stats.enough import half_width, seeds_for_difference
+from exporl.stats.scores import (
+    area_under_curve,
+    iqm,
+    iqm_of_tasks,
+    performance_profile,
+    probability_of_improvement,
+)
 
 
-def solved(successes: int, trials: int) -> tuple[float, float]:
-    """The rates p with (successes / trials - p)^2 = z^2 p (1 - p) / trials: roots of a
-    quadratic."""
-    rate, z2 = successes / trials, Z95**2
-    low, high = sorted(np.roots([1 + z2 / trials, -(2 * rate + z2 / trials), rate**2]).real)
-    return low, high
+def drawn(*sizes: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.random(size) for size in sizes]
 
 
-def test_the_quantile():
-    assert math.erf(Z95 / math.sqrt(2)) == pytest.approx(0.95, abs=1e-7)
+@pytest.mark.parametrize("sizes", [(5,), (4, 7), (3, 3, 10)])
+def test_the_stratified_interval_is_that_of_scipy(sizes):
+    """scipy resamples several samples independently, which is what strata are."""
+    strata = drawn(*sizes)
+
+    def statistic(*samples, axis=-1):
+        return mean_over_strata(samples)
+
+    theirs = stats.bootstrap(
+        strata,
+        statistic,
+        method="percentile",
+        n_resamples=2_000,
+        vectorized=True,
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    mean, low, high = interval(strata, mean_over_strata, np.random.default_rng(3), resamples=2_000)
+    assert mean == pytest.approx(np.mean([stratum.mean() for stratum in strata]), abs=1e-12)
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.99])
+def test_the_interquartile_mean_and_its_interval_are_those_of_scipy(level):
+    (scores,) = drawn(23)
+
+    def statistic(sample, axis=-1):
+        return stats.trim_mean(sample, 0.25, axis=axis)
+
+    theirs = stats.bootstrap(
+        (scores,),
+        statistic,
+        method="percentile",
+        n_resamples=1_000,
+        confidence_level=level,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    ours = interval([scores], iqm_of_tasks, np.random.default_rng(1), resamples=1_000, level=level)
+    assert ours == pytest.approx((stats.trim_mean(scores, 0.25), theirs.low, theirs.high), abs=1e-6)
+
+
+def test_strata_never_mix():
+    low, high = resampled([np.zeros(3), np.ones(4)], np.random.default_rng(0), resamples=50)
+    assert low.shape == (50, 3) and high.shape == (50, 4)
+    assert not low.any() and high.all()
+
+
+def test_rows_stay_together():
+    (rows,) = resampled(
+        [np.array([[1, 10], [2, 20], [3, 30]])], np.random.default_rng(0), resamples=20
+    )
+    assert rows.shape == (20, 3, 2) and (rows[..., 1] == 10 * rows[..., 0]).all()
+
+
+def test_a_task_counts_the_same_however_many_seeds_it_has():
+    assert mean_over_strata([np.zeros(100), np.ones(2)]) == 0.5
+
+
+@pytest.mark.parametrize("strata", [[], [np.ones(2), np.array([])]])
+def test_nothing_to_resample(strata):
+    with pytest.raises(ValueError, match="every stratum needs at least one value"):
+        interval(strata, mean_over_strata, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 4, 5, 8, 15, 40])
+def test_the_interquartile_mean_is_the_trimmed_mean_of_scipy(num):
+    (scores,) = drawn(num, seed=num)
+    assert iqm(scores) == pytest.approx(stats.trim_mean(scores, 0.25), abs=1e-12)
+
+
+def test_the_interquartile_mean_by_hand():
+    assert iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -100])) == (2 + 3 + 4 + 5) / 4
+
+
+def test_the_tortoises_and_the_hares():
+    """The order of arrival T HHHHH TTTTT H: 25 of 36 pairs for the hares, U = 25 and 11."""
+    order = "THHHHHTTTTTH"
+    places = {who: -np.flatnonzero(np.array(list(order)) == who) for who in "TH"}
+    better = probability_of_improvement([places["H"], places["T"]])
+    assert float(better) == 25 / 36
+
+
+def test_the_probability_of_improvement_is_that_of_mann_and_whitney_over_tasks():
+    x, y, v, w = drawn(5, 7, 3, 4)
+    x, y = x.round(1), y.round(1)  # ties
+    u = stats.mannwhitneyu(x, y).statistic / 35, stats.mannwhitneyu(v, w).statistic / 12
+    assert float(probability_of_improvement([x, y, v, w])) == pytest.approx(np.mean(u), abs=1e-12)
+    assert float(probability_of_improvement([x, x])) == 0.5
+    assert float(probability_of_improvement([x + 2, x])) == 1.0
+
+
+def test_the_profile_is_the_survival_function_of_scipy():
+    one, two = drawn(9, 9)
+    thresholds = np.linspace(0, 1, 21)
+    theirs = (stats.ecdf(one).sf.evaluate(thresholds) + stats.ecdf(two).sf.evaluate(thresholds)) / 2
+    assert performance_profile([one, two], thresholds) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_a_profile_counts_runs_strictly_above():
+    assert performance_profile([np.array([0.5, 1.0])], [0.4, 0.5, 1.0]).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_the_area_is_that_of_scipy_over_the_steps_it_spans():
+    steps, scores = np.array([0.0, 10, 15, 40]), np.array([0.2, 0.5, 0.4, 1.0])
+    theirs = integrate.trapezoid(scores, steps) / 40
+    assert area_under_curve(steps, scores) == pytest.approx(theirs, abs=1e-12)
+    assert area_under_curve([100.0], [0.7]) == 0.7
 
 
 @pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
+    ("steps", "scores", "message"),
     [
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (5, 10, 0.2366, 0.7634),
-        (45, 50, 0.7864, 0.9565),
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (1, 29, 0.0061, 0.1718),
+        ([], [], "at least one, got 0 steps"),
+        ([0.0, 1.0], [1.0], "got 2 steps and 1 scores"),
+        ([0.0, 5.0, 5.0], [1.0] * 3, "must rise"),
     ],
 )
-def test_published_wilson_intervals(successes, trials, low, high):
-    assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
+def test_what_is_no_curve(steps, scores, message):
+    with pytest.raises(ValueError, match=message):
+        area_under_curve(steps, scores)
 
 
-@pytest.mark.parametrize("trials", [1, 2, 10, 50, 1_000])
-def test_wilson_solves_its_quadratic(trials):
-    for successes in range(0, trials + 1, max(1, trials // 10)):
-        low, high = wilson(successes, trials)
-        assert (low, high) == pytest.approx(solved(successes, trials), abs=1e-9)
-        assert 0 <= low <= successes / trials + 1e-12
-        assert successes / trials - 1e-12 <= high <= 1
-        assert wilson(trials - successes, trials) == pytest.approx((1 - high, 1 - low))
+def scaled(d: float, num: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Two groups with exactly this Cohen's d."""
+    values = np.linspace(-1, 1, num)
+    values /= values.std(ddof=1)
+    return values + d, values
 
 
-def test_wilson_narrows_with_more_trials():
-    widths = [high - low for low, high in (wilson(3 * n, 4 * n) for n in (1, 5, 25, 125))]
-    assert widths == sorted(widths, reverse=True)
+@pytest.mark.parametrize(("d", "published"), [(0.2, 393), (0.5, 64), (0.8, 26)])
+def test_seeds_that_are_enough_are_those_of_cohen(d, published):
+    """Cohen, "A power primer" (1992), Table 2: two means, power .80, alpha .05."""
+    assert abs(seeds_for_difference(*scaled(d)) - published) <= 1
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.1, 0.5, 0.85, 0.98])
-def test_wilson_covers_the_true_rate(rate):
-    trials, repeats = 50, 4_000
-    intervals = np.array([wilson(successes, trials) for successes in range(trials + 1)])
-    low, high = intervals[np.random.default_rng(0).binomial(trials, rate, repeats)].T
-    assert 0.91 < np.mean((low <= rate) & (rate <= high)) < 0.99
+@pytest.mark.parametrize("d", [0.4, 0.7, 1.0, 1.5, 2.5])
+def test_so_many_seeds_have_the_power_by_the_noncentral_t_distribution(d):
+    def power(n: int) -> float:
+        limit, shift = stats.t.ppf(0.975, 2 * n - 2), d * math.sqrt(n / 2)
+        return stats.nct.sf(limit, 2 * n - 2, shift) + stats.nct.cdf(-limit, 2 * n - 2, shift)
+
+    exact = next(n for n in range(2, 1_000) if power(n) >= 0.8)
+    assert abs(seeds_for_difference(*scaled(d)) - exact) <= 1
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (1, 0), (3, 2), (-1, 5), (0, -1)])
-def test_impossible_counts(successes, trials):
-    with pytest.raises(ValueError, match=f"got {successes} of {trials}"):
-        wilson(successes, trials)
+def test_seeds_where_nothing_spreads_or_nothing_differs():
+    assert seeds_for_difference([1.0, 1.0], [0.0, 0.0]) == 2
+    assert seeds_for_difference([1.0, 0.0], [1.0, 0.0]) == math.inf
+    with pytest.raises(ValueError, match="at least two seeds of each algorithm, got 3 and 1"):
+        seeds_for_difference([1.0, 2.0, 3.0], [1.0])
 
 
-def test_paired_difference_of_a_constant():
-    assert paired_difference([1.0, 0.5, 0.25], [0.75, 0.25, 0.0]) == (0.25, 0.25, 0.25)
-
-
-def test_paired_difference_repeats_and_changes_sign():
-    rng = np.random.default_rng(0)
-    a, b = rng.random(40).tolist(), rng.random(40).tolist()
-    mean, low, high = paired_difference(a, b)
-    assert paired_difference(a, b) == (mean, low, high)
-    assert mean == pytest.approx(np.mean(a) - np.mean(b))
-    assert low < mean < high
-    assert paired_difference(b, a) == pytest.approx((-mean, -high, -low), abs=1e-12)
-
-
-def test_the_bootstrap_interval_is_that_of_a_large_sample():
-    a = np.random.default_rng(3).normal(size=2_000)
-    mean, low, high = paired_difference(a.tolist(), [0.0] * len(a), 2_000)
-    half = Z95 * a.std() / math.sqrt(len(a))
-    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
-
-
-def test_pairing_removes_what_both_share():
-    rng = np.random.default_rng(1)
-    hard = rng.normal(0, 5, 100)
-    a, b = hard + 0.3 + rng.normal(0, 0.1, 100), hard
-    paired, unpaired = (
-        paired_difference(a.tolist(), b.tolist()),
-        paired_difference(a.tolist(), b[::-1].tolist()),
-    )
-    assert 0.25 < paired[1] < 0.3 < paired[2] < 0.35
-    assert unpaired[2] - unpaired[1] > 10 * (paired[2] - paired[1])
-
-
-def test_paired_difference_covers_the_true_mean():
-    rng, covered = np.random.default_rng(2), []
-    for _ in range(300):
-        a, b = rng.random(60) < 0.8, rng.random(60) < 0.5
-        _, low, high = paired_difference(a.astype(float).tolist(), b.astype(float).tolist(), 500)
-        covered.append(low <= 0.3 <= high)
-    assert 0.89 < np.mean(covered) < 0.99
-
-
-@pytest.mark.parametrize(("a", "b"), [([1.0], [1.0, 0.0]), ([], [])])
-def test_results_that_do_not_pair(a, b):
-    with pytest.raises(ValueError, match=f"same episodes, got {len(a)} and {len(b)}"):
-        paired_difference(a, b)
+def test_the_half_width_shrinks_with_the_root_of_seeds():
+    values = [0.1, 0.5, 0.9]
+    assert half_width(values, 4) == pytest.approx(half_width(values, 1) / 2)
+    low, high = stats.norm.interval(0.95, scale=0.4 / math.sqrt(3))
+    assert half_width(values, 3) == pytest.approx((high - low) / 2, abs=1e-6)
+    with pytest.raises(ValueError, match="got 1 values and 3 seeds"):
+        half_width([0.1], 3)

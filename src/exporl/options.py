@@ -15,9 +15,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from exporl.outside import is_outside
+from exporl.outside import OutsideName, is_outside
 from exporl.plain import ABSENT
-from exporl.types import OutsideName
 
 
 class Interval(NamedTuple):

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NewType
 
 Trust = bool | Collection[str]
 """Whether the code that a run directory names may be loaded: all of it, none, or these names."""
+OutsideName = NewType("OutsideName", str)
+"""`module:attribute`: an algorithm or a base policy that does not come with the library."""
 
 _OPENED: set[Path] = set()
 """Run directories that this process has opened."""

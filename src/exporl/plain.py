@@ -11,9 +11,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from exporl.outside import is_outside
+from exporl.outside import OutsideName, is_outside
 from exporl.suggest import closest
-from exporl.types import OutsideName
 
 ABSENT = "absent"
 """Metadata of an option's field: the value that a file without the option stands for."""

@@ -9,13 +9,14 @@ Actions lie in [-1, 1]. Observations are flat dictionaries. Flow time runs from 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NewType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Key, PyTree, Shaped
 
+from exporl.outside import OutsideName
 from exporl.spec import PARTIAL, PROPOSALS, Phase, Precision, Spec, Step
 
 __all__ = [
@@ -49,8 +50,6 @@ KeyArray = Key[Array, ""]
 Mode = Literal["explore", "evaluate", "base", "unedited"]
 """How to act: while learning; at evaluation; with the base policy alone; at evaluation, but
 choosing among base samples without edits."""
-OutsideName = NewType("OutsideName", str)
-"""`module:attribute`: an algorithm or a base policy that does not come with the library."""
 
 
 class Decision(NamedTuple):

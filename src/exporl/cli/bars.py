@@ -57,6 +57,11 @@ class Bars:
         self._bars.append(Bar(self, name, task))
         return self._bars[-1]
 
+    def drop(self, bar: "Bar") -> None:
+        """Takes a bar off the screen: its run has ended."""
+        self._bars.remove(bar)
+        self._drawn.remove_task(bar.task)
+
     def begun(self, bar: "Bar") -> None:
         """Draws a bar from its start, with a new estimate of the time left."""
         if self._console.is_terminal:

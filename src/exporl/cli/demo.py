@@ -16,11 +16,11 @@ from exporl.envs.registry import make_task
 from exporl.files.atomic import read_lines
 from exporl.files.run_files import CONFIG, EVAL, REPORT
 from exporl.report.page import dip, read_run, write_report
-from exporl.report.stats import paired_difference, wilson
 from exporl.run.config import override
 from exporl.run.directory import finished, load_config
 from exporl.run.presets import preset_config
 from exporl.speed.tuning import keep_compiled_programs
+from exporl.stats.intervals import paired_difference, wilson
 
 TASK = "metaworld/assembly-v3"
 STEPS = 5_000

@@ -19,6 +19,7 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
   exporl report RUN [RUN ...]      one HTML page about one or more runs
+  exporl bench SUITE.toml          algorithms x tasks x seeds: runs, resumes and compares them
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
   exporl check TASK                whether a task, or yours, keeps its promises; how to mend it
   exporl presets [ALGO [PRESET]]   named option sets, every number with its source
@@ -30,6 +31,7 @@ COMMANDS = {
     "train": "exporl.cli.train_request:train_command",
     "eval": "exporl.cli.runs:eval_command",
     "report": "exporl.cli.runs:report_command",
+    "bench": "exporl.cli.bench:bench_command",
     "tasks": "exporl.cli.tasks:tasks_command",
     "check": "exporl.cli.tasks:check_command",
     "presets": "exporl.cli.presets:presets_command",
@@ -41,8 +43,8 @@ status."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 for success, 2 for a mistake in the request or an environment that
-    failed, 130 when stopped by a signal. What the command does goes on when its output is no longer
-    read."""
+    failed, 1 where parts of what was asked for failed, 130 when stopped by a signal. What the
+    command does goes on when its output is no longer read."""
     with unbroken():
         return _main(argv)
 

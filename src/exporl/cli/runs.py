@@ -13,10 +13,10 @@ from exporl.files.run_files import EVALUATIONS, REPORT, runs_in
 from exporl.options import SEEDS, Interval
 from exporl.report.page import write_report
 from exporl.report.returns import return_words
-from exporl.report.stats import paired_difference, wilson
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
 from exporl.speed.tuning import keep_compiled_programs
+from exporl.stats.intervals import paired_difference, wilson
 
 
 class _Said(Silent):

@@ -2,6 +2,7 @@
 time."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import jax
 
 from exporl.acting.failures import in_words
 from exporl.files.atomic import refuse_link
-from exporl.files.run_files import OUTPUT
+from exporl.files.run_files import CONFIG, OUTPUT
 from exporl.run.config import RunConfig, from_json, to_json
 from exporl.run.loop import train
 from exporl.run.progress import Progress
@@ -47,7 +48,15 @@ one."""
 
 
 def run_processes(
-    jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event
+    jobs: Sequence[Job],
+    rows: Sequence[Progress],
+    stop: threading.Event,
+    *,
+    at_once: int | None = None,
+    again: int = 0,
+    begin: Callable[[int], None] | None = None,
+    end: Callable[[int, Ended], None] | None = None,
+    inherited: Sequence[int] = (),
 ) -> list[Ended]:
     """Trains every job in a process of its own, as many at a time as there are cores.
 
@@ -55,47 +64,113 @@ def run_processes(
         jobs: what to train.
         rows: what each of them reports to.
         stop: set, it makes all of them stop after a checkpoint.
+        at_once: how many at a time, at most one per core; each has the same share of the cores,
+            however many jobs there are. By default the cores are shared among the jobs.
+        again: how often a job whose process a signal killed goes on from its last checkpoint.
+        begin: told of each job before its process starts; a ValueError makes it fail.
+        end: told how each job ended; by default failures are said on the job's row.
+        inherited: open files that the processes keep open until they end.
     """
     cores = usable_cores()
-    workers = min(len(cores), len(jobs))
+    workers = min(len(cores), len(jobs)) if at_once is None else min(len(cores), at_once)
     free = [cores[i::workers] for i in range(workers)]
-    waiting, running = list(range(len(jobs))), {}
-    news: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-    ended: list[Ended] = [(None, None)] * len(jobs)
+    tell = end if end is not None else functools.partial(_say_failure, jobs, rows)
+    pool = _Pool(list(jobs), rows, free, again, begin, tell, inherited)
     try:
-        while running or (waiting and not stop.is_set()):
-            while waiting and free and not stop.is_set():
-                i, own = waiting.pop(0), free.pop(0)
-                running[i] = _start(jobs[i], own), own
-                threading.Thread(target=_listen, args=(i, running[i][0], news), daemon=True).start()
+        while pool.running or (pool.waiting and not stop.is_set()):
             if stop.is_set():
-                for process, _ in running.values():
-                    with contextlib.suppress(OSError):  # it has ended by itself
-                        process.stdin.close()
-            with contextlib.suppress(queue.Empty):
-                i, message = news.get(timeout=_INTERVAL_S)
-                if message is not None:
-                    _tell(rows[i], message)
-                    ended[i] = _outcome(message, ended[i])
-                else:
-                    process, own = running.pop(i)
-                    free.append(own)
-                    if _end(process) != 0 and ended[i] == (None, None):
-                        log = jobs[i].run_dir / OUTPUT
-                        ended[i] = (
-                            None,
-                            f"its process ended with status {process.returncode}; see {log}",
-                        )
-                    if ended[i][1] is not None:
-                        rows[i].say(f"seed {jobs[i].config.seed} failed: {ended[i][1]}")
+                pool.ask_to_stop()
+            else:
+                pool.start_waiting(stop)
+            pool.hear(stop)
     finally:
-        for process, _ in running.values():
+        pool.kill()
+    return pool.ended
+
+
+def _say_failure(jobs: Sequence[Job], rows: Sequence[Progress], i: int, ended: Ended) -> None:
+    if ended[1] is not None:
+        rows[i].say(f"seed {jobs[i].config.seed} failed: {ended[1]}")
+
+
+class _Pool:
+    """Jobs that wait, run in their processes, and have ended."""
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        rows: Sequence[Progress],
+        free: list[list[int]],
+        again: int,
+        begin: Callable[[int], None] | None,
+        end: Callable[[int, Ended], None],
+        inherited: Sequence[int],
+    ):
+        self.jobs, self.rows, self.free, self.inherited = jobs, rows, free, inherited
+        self.waiting = list(range(len(jobs)))
+        self.running: dict[int, tuple[Any, list[int]]] = {}
+        self.ended: list[Ended] = [(None, None)] * len(jobs)
+        self._again = [again] * len(jobs)
+        self._begin, self._end = begin, end
+        self._news: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+
+    def start_waiting(self, stop: threading.Event) -> None:
+        """Starts as many processes as there are free cores."""
+        while self.waiting and self.free and not stop.is_set():
+            i = self.waiting.pop(0)
+            try:
+                if self._begin is not None:
+                    self._begin(i)
+            except ValueError as error:
+                self.ended[i] = None, in_words(error)
+                self._end(i, self.ended[i])
+                continue
+            own = self.free.pop(0)
+            process = _start(self.jobs[i], own, self.inherited)
+            self.running[i] = process, own
+            listening = threading.Thread(target=_listen, args=(i, process, self._news), daemon=True)
+            listening.start()
+
+    def ask_to_stop(self) -> None:
+        """The end of its standard input makes a child stop after a checkpoint."""
+        for process, _ in self.running.values():
+            with contextlib.suppress(OSError):  # it has ended by itself
+                process.stdin.close()
+
+    def hear(self, stop: threading.Event) -> None:
+        """Waits a moment for what the children say next."""
+        with contextlib.suppress(queue.Empty):
+            i, message = self._news.get(timeout=_INTERVAL_S)
+            if message is None:
+                self._let_go(i, stop)
+            else:
+                _tell(self.rows[i], message)
+                self.ended[i] = _outcome(message, self.ended[i])
+
+    def _let_go(self, i: int, stop: threading.Event) -> None:
+        """A child has ended: how, or once more where it was killed."""
+        process, own = self.running.pop(i)
+        self.free.append(own)
+        status, job = _end(process), self.jobs[i]
+        if status < 0 and self.ended[i] == (None, None) and self._again[i] and not stop.is_set():
+            self._again[i] -= 1
+            self.rows[i].say(f"its process was killed (status {status}); it goes on once more")
+            self.jobs[i] = job._replace(resume=(job.run_dir / CONFIG).is_file())
+            self.waiting.insert(0, i)
+            return
+        if status != 0 and self.ended[i] == (None, None):
+            log = job.run_dir / OUTPUT
+            self.ended[i] = None, f"its process ended with status {status}; see {log}"
+        self._end(i, self.ended[i])
+
+    def kill(self) -> None:
+        """Ends whatever still runs."""
+        for process, _ in self.running.values():
             process.kill()
             _end(process)
-    return ended
 
 
-def _start(job: Job, cores: list[int]) -> subprocess.Popen[str]:
+def _start(job: Job, cores: list[int], inherited: Sequence[int] = ()) -> subprocess.Popen[str]:
     """A child on these cores, in a session of its own: the terminal's Ctrl-C reaches it through us
     only."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
@@ -118,6 +193,7 @@ def _start(job: Job, cores: list[int]) -> subprocess.Popen[str]:
             text=True,
             env=env,
             start_new_session=True,
+            pass_fds=tuple(inherited),
         )
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # not allowed here: the scheduler places it

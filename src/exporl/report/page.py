@@ -11,7 +11,7 @@ from exporl.report.charts import STYLE, Series, legend, line_chart
 from exporl.report.markup import text
 from exporl.report.returns import return_section
 from exporl.report.run_data import COLORS, OTHER_COLOR, RunData, read_run
-from exporl.report.stats import paired_difference, wilson
+from exporl.stats.intervals import paired_difference, wilson
 
 SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
 TOGETHER = (("_min", "_mean", "_max"), ("_prior", "_online"))

@@ -7,7 +7,7 @@ from typing import Any
 from exporl.report.charts import Series, legend, line_chart
 from exporl.report.markup import text
 from exporl.report.run_data import COLORS, OTHER_COLOR, RunData
-from exporl.report.stats import paired_difference
+from exporl.stats.intervals import paired_difference
 
 Evaluation = Mapping[str, Any]
 """Who -> outcomes of their episodes, "returns" among them: a line of eval.jsonl."""

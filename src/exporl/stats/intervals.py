@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from exporl.stats.bootstrap import RESAMPLES, interval, mean_over_strata
+
 Z95 = 1.959964
 """Two-sided 95% quantile of the standard normal distribution."""
 
@@ -28,7 +30,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 def paired_difference(
     a: Sequence[float] | Sequence[bool],
     b: Sequence[float] | Sequence[bool],
-    resamples: int = 10_000,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float, float]:
     """Mean of a - b over paired episodes, with its 95% percentile bootstrap interval (fixed seed).
 
@@ -39,8 +41,4 @@ def paired_difference(
         raise ValueError(f"paired results need the same episodes, got {len(a)} and {len(b)}.")
     difference = np.asarray(a, float) - np.asarray(b, float)
     rng = np.random.default_rng(0)
-    means = difference[rng.integers(len(difference), size=(resamples, len(difference)))].mean(
-        axis=1
-    )
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(difference.mean()), float(low), float(high)
+    return interval([difference], mean_over_strata, rng, resamples=resamples)

@@ -1,0 +1,1 @@
+"""Suites: algorithms on tasks with several seeds, made in parallel, resumed, and compared."""

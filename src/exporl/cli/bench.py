@@ -1,0 +1,94 @@
+"""`exporl bench`: what it is asked to do. Help and tables are answered without waiting for JAX;
+`cli/bench_run.py` does the rest."""
+
+import argparse
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from exporl.cli.bench_help import HELP
+from exporl.cli.numbers import whole_number
+from exporl.cli.status import notice
+from exporl.suggest import closest
+
+ALLOWED = ("version", "configuration")
+"""What `--allow` takes, as `bench.fingerprint.ALLOWED` has it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchRequest:
+    """The command line of `exporl bench`."""
+
+    suite: Path
+    jobs: int | None
+    dry_run: bool
+    show: str | None
+    """table, latex or csv; None to make runs."""
+    output: Path | None
+    allowed: tuple[str, ...]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors are sentences."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError: the command line cannot be read."""
+        raise ValueError(f"{message}. `exporl bench --help` shows what there is.")
+
+
+def parse(args: Sequence[str]) -> BenchRequest:
+    """The request that a command line makes.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    parser = _Parser(prog="exporl bench", add_help=False, allow_abbrev=False)
+    parser.add_argument("suite", type=Path)
+    parser.add_argument("--jobs", type=whole_number)
+    parser.add_argument("--dry-run", "--dry_run", action="store_true")
+    for name in ("table", "latex", "csv"):
+        parser.add_argument(f"--{name}", dest="show", action="append_const", const=name)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--allow", action="append", default=[])
+    found = parser.parse_args(list(args))
+    shown = found.show or []
+    if len(shown) + found.dry_run > 1:
+        raise ValueError("ask for one of --dry-run, --table, --latex and --csv at a time.")
+    if found.output is not None and not shown:
+        raise ValueError("--output is for --table, --latex and --csv.")
+    if found.jobs is not None and found.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {found.jobs}.")
+    for each in found.allow:
+        if each not in ALLOWED:
+            raise ValueError(f"--allow cannot allow {each!r}. {closest(each, ALLOWED)}")
+    show = shown[0] if shown else None
+    allowed = tuple(found.allow)
+    return BenchRequest(found.suite, found.jobs, found.dry_run, show, found.output, allowed)
+
+
+def bench_command(args: list[str]) -> int:
+    """`exporl bench SUITE.toml [--dry-run | --table | --latex | --csv] [--jobs K]`."""
+    if not args or "-h" in args or "--help" in args:
+        print(HELP, end="")
+        return 0
+    request = parse(args)
+    suite = importlib.import_module("exporl.bench.suite").read_suite(request.suite)
+    if request.show is None:
+        return importlib.import_module("exporl.cli.bench_run").run_request(request, suite)
+    results = importlib.import_module("exporl.bench.results").read_results(suite)
+    tables = importlib.import_module("exporl.bench.tables")
+    if request.show == "csv":
+        text = tables.csv_text(results)
+        for problem in results.problems:
+            notice(problem)
+    else:
+        write = tables.markdown if request.show == "table" else tables.latex
+        text = write(tables.tables(results), results.problems)
+    if request.output is None:
+        print(text, end="")
+    else:
+        request.output.write_text(text)
+        print(request.output)
+    return 0
