@@ -13,7 +13,10 @@ from exporl.acting.guard import Guard, Outcome
 from exporl.algos import (
     ALGORITHMS,
     BcConfig,
+    BestOfNConfig,
     ExpoConfig,
+    FqlConfig,
+    IdqlConfig,
     RlpdConfig,
     described_metrics,
     make_algorithm,
@@ -34,6 +37,12 @@ OPTIONS = {
         ExpoConfig(backup="cached", edit_value="min"),
         ExpoConfig(selection="soft", backup_entropy=True, base_data="successes", base_updates=2),
     ),
+    "best_of_n": (
+        BestOfNConfig(),
+        BestOfNConfig(backup="filtered", filter_acting=True, **KNOWN_VALUES),
+    ),
+    "idql": (IdqlConfig(), IdqlConfig(**KNOWN_VALUES)),
+    "fql": (FqlConfig(), FqlConfig(**KNOWN_VALUES)),
     "rlpd": (RlpdConfig(), RlpdConfig(backup_entropy=True, **KNOWN_VALUES)),
     "bc": (BcConfig(), BcConfig(base_data="successes")),
 }

@@ -98,6 +98,15 @@ def test_rlpd_approaches_the_optimum():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["best_of_n", "idql", "fql"])
+def test_others_around_a_base_beat_it_too(name):
+    learnt = learn(name, "flow", replay_of("bandit"), pretrain=30, online=60)
+    own, base = bandit_reward(samples(learnt)), bandit_reward(samples(learnt, "base"))
+    assert own > base + 0.3 and own > -0.4
+    np.testing.assert_allclose(base, -0.8, atol=0.2)
+
+
+@pytest.mark.slow
 def test_bc_reproduces_both_modes():
     replay = replay_of("bandit", noise=0.05)
     learnt = learn("bc", "flow", replay, pretrain=80)
@@ -114,7 +123,7 @@ def test_bc_reproduces_both_modes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["expo", "rlpd"])
+@pytest.mark.parametrize("name", ["expo", "best_of_n", "idql", "fql", "rlpd"])
 def test_values_reach_back_in_time(name):
     learnt = learn(name, "flow", replay_of("delay"), online=100)
     first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
@@ -130,6 +139,8 @@ def test_values_reach_back_in_time(name):
     [
         ("expo", "terminal", True, 1),
         ("expo", "timeout", True, 10),
+        *((name, "terminal", True, 1) for name in ("best_of_n", "idql", "fql")),
+        *((name, "timeout", True, 10) for name in ("best_of_n", "idql", "fql")),
         ("rlpd", "terminal", True, 1),
         ("rlpd", "timeout", True, 10),
         ("rlpd", "timeout", False, 1),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.algos import BcConfig, ExpoConfig, RlpdConfig
+from exporl.algos import BcConfig, BestOfNConfig, ExpoConfig, FqlConfig, IdqlConfig, RlpdConfig
 from exporl.nets.critic import Critic
 
 DISCOUNT, HIDDEN = 0.9, (32,)
@@ -24,6 +24,32 @@ CONFIGS = {
         decay_steps=0,
         initial_temperature=0.02,
         acting_base="live",
+    ),
+    "best_of_n": BestOfNConfig(
+        num_base_samples=8,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        acting_base="live",
+    ),
+    "idql": IdqlConfig(
+        num_base_samples=16,
+        expectile=0.9,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        value_learning_rate=3e-3,
+        base_tau=0.1,
+    ),
+    "fql": FqlConfig(
+        distill_weight=0.3,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        policy_learning_rate=3e-3,
     ),
     "rlpd": RlpdConfig(
         num_qs=3,

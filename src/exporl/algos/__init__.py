@@ -5,8 +5,11 @@ from typing import Any
 
 from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset, compiled
 from exporl.algos.bc import BC, BcConfig, bc
+from exporl.algos.best_of_n import BEST_OF_N, BestOfNConfig, best_of_n
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
+from exporl.algos.fql import FQL, FqlConfig, fql
+from exporl.algos.idql import IDQL, IdqlConfig, idql
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.once import made_once
 from exporl.options import check_options, option
@@ -19,26 +22,34 @@ __all__ = [
     "ALGORITHMS",
     "Algorithm",
     "BcConfig",
+    "BestOfNConfig",
     "Entry",
     "ExpoConfig",
+    "FqlConfig",
+    "IdqlConfig",
     "Measurements",
     "Needs",
     "Preset",
     "RlpdConfig",
     "bc",
+    "best_of_n",
     "check_config",
     "closest",
     "compiled",
     "described_metrics",
     "expo",
     "find_algorithm",
+    "fql",
+    "idql",
     "make_algorithm",
     "name_of",
     "option",
     "rlpd",
 ]
 
-ALGORITHMS: dict[str, Entry[Any]] = {entry.name: entry for entry in (EXPO, RLPD, BC)}
+ALGORITHMS: dict[str, Entry[Any]] = {
+    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, RLPD, BC)
+}
 """Name -> entry of the algorithms that come with the library."""
 
 

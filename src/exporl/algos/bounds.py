@@ -23,6 +23,9 @@ from exporl.types import Batch, Metrics, Params, Spec
 RETURN_BOUND = "return_bound"
 """The replay column with the return of a step's episode, if that succeeded, else -infinity."""
 
+_OUTPUT_BIASES = tuple(f"['{name}']['Dense_0']['bias']" for name in ("ensemble", "value"))
+"""Where the biases of a critic's output and of a state value's stand among their parameters."""
+
 BOUND_METRICS = {
     "critic/below_return": "share of TD targets that `return_bound` raised",
     "critic/out_of_range": "share of TD targets outside the range of values, before `clip_targets`",
@@ -88,7 +91,7 @@ class TargetBounds:
             return critic_params
 
         def shifted(path: tuple[object, ...], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
-            is_output_bias = jax.tree_util.keystr(path).endswith("['ensemble']['Dense_0']['bias']")
+            is_output_bias = jax.tree_util.keystr(path).endswith(_OUTPUT_BIASES)
             return leaf + self.low if is_output_bias else leaf
 
         return jax.tree_util.tree_map_with_path(shifted, critic_params)

@@ -341,10 +341,13 @@ CHOICE_METRICS = {
 
 
 def choice_metrics(choice: Choice, candidates: Candidates) -> Metrics:
-    """How often an edit was chosen, and how far the best edit beats the best base sample."""
+    """How often an edit was chosen, and how far the best edit beats the best base sample; nothing
+    where there are no edits."""
     num = candidates.base.shape[1]
-    metrics = {"edit/picked": (choice.index >= num).mean(dtype=jnp.float32)}
-    if candidates.edited.shape[1]:
-        gain = choice.q[:, num:].max(axis=-1) - choice.q[:, :num].max(axis=-1)
-        metrics["edit/advantage"] = gain.mean()
-    return metrics
+    if not candidates.edited.shape[1]:
+        return {}
+    gain = choice.q[:, num:].max(axis=-1) - choice.q[:, :num].max(axis=-1)
+    return {
+        "edit/picked": (choice.index >= num).mean(dtype=jnp.float32),
+        "edit/advantage": gain.mean(),
+    }

@@ -8,8 +8,12 @@ WIDTH = 100
 """No line of a help text is wider, on however wide a screen."""
 _DOMAINS = ("adroit", "antmaze", "robomimic", "mimicgen")
 _SIZES = ("small", "tiny", "demo")
+_OF_EXPO = (*_SIZES, "stable", "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS))
 PRESETS: Mapping[str, tuple[str, ...]] = {
-    "expo": (*_SIZES, "stable", "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS)),
+    "expo": _OF_EXPO,
+    "best_of_n": _OF_EXPO,
+    "idql": (*_SIZES, "paper", "antmaze"),
+    "fql": (*_SIZES, "paper", "qc"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
 }
