@@ -40,7 +40,7 @@ def test_every_preset_builds_and_survives_json(algorithm, name):
     assert {option: type(value) for option, value in flatten(restored).items()} == {
         option: type(value) for option, value in values.items()
     }
-    base = None if algorithm == "rlpd" else make_base(preset.base, SPEC)
+    base = None if algorithm in ("rlpd", "calql") else make_base(preset.base, SPEC)
     assert make_algorithm(algorithm, preset.algo, SPEC, base).needs.phases
 
 

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.algos import BcConfig, BestOfNConfig, ExpoConfig, FqlConfig, IdqlConfig, RlpdConfig
+from exporl.algos import (
+    BcConfig,
+    BestOfNConfig,
+    CalqlConfig,
+    ExpoConfig,
+    FqlConfig,
+    IdqlConfig,
+    RlpdConfig,
+)
 from exporl.nets.critic import Critic
 
 DISCOUNT, HIDDEN = 0.9, (32,)
@@ -50,6 +58,19 @@ CONFIGS = {
         tau=0.1,
         critic_learning_rate=3e-3,
         policy_learning_rate=3e-3,
+    ),
+    "calql": CalqlConfig(
+        conservatism=0.05,
+        num_actions=4,
+        num_qs=3,
+        hidden=HIDDEN,
+        policy_hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        policy_learning_rate=3e-3,
+        temperature_learning_rate=3e-3,
+        initial_temperature=0.01,
+        target_entropy=-2.5,
     ),
     "rlpd": RlpdConfig(
         num_qs=3,

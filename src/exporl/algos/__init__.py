@@ -6,6 +6,7 @@ from typing import Any
 from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset, compiled
 from exporl.algos.bc import BC, BcConfig, bc
 from exporl.algos.best_of_n import BEST_OF_N, BestOfNConfig, best_of_n
+from exporl.algos.calql import CALQL, CalqlConfig, calql
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
 from exporl.algos.fql import FQL, FqlConfig, fql
@@ -23,6 +24,7 @@ __all__ = [
     "Algorithm",
     "BcConfig",
     "BestOfNConfig",
+    "CalqlConfig",
     "Entry",
     "ExpoConfig",
     "FqlConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "RlpdConfig",
     "bc",
     "best_of_n",
+    "calql",
     "check_config",
     "closest",
     "compiled",
@@ -48,7 +51,7 @@ __all__ = [
 ]
 
 ALGORITHMS: dict[str, Entry[Any]] = {
-    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, RLPD, BC)
+    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, RLPD, BC)
 }
 """Name -> entry of the algorithms that come with the library."""
 

@@ -14,6 +14,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "best_of_n": _OF_EXPO,
     "idql": (*_SIZES, "paper", "antmaze"),
     "fql": (*_SIZES, "paper", "qc"),
+    "calql": (*_SIZES, "paper", "adroit"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
 }
