@@ -18,6 +18,7 @@ from exporl.algos import (
     ExpoConfig,
     FqlConfig,
     IdqlConfig,
+    QcConfig,
     RlpdConfig,
     described_metrics,
     make_algorithm,
@@ -45,6 +46,7 @@ OPTIONS = {
     "idql": (IdqlConfig(), IdqlConfig(**KNOWN_VALUES)),
     "fql": (FqlConfig(), FqlConfig(**KNOWN_VALUES)),
     "calql": (CalqlConfig(), CalqlConfig(max_backup=False, **KNOWN_VALUES)),
+    "qc": (QcConfig(), QcConfig(**KNOWN_VALUES)),
     "rlpd": (RlpdConfig(), RlpdConfig(backup_entropy=True, **KNOWN_VALUES)),
     "bc": (BcConfig(), BcConfig(base_data="successes")),
 }

@@ -101,7 +101,7 @@ def test_gaussian_policies_approach_the_optimum(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["best_of_n", "idql", "fql"])
+@pytest.mark.parametrize("name", ["best_of_n", "idql", "fql", "qc"])
 def test_others_around_a_base_beat_it_too(name):
     learnt = learn(name, "flow", replay_of("bandit"), pretrain=30, online=60)
     own, base = bandit_reward(samples(learnt)), bandit_reward(samples(learnt, "base"))
@@ -126,7 +126,7 @@ def test_bc_reproduces_both_modes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["expo", "best_of_n", "idql", "fql", "calql", "rlpd"])
+@pytest.mark.parametrize("name", ["expo", "best_of_n", "idql", "fql", "calql", "qc", "rlpd"])
 def test_values_reach_back_in_time(name):
     learnt = learn(name, "flow", replay_of("delay"), online=100)
     first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
@@ -142,8 +142,8 @@ def test_values_reach_back_in_time(name):
     [
         ("expo", "terminal", True, 1),
         ("expo", "timeout", True, 10),
-        *((name, "terminal", True, 1) for name in ("best_of_n", "idql", "fql", "calql")),
-        *((name, "timeout", True, 10) for name in ("best_of_n", "idql", "fql", "calql")),
+        *((name, "terminal", True, 1) for name in ("best_of_n", "idql", "fql", "calql", "qc")),
+        *((name, "timeout", True, 10) for name in ("best_of_n", "idql", "fql", "calql", "qc")),
         ("rlpd", "terminal", True, 1),
         ("rlpd", "timeout", True, 10),
         ("rlpd", "timeout", False, 1),

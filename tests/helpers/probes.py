@@ -11,6 +11,7 @@ from exporl.algos import (
     ExpoConfig,
     FqlConfig,
     IdqlConfig,
+    QcConfig,
     RlpdConfig,
 )
 from exporl.nets.critic import Critic
@@ -72,6 +73,7 @@ CONFIGS = {
         initial_temperature=0.01,
         target_entropy=-2.5,
     ),
+    "qc": QcConfig(num_base_samples=8, num_qs=3, hidden=HIDDEN, tau=0.1, critic_learning_rate=3e-3),
     "rlpd": RlpdConfig(
         num_qs=3,
         hidden=HIDDEN,

@@ -11,6 +11,7 @@ from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
 from exporl.algos.fql import FQL, FqlConfig, fql
 from exporl.algos.idql import IDQL, IdqlConfig, idql
+from exporl.algos.qc import QC, QcConfig, qc
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.once import made_once
 from exporl.options import check_options, option
@@ -32,6 +33,7 @@ __all__ = [
     "Measurements",
     "Needs",
     "Preset",
+    "QcConfig",
     "RlpdConfig",
     "bc",
     "best_of_n",
@@ -47,11 +49,12 @@ __all__ = [
     "make_algorithm",
     "name_of",
     "option",
+    "qc",
     "rlpd",
 ]
 
 ALGORITHMS: dict[str, Entry[Any]] = {
-    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, RLPD, BC)
+    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, RLPD, BC)
 }
 """Name -> entry of the algorithms that come with the library."""
 

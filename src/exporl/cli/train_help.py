@@ -15,6 +15,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "idql": (*_SIZES, "paper", "antmaze"),
     "fql": (*_SIZES, "paper", "qc"),
     "calql": (*_SIZES, "paper", "adroit"),
+    "qc": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
 }
