@@ -47,9 +47,9 @@ CONFIGS = {
         expectile=0.9,
         num_qs=3,
         hidden=HIDDEN,
-        tau=0.1,
+        tau=0.5,
         critic_learning_rate=3e-3,
-        value_learning_rate=3e-3,
+        value_learning_rate=1e-2,
         base_tau=0.1,
     ),
     "fql": FqlConfig(
@@ -61,7 +61,7 @@ CONFIGS = {
         policy_learning_rate=3e-3,
     ),
     "calql": CalqlConfig(
-        conservatism=0.05,
+        conservatism=0.02,
         num_actions=4,
         num_qs=3,
         hidden=HIDDEN,
