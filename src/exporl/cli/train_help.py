@@ -99,7 +99,7 @@ def train_help(algorithm: str | None = None) -> str:
 def _line(algorithm: str) -> str:
     """An algorithm and its presets."""
     names = ", ".join(PRESETS[algorithm])
-    first, later = f"  {algorithm:<6} ", " " * 9
+    first, later = f"  {algorithm:<9} ", " " * 12
     lines = textwrap.wrap(
         names, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
     )
