@@ -194,7 +194,8 @@ def test_what_json_may_hold(path, value, expected):
 @pytest.mark.parametrize("name", ["EXPO", "exppo", None, 3])
 def test_an_unknown_algorithm_in_json(name):
     with pytest.raises(
-        ValueError, match=f"config has the unknown algorithm {name!r}. .*Known: bc, expo, rlpd"
+        ValueError,
+        match=f"config has the unknown algorithm {name!r}. .*Known: bc, best_of_n, calql",
     ):
         from_json(edited("algorithm", name))
     data = edited("algorithm", "expo")
