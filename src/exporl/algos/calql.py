@@ -207,7 +207,7 @@ class Calql:
         of_policy = jnp.arange(q.shape[-1]) >= self.config.num_actions
         floor = known[None, :, None]
         raised = jnp.where(of_policy, jnp.maximum(q, floor), q)
-        soft_max = jax.nn.logsumexp(raised - contrast.log_prob, axis=-1)
+        soft_max = jax.nn.logsumexp(raised - contrast.log_prob[None], axis=-1)
         gap = (soft_max - q_data).mean()
         lifted = (q < floor)[..., self.config.num_actions :]
         return self.config.conservatism * gap, {
