@@ -360,7 +360,7 @@ _PAPER: Preset = {
 }
 _ADROIT: Preset = {
     "algo.conservatism": (1.0, _SCRIPT),
-    "algo.hidden": ((512, 512), _SCRIPT),
+    "algo.hidden": ((512, 512, 512), _SCRIPT),
     "algo.policy_hidden": ((512, 512), _SCRIPT),
 }
 _START: Preset = {
