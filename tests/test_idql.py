@@ -95,7 +95,7 @@ def test_critics_learn_what_the_new_value_promises(initial, one_step):
     state, metrics = one_step
     batch = row(ONE)
     value = twin.state_value(state.value.params, batch.next_observation["state"])
-    y = batch.reward + batch.discount * value
+    y = np.asarray(batch.reward + batch.discount * value)
     q = twin.q_values(initial.critic.params, batch.observation["state"], batch.action)
     np.testing.assert_allclose(metrics["critic/loss"], ((q - y) ** 2).mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["critic/target_mean"], y.mean(), atol=1e-5)
