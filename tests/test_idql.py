@@ -207,7 +207,6 @@ def test_critics_and_value_can_begin_at_the_least_value():
     [
         ({"expectile": 1.0}, r"expectile must be in \(0, 1\), got 1.0"),
         ({"num_qs": 0}, r"num_qs must be at least 1, got 0"),
-        ({"selection": "soft"}, r"selection must be one of argmax, implicit; got 'soft'"),
         ({"value_learning_rate": -1.0}, r"value_learning_rate must not be negative, got -1.0"),
     ],
 )
