@@ -32,10 +32,11 @@ def algorithm(**changes):
 
 @pytest.fixture(scope="module")
 def initial():
-    """A state at step 0, with target critics that think otherwise."""
+    """A state at step 0, with target critics that say the opposite."""
     state = to_host(jax.jit(algorithm().init)(jax.random.key(0)))
-    other = to_host(jax.jit(algorithm().init)(jax.random.key(5))).critic.params
-    return dataclasses.replace(state, target_critic=other)
+    layers = state.critic.params["params"]["ensemble"]
+    opposed = layers | {"Dense_0": jax.tree.map(np.negative, layers["Dense_0"])}
+    return dataclasses.replace(state, target_critic={"params": {"ensemble": opposed}})
 
 
 def run(initial, batches=BATCHES, key=1, phase="online", **changes):
