@@ -6,6 +6,7 @@ What stands between two markers is replaced.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,10 +25,17 @@ FEW = 5
 
 
 def metrics() -> str:
-    """What updates and the loop log: of every algorithm, every base policy, every run."""
-    rows: dict[tuple[str, str], None] = {}
+    """What updates and the loop log: of every algorithm, every base policy, every run. Where the
+    same name means different things, the algorithms are named."""
+    users: dict[tuple[str, str], list[str]] = {}
     for entry in ALGORITHMS.values():
-        rows |= dict.fromkeys(entry.metrics.items())
+        for described in entry.metrics.items():
+            users.setdefault(described, []).append(entry.name)
+    meanings = Counter(name for name, _ in users)
+    rows: dict[tuple[str, str], None] = {}
+    for (name, what), names in users.items():
+        whose = f" ({', '.join(names)})" if meanings[name] > 1 else ""
+        rows[name, what + whose] = None
     for kind in BASES:
         base = make_base(BaseConfig(kind), Spec((("state", (1,), "float32"),), 1))
         rows |= dict.fromkeys((name, f"{what} ({kind})") for name, what in base.metrics)

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exporl.data.columns import Column, needed_columns, proposal_columns, return_bound
+from exporl.data.columns import (
+    Column,
+    data_return,
+    needed_columns,
+    proposal_columns,
+    return_bound,
+)
 from exporl.data.episodes import Episode
 from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.replay import Replay
@@ -296,6 +302,22 @@ def test_the_range_of_values():
     assert value_range(make_task("probe/bandit"), 0.9) is None
 
 
+@pytest.mark.parametrize(("worst", "after"), [(-2.0, -2.0), (None, 0.0)])
+def test_what_an_episode_brought_is_kept_whether_or_not_it_succeeded(worst, after):
+    """At discount 0.5, by hand. A time limit is followed by the worst there is, as far as known."""
+    column = {"data_return": data_return(0.5, worst)}
+    failed = steps([-1, -1], terminated=False, success=False)
+    ended = steps([-1, -3], terminated=True, success=False)
+    still_open = WON[:2]
+    replay = filled(WON, failed, ended, still_open, columns=column)
+    found = replay.column("data_return")[0]
+    assert found[:3].tolist() == [-1.5, -1, 0]
+    last = -1 + 0.5 * after
+    assert found[4:6].tolist() == [-1 + 0.5 * last, last]
+    assert found[7:9].tolist() == [-2.5, -3]
+    assert found[10:12].tolist() == [NONE, NONE]
+
+
 def test_columns_are_found_by_name():
     spec = dataclasses.replace(SPEC, value_range=(-2.0, 0.0))
     columns = needed_columns(("return_bound",), 3, spec, 0.5)
@@ -306,9 +328,10 @@ def test_columns_are_found_by_name():
         0,
     ]
     with pytest.raises(
-        ValueError, match="no column 'returns'; known are next_proposals and return"
+        ValueError, match="no column 'returns'; known are next_proposals, return_bound and data"
     ):
         needed_columns(("returns",), 0, spec, 0.5)
+    assert list(needed_columns(("data_return",), 0, SPEC, 0.5)) == ["data_return"]
     with pytest.raises(ValueError, match="return_bound needs rewards whose range is known"):
         needed_columns(("return_bound",), 0, SPEC, 0.5)
 

@@ -40,7 +40,7 @@ def test_every_preset_builds_and_survives_json(algorithm, name):
     assert {option: type(value) for option, value in flatten(restored).items()} == {
         option: type(value) for option, value in values.items()
     }
-    base = None if algorithm == "rlpd" else make_base(preset.base, SPEC)
+    base = None if algorithm in ("rlpd", "calql") else make_base(preset.base, SPEC)
     assert make_algorithm(algorithm, preset.algo, SPEC, base).needs.phases
 
 
@@ -194,7 +194,8 @@ def test_what_json_may_hold(path, value, expected):
 @pytest.mark.parametrize("name", ["EXPO", "exppo", None, 3])
 def test_an_unknown_algorithm_in_json(name):
     with pytest.raises(
-        ValueError, match=f"config has the unknown algorithm {name!r}. .*Known: bc, expo, rlpd"
+        ValueError,
+        match=f"config has the unknown algorithm {name!r}. .*Known: bc, best_of_n",
     ):
         from_json(edited("algorithm", name))
     data = edited("algorithm", "expo")

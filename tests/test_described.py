@@ -13,7 +13,12 @@ from exporl.acting.guard import Guard, Outcome
 from exporl.algos import (
     ALGORITHMS,
     BcConfig,
+    BestOfNConfig,
+    CalqlConfig,
     ExpoConfig,
+    FqlConfig,
+    IdqlConfig,
+    QcConfig,
     RlpdConfig,
     described_metrics,
     make_algorithm,
@@ -34,6 +39,14 @@ OPTIONS = {
         ExpoConfig(backup="cached", edit_value="min"),
         ExpoConfig(selection="soft", backup_entropy=True, base_data="successes", base_updates=2),
     ),
+    "best_of_n": (
+        BestOfNConfig(),
+        BestOfNConfig(backup="filtered", filter_acting=True, **KNOWN_VALUES),
+    ),
+    "idql": (IdqlConfig(), IdqlConfig(**KNOWN_VALUES)),
+    "fql": (FqlConfig(), FqlConfig(**KNOWN_VALUES)),
+    "calql": (CalqlConfig(), CalqlConfig(max_backup=False, **KNOWN_VALUES)),
+    "qc": (QcConfig(), QcConfig(**KNOWN_VALUES)),
     "rlpd": (RlpdConfig(), RlpdConfig(backup_entropy=True, **KNOWN_VALUES)),
     "bc": (BcConfig(), BcConfig(base_data="successes")),
 }
@@ -52,7 +65,8 @@ def metrics_of(algorithm, phases=("online",), samples=8):
     """Names of the metrics of updates; nothing is compiled."""
     batches = random_batch(SPEC, 2, 4)
     kept = np.zeros((2, 4, samples, SPEC.chunk_length, SPEC.action_dim), np.float32)
-    batches = batches.replace(extra={PROPOSALS: kept, "return_bound": np.zeros((2, 4), np.float32)})
+    per_row = {name: np.zeros((2, 4), np.float32) for name in ("return_bound", "data_return")}
+    batches = batches.replace(extra={PROPOSALS: kept, **per_row})
     state, names = jax.eval_shape(algorithm.init, jax.random.key(0)), set()
     for phase in phases:
         update = functools.partial(algorithm.update, phase=phase)

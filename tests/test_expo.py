@@ -168,7 +168,7 @@ def test_it_learns_from_the_best_of_samples_and_edits(initial, num_edits):
     assert any((a != b).all() for a, b in zip(choosing, valuing, strict=True))
     if num_edits == 0:
         assert same(state.edit, start.edit) and same(state.log_temperature, start.log_temperature)
-        assert metrics["edit/picked"] == 0 and not {"edit/advantage", "edit/loss"} & set(metrics)
+        assert not [name for name in metrics if name.startswith("edit/")]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import typing
 
 import pytest
 
-from exporl.algos import ALGORITHMS
+from exporl.algos import ALGORITHMS, check_config
 from exporl.cli.main import main
 from exporl.envs.probes import SPEC
 from exporl.policies import BaseConfig
@@ -72,6 +72,23 @@ def test_every_numeric_option_has_a_range(field):
 def test_values_outside_their_range_are_refused(name, value, message):
     with pytest.raises(ValueError, match=message):
         check(config(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "choices"),
+    [
+        ("best_of_n", "backup", "fresh, filtered, cached"),
+        ("idql", "selection", "argmax, implicit"),
+        ("fql", "q_value", "mean, min"),
+        ("calql", "target_entropy", "dimensions"),
+        ("qc", "q_value", "mean, min"),
+    ],
+)
+def test_misspelt_choices_are_refused(algorithm, name, choices):
+    options = config(algorithm).algo
+    object.__setattr__(options, name, "best")
+    with pytest.raises(ValueError, match=rf"{name} must be one of {choices}; got 'best'"):
+        check_config(algorithm, options)
 
 
 @pytest.mark.parametrize(

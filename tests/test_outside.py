@@ -243,7 +243,7 @@ def test_the_command_line_knows_it(package, tmp_path, capsys):
             "no_such_module:still",
             r"cannot import 'no_such_module' of algorithm .*ModuleNotFoundError",
         ),
-        ("exppo", r"unknown algorithm 'exppo'\. Did you mean 'expo'\? Known: bc, expo, rlpd"),
+        ("exppo", r"unknown algorithm 'exppo'\. Did you mean 'expo'\? Known: bc, best_of_n, calql"),
         (":still", r"unknown algorithm ':still'"),
     ],
 )

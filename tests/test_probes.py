@@ -11,6 +11,7 @@ import pytest
 
 from exporl.algos import make_algorithm
 from exporl.algos.expo_entry import make_expo
+from exporl.data.columns import needed_columns
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
@@ -37,7 +38,8 @@ def algorithm(name, kind):
 
 
 def replay_of(probe, noise=0.3, bootstrap_timeouts=True):
-    replay = Replay(SPEC, 2000, prior=True, bootstrap_timeouts=bootstrap_timeouts)
+    columns = needed_columns(("data_return",), 0, SPEC, DISCOUNT)
+    replay = Replay(SPEC, 2000, prior=True, bootstrap_timeouts=bootstrap_timeouts, columns=columns)
     for episode in collect(probe, 300, noise, seed=0):
         replay.add_episode(episode, float)
     return replay
@@ -90,11 +92,21 @@ def test_edits_move_towards_the_optimum(bandit):
 
 
 @pytest.mark.slow
-def test_rlpd_approaches_the_optimum():
-    learnt = learn("rlpd", "flow", replay_of("bandit"), online=150)
+@pytest.mark.parametrize("name", ["rlpd", "calql"])
+def test_gaussian_policies_approach_the_optimum(name):
+    learnt = learn(name, "flow", replay_of("bandit"), online=150)
     mode = samples(learnt, "evaluate", 1)[0]
     np.testing.assert_allclose(mode, 0.8, atol=0.15)
     assert bandit_reward(samples(learnt)) > -0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["best_of_n", "idql", "fql", "qc"])
+def test_others_around_a_base_beat_it_too(name):
+    learnt = learn(name, "flow", replay_of("bandit"), pretrain=30, online=60)
+    own, base = bandit_reward(samples(learnt)), bandit_reward(samples(learnt, "base"))
+    assert own > base + 0.3 and own > -0.4
+    np.testing.assert_allclose(base, -0.8, atol=0.2)
 
 
 @pytest.mark.slow
@@ -114,7 +126,7 @@ def test_bc_reproduces_both_modes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["expo", "rlpd"])
+@pytest.mark.parametrize("name", ["expo", "best_of_n", "idql", "fql", "calql", "qc", "rlpd"])
 def test_values_reach_back_in_time(name):
     learnt = learn(name, "flow", replay_of("delay"), online=100)
     first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
@@ -130,6 +142,8 @@ def test_values_reach_back_in_time(name):
     [
         ("expo", "terminal", True, 1),
         ("expo", "timeout", True, 10),
+        *((name, "terminal", True, 1) for name in ("best_of_n", "idql", "fql", "calql", "qc")),
+        *((name, "timeout", True, 10) for name in ("best_of_n", "idql", "fql", "calql", "qc")),
         ("rlpd", "terminal", True, 1),
         ("rlpd", "timeout", True, 10),
         ("rlpd", "timeout", False, 1),

@@ -52,10 +52,15 @@ def assert_same_run(a: Path, b: Path) -> None:
     [
         ("expo", {}),
         ("expo", {"chunk_length": 3, "num_envs": 2, "train.critic_pretrain_steps": 8}),
+        ("best_of_n", {}),
+        ("idql", {}),
+        ("fql", {}),
+        ("calql", {}),
+        ("qc", {}),
         ("rlpd", {}),
         ("bc", {}),
     ],
-    ids=["expo", "expo-chunks-2-envs", "rlpd", "bc"],
+    ids=["expo", "expo-chunks-2-envs", "best_of_n", "idql", "fql", "calql", "qc", "rlpd", "bc"],
 )
 def test_two_and_two_equals_four(tmp_path, algorithm, changes):
     """12 steps, saved and resumed for 12 more, equals 24 steps: parameters, replay, environments,

@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.algos import BcConfig, ExpoConfig, RlpdConfig
+from exporl.algos import (
+    BcConfig,
+    BestOfNConfig,
+    CalqlConfig,
+    ExpoConfig,
+    FqlConfig,
+    IdqlConfig,
+    QcConfig,
+    RlpdConfig,
+)
 from exporl.nets.critic import Critic
 
 DISCOUNT, HIDDEN = 0.9, (32,)
@@ -25,6 +34,46 @@ CONFIGS = {
         initial_temperature=0.02,
         acting_base="live",
     ),
+    "best_of_n": BestOfNConfig(
+        num_base_samples=8,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        acting_base="live",
+    ),
+    "idql": IdqlConfig(
+        num_base_samples=16,
+        expectile=0.9,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.5,
+        critic_learning_rate=3e-3,
+        value_learning_rate=1e-2,
+        base_tau=0.1,
+    ),
+    "fql": FqlConfig(
+        distill_weight=0.3,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        policy_learning_rate=3e-3,
+    ),
+    "calql": CalqlConfig(
+        conservatism=0.02,
+        num_actions=4,
+        num_qs=3,
+        hidden=HIDDEN,
+        policy_hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        policy_learning_rate=3e-3,
+        temperature_learning_rate=3e-3,
+        initial_temperature=0.01,
+        target_entropy=-2.5,
+    ),
+    "qc": QcConfig(num_base_samples=8, num_qs=3, hidden=HIDDEN, tau=0.1, critic_learning_rate=3e-3),
     "rlpd": RlpdConfig(
         num_qs=3,
         hidden=HIDDEN,

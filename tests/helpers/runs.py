@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+from exporl.algos import ALGORITHMS
 from exporl.files.atomic import read_lines
 from exporl.files.run_files import CHECKPOINTS
 from exporl.run.config import override
@@ -21,6 +22,8 @@ TINY = {
     "algo.num_base_samples": 2,
     "algo.num_edit_samples": 2,
     "algo.num_qs": 3,
+    "algo.policy_hidden": (16,),
+    "algo.num_actions": 2,
     "train.batch_size": 8,
     "train.utd_ratio": 2,
     "train.offline_steps": 20,
@@ -39,16 +42,18 @@ TINY = {
 
 
 def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
-    options = {k: v for k, v in TINY.items() if algorithm != "rlpd" or "base" not in k}
-    if algorithm == "rlpd":
+    of_algorithm = {
+        f"algo.{field.name}" for field in dataclasses.fields(ALGORITHMS[algorithm].config)
+    }
+    options = {k: v for k, v in TINY.items() if k in of_algorithm or not k.startswith("algo.")}
+    if algorithm in ("rlpd", "calql"):
+        options = {k: v for k, v in options.items() if not k.startswith("base.")}
         options |= {
             "train.offline_steps": 0,
             "train.critic_warmup_steps": 0,
+            "train.critic_pretrain_steps": 8 if algorithm == "calql" else 0,
             "train.random_steps": 6,
         }
-        options.pop("algo.num_edit_samples", None)
-    if algorithm == "bc":
-        options = {k: v for k, v in options.items() if not k.startswith("algo.")}
     config = override(preset_config(algorithm, "tiny", task), options | changes)
     return dataclasses.replace(config, seed=seed)
 

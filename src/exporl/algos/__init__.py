@@ -5,8 +5,13 @@ from typing import Any
 
 from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset, compiled
 from exporl.algos.bc import BC, BcConfig, bc
+from exporl.algos.best_of_n import BEST_OF_N, BestOfNConfig, best_of_n
+from exporl.algos.calql import CALQL, CalqlConfig, calql
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
+from exporl.algos.fql import FQL, FqlConfig, fql
+from exporl.algos.idql import IDQL, IdqlConfig, idql
+from exporl.algos.qc import QC, QcConfig, qc
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.once import made_once
 from exporl.options import check_options, option
@@ -19,26 +24,38 @@ __all__ = [
     "ALGORITHMS",
     "Algorithm",
     "BcConfig",
+    "BestOfNConfig",
+    "CalqlConfig",
     "Entry",
     "ExpoConfig",
+    "FqlConfig",
+    "IdqlConfig",
     "Measurements",
     "Needs",
     "Preset",
+    "QcConfig",
     "RlpdConfig",
     "bc",
+    "best_of_n",
+    "calql",
     "check_config",
     "closest",
     "compiled",
     "described_metrics",
     "expo",
     "find_algorithm",
+    "fql",
+    "idql",
     "make_algorithm",
     "name_of",
     "option",
+    "qc",
     "rlpd",
 ]
 
-ALGORITHMS: dict[str, Entry[Any]] = {entry.name: entry for entry in (EXPO, RLPD, BC)}
+ALGORITHMS: dict[str, Entry[Any]] = {
+    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, RLPD, BC)
+}
 """Name -> entry of the algorithms that come with the library."""
 
 

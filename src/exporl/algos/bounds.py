@@ -18,10 +18,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from exporl.plain import added
-from exporl.types import Batch, Metrics, Params, Spec
+from exporl.types import AnyArray, Batch, Metrics, Params, Spec
 
 RETURN_BOUND = "return_bound"
 """The replay column with the return of a step's episode, if that succeeded, else -infinity."""
+DATA_RETURN = "data_return"
+"""The replay column with the return of a step's episode, once it has ended."""
+
+_OUTPUT_BIASES = tuple(f"['{name}']['Dense_0']['bias']" for name in ("ensemble", "value"))
+"""Where the biases of a critic's output and of a state value's stand among their parameters."""
 
 BOUND_METRICS = {
     "critic/below_return": "share of TD targets that `return_bound` raised",
@@ -88,7 +93,7 @@ class TargetBounds:
             return critic_params
 
         def shifted(path: tuple[object, ...], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
-            is_output_bias = jax.tree_util.keystr(path).endswith("['ensemble']['Dense_0']['bias']")
+            is_output_bias = jax.tree_util.keystr(path).endswith(_OUTPUT_BIASES)
             return leaf + self.low if is_output_bias else leaf
 
         return jax.tree_util.tree_map_with_path(shifted, critic_params)
@@ -97,12 +102,7 @@ class TargetBounds:
         """TD targets within what is known, and how often that changed them."""
         metrics: Metrics = {}
         if self.returns:
-            bound = batch.extra.get(RETURN_BOUND)
-            if bound is None:
-                raise ValueError(
-                    "return_bound reads Batch.extra['return_bound'], which these rows do not have: "
-                    "give the replay that column (exporl.data.columns.needed_columns)."
-                )
+            bound = column_of(batch, RETURN_BOUND)
             metrics["critic/below_return"] = (target < bound).mean(dtype=jnp.float32)
             target = jnp.maximum(target, bound)
         if self.clip:
@@ -110,6 +110,21 @@ class TargetBounds:
             metrics["critic/out_of_range"] = outside.mean(dtype=jnp.float32)
             target = jnp.clip(target, self.low, self.high)
         return target, metrics
+
+
+def column_of(batch: Batch, name: str) -> Float[AnyArray, " b"]:
+    """A column of the replay with one number per row.
+
+    Raises:
+        ValueError: the rows do not have it.
+    """
+    column = batch.extra.get(name)
+    if column is None:
+        raise ValueError(
+            f"{name} reads Batch.extra[{name!r}], which these rows do not have: "
+            "give the replay that column (exporl.data.columns.needed_columns)."
+        )
+    return column
 
 
 NOTHING_KNOWN = TargetBounds()

@@ -31,6 +31,8 @@ from exporl.types import (
     Spec,
 )
 
+Penalty = Callable[[Params, Float[Array, "e b"]], tuple[Float[Array, ""], Metrics]]
+"""(critics' parameters, their values of the data's actions) -> (a further loss, metrics)."""
 StateT = TypeVar("StateT")
 DrawnT = TypeVar("DrawnT")
 
@@ -119,6 +121,7 @@ class CriticTrainer:
         batch: Batch,
         features: Float[Array, "b f"],
         target: Float[Array, " b"],
+        penalty: Penalty | None = None,
     ) -> tuple[Model, Params, Metrics]:
         """One step of every critic towards the same TD target, one of the target critics.
 
@@ -128,17 +131,22 @@ class CriticTrainer:
             batch: rows [b].
             features: of its observations.
             target: the TD target.
+            penalty: what the loss has beside the TD error, if anything.
         """
         target, bound_metrics = self.bounds.apply(target, batch)
 
-        def loss(params: Params) -> tuple[Float[Array, ""], Float[Array, "e b"]]:
+        def loss(params: Params) -> tuple[Float[Array, ""], tuple[Float[Array, "e b"], Metrics]]:
             q = q_values(self.critic, params, features, batch.action)
-            return critic_loss(q, target), q
+            error = critic_loss(q, target)
+            metrics: Metrics = {"critic/loss": error}
+            if penalty is None:
+                return error, (q, metrics)
+            extra, penalty_metrics = penalty(params, q)
+            return error + extra, (q, metrics | penalty_metrics)
 
-        (value, q), grads = jax.value_and_grad(loss, has_aux=True)(model.params)
+        grads, (q, metrics) = jax.grad(loss, has_aux=True)(model.params)
         model = model.apply_gradients(grads, self.optimizer)
-        metrics = {
-            "critic/loss": value,
+        metrics |= {
             "critic/q_mean": q.mean(),
             "critic/q_min": q.min(),
             "critic/q_max": q.max(),
@@ -341,10 +349,13 @@ CHOICE_METRICS = {
 
 
 def choice_metrics(choice: Choice, candidates: Candidates) -> Metrics:
-    """How often an edit was chosen, and how far the best edit beats the best base sample."""
+    """How often an edit was chosen, and how far the best edit beats the best base sample; nothing
+    where there are no edits."""
     num = candidates.base.shape[1]
-    metrics = {"edit/picked": (choice.index >= num).mean(dtype=jnp.float32)}
-    if candidates.edited.shape[1]:
-        gain = choice.q[:, num:].max(axis=-1) - choice.q[:, :num].max(axis=-1)
-        metrics["edit/advantage"] = gain.mean()
-    return metrics
+    if not candidates.edited.shape[1]:
+        return {}
+    gain = choice.q[:, num:].max(axis=-1) - choice.q[:, :num].max(axis=-1)
+    return {
+        "edit/picked": (choice.index >= num).mean(dtype=jnp.float32),
+        "edit/advantage": gain.mean(),
+    }

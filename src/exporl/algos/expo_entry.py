@@ -12,7 +12,7 @@ from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, I
 from exporl.algos.expo import EDIT_METRICS, Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, resolve
 from exporl.algos.filtered import FILTER_METRICS, FilteredExpo
-from exporl.algos.presets import OURS, SCRIPT, SIZE, STABLE, TABLE1
+from exporl.algos.presets import SCRIPT, SIZE, STABLE, TABLE1
 from exporl.nets.critic import Critic
 from exporl.nets.gaussian import TanhGaussian
 from exporl.policies.base import BasePolicy, learning_rate
@@ -82,8 +82,6 @@ _ADROIT: Preset = {"algo.edit_dropout": (0.1, TABLE1)}
 _SMALL: Preset = {
     "algo.num_base_samples": (4, SIZE),
     "algo.num_edit_samples": (4, SIZE),
-    "train.critic_warmup_steps": (1_000, OURS),
-    "train.update_after": (200, OURS),
 }
 _STABLE: Preset = {
     "chunk_length": (6, STABLE),
@@ -119,9 +117,7 @@ def _pretrained(domain: str, edit_scale: float, imitation_steps: int) -> Preset:
 
 def _on_a_cpu(size: str) -> Preset:
     return {
-        **presets.RUNS[size],
-        **presets.SMALL_CRITICS[size],
-        **presets.SMALL_BASES[size],
+        **presets.on_a_cpu(size, ExpoConfig),
         **_SMALL,
     }
 

@@ -4,7 +4,9 @@ Presets name every option with its dots, as on the command line. The algorithms 
 from these.
 """
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from exporl.algos.algorithm import Preset
 
@@ -126,3 +128,29 @@ SMALL_BASES: Mapping[str, Preset] = {
 }
 """Base policies that train on a CPU, by the name of a preset."""
 IMITATION_ONLY: Preset = {"train.online_steps": (0, "imitation only")}
+AROUND_A_BASE: Preset = {
+    "train.critic_warmup_steps": (1_000, OURS),
+    "train.update_after": (200, OURS),
+}
+"""How a run on a CPU begins where a pretrained base policy can act."""
+
+
+def without_foreign(preset: Preset, config: type[Any]) -> Preset:
+    """A preset without the options of the algorithm, `algo.*`, that an options class lacks."""
+    known = {f"algo.{field.name}" for field in dataclasses.fields(config)}
+    return {
+        name: value
+        for name, value in preset.items()
+        if name in known or not name.startswith("algo.")
+    }
+
+
+def on_a_cpu(size: str, config: type[Any]) -> Preset:
+    """The preset of a size, for an algorithm around a base policy."""
+    parts = {
+        **RUNS[size],
+        **SMALL_CRITICS[size],
+        **SMALL_BASES[size],
+        **AROUND_A_BASE,
+    }
+    return without_foreign(parts, config)

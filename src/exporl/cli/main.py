@@ -14,7 +14,7 @@ from exporl.suggest import closest
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
 
   exporl demo                      start here: imitation, then EXPO and RLPD on a robot task
-  exporl train ALGO --task TASK    train (expo, rlpd, bc); `exporl train --help`: examples, options
+  exporl train ALGO --task TASK    train (expo, rlpd, ...); `exporl train --help`: examples, options
   exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts

@@ -8,8 +8,14 @@ WIDTH = 100
 """No line of a help text is wider, on however wide a screen."""
 _DOMAINS = ("adroit", "antmaze", "robomimic", "mimicgen")
 _SIZES = ("small", "tiny", "demo")
+_OF_EXPO = (*_SIZES, "stable", "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS))
 PRESETS: Mapping[str, tuple[str, ...]] = {
-    "expo": (*_SIZES, "stable", "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS)),
+    "expo": _OF_EXPO,
+    "best_of_n": _OF_EXPO,
+    "idql": (*_SIZES, "paper", "antmaze"),
+    "fql": (*_SIZES, "paper", "qc"),
+    "calql": (*_SIZES, "paper", "adroit"),
+    "qc": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
 }
@@ -93,7 +99,7 @@ def train_help(algorithm: str | None = None) -> str:
 def _line(algorithm: str) -> str:
     """An algorithm and its presets."""
     names = ", ".join(PRESETS[algorithm])
-    first, later = f"  {algorithm:<6} ", " " * 9
+    first, later = f"  {algorithm:<9} ", " " * 12
     lines = textwrap.wrap(
         names, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
     )

@@ -23,6 +23,7 @@ are the last ones: all that is needed by what looks ahead, as returns do.
 
 PROPOSED = "proposed"
 RETURN_BOUND = "return_bound"
+DATA_RETURN = "data_return"
 
 
 class Column(NamedTuple):
@@ -168,13 +169,47 @@ def needed_columns(
     """
     columns = proposal_columns(num_proposals, spec)
     for name in names:
-        if name != RETURN_BOUND:
-            known = f"{PROPOSALS} and {RETURN_BOUND}"
+        if name == DATA_RETURN:
+            columns[name] = data_return(discount, spec.value_range and spec.value_range[0])
+        elif name == RETURN_BOUND:
+            if spec.value_range is None:
+                raise ValueError(f"{RETURN_BOUND} needs rewards whose range is known.")
+            columns[name] = return_bound(discount, spec.value_range[0])
+        else:
+            known = f"{PROPOSALS}, {RETURN_BOUND} and {DATA_RETURN}"
             raise ValueError(f"the replay knows no column {name!r}; known are {known}.")
-        if spec.value_range is None:
-            raise ValueError(f"{RETURN_BOUND} needs rewards whose range is known.")
-        columns[name] = return_bound(discount, spec.value_range[0])
     return columns
+
+
+def returns(
+    rewards: Float[np.ndarray, " t"], discount: float, following: float
+) -> Float[np.ndarray, " t"]:
+    """Discounted sum of the rewards from every step on, with a value after the last one."""
+    found = np.empty(len(rewards))
+    for step in reversed(range(len(rewards))):
+        following = rewards[step] + discount * following
+        found[step] = following
+    return found
+
+
+def data_return(discount: float, worst: float | None) -> Column:
+    """The return that an episode really had from each step on, whether or not it succeeded.
+
+    Where a time limit ended it, what follows counts as `worst`, or as nothing where that is not
+    known. Steps of episodes that are still open hold -infinity.
+
+    Args:
+        discount: per step, as in `Replay.sample`.
+        worst: the least value that rewards allow; None where nothing is known.
+    """
+    _check_discount(discount)
+
+    def finish(
+        rewards: Float[np.ndarray, " t"], terminated: bool, success: bool
+    ) -> Float[np.ndarray, " t"]:
+        return returns(rewards, discount, 0.0 if terminated or worst is None else worst)
+
+    return Column(fill=-np.inf, finish=finish)
 
 
 def return_bound(discount: float, worst: float) -> Column:
@@ -192,20 +227,20 @@ def return_bound(discount: float, worst: float) -> Column:
     Raises:
         ValueError: the discount lies outside [0, 1], or `worst` is not finite.
     """
-    if not 0 <= discount <= 1:
-        raise ValueError(f"discount must lie in [0, 1], got {discount}.")
+    _check_discount(discount)
     if not math.isfinite(worst):
         raise ValueError(f"worst must be finite, got {worst}: see envs.task.value_range.")
 
     def finish(
         rewards: Float[np.ndarray, " t"], terminated: bool, success: bool
     ) -> Float[np.ndarray, " t"]:
-        bounds = np.full(len(rewards), -np.inf)
-        if success:
-            following = 0.0 if terminated else worst
-            for step in reversed(range(len(rewards))):
-                following = rewards[step] + discount * following
-                bounds[step] = following
-        return bounds
+        if not success:
+            return np.full(len(rewards), -np.inf)
+        return returns(rewards, discount, 0.0 if terminated else worst)
 
     return Column(fill=-np.inf, finish=finish)
+
+
+def _check_discount(discount: float) -> None:
+    if not 0 <= discount <= 1:
+        raise ValueError(f"discount must lie in [0, 1], got {discount}.")

@@ -1,4 +1,4 @@
-"""The critic ensemble."""
+"""The critic ensemble, and the value of a state."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,9 @@ class _Value(nn.Module):
     precision: Precision
 
     @nn.compact
-    def __call__(
-        self, features: Float[Array, "*#b f"], action: Float[Array, "*#b d"]
-    ) -> Float[Array, "*b"]:
+    def __call__(self, *inputs: Float[Array, "..."]) -> Float[Array, "..."]:
         mlp = MLP(self.hidden, layer_norm=True, precision=self.precision, name="MLP_0")
-        x = mlp(features, action)
+        x = mlp(*inputs)
         return nn.Dense(1, kernel_init=xavier, name="Dense_0")(x)[..., 0]
 
 
@@ -47,6 +45,25 @@ class Critic(nn.Module):
             axis_size=self.num_qs,
         )
         return ensemble(self.hidden, self.precision, name="ensemble")(features, flat_action(action))
+
+
+class StateValue(nn.Module):
+    """V(s): the network of one critic, of the state alone."""
+
+    hidden: Sequence[int]
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*b f"]) -> Float[Array, "*b"]:
+        """Value of every state."""
+        return _Value(self.hidden, "float32", name="value")(features)
+
+
+def state_value(
+    network: StateValue, params: Params, features: Float[Array, "*b f"]
+) -> Float[Array, "*b"]:
+    """V(s)."""
+    value: Any = network.apply(params, features)
+    return value
 
 
 def q_values(
