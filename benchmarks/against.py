@@ -103,10 +103,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--core", type=int, default=0, help="the core that both share")
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument(
+        "--parts", nargs="+", default=["update", "loop"], choices=["update", "loop"]
+    )
     parser.add_argument("--loop-steps", type=int, default=1_000)
     options = parser.parse_args()
     steps = str(options.loop_steps)
-    arguments = ["--presets", options.preset, "--bases", "flow", "--parts", "update", "loop"]
+    arguments = ["--presets", options.preset, "--bases", "flow", "--parts", *options.parts]
     arguments += ["--rounds", "1", "--loop-steps", steps]
     sides = {"other": options.other.resolve(), "this": HERE.resolve()}
     measured: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -129,6 +132,7 @@ def main() -> None:
     commit = ["git", "-C", str(options.other), "rev-parse", "--short", "HEAD"]
     other = subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip()
     command = f"benchmarks/against.py OTHER --rounds {options.rounds} --preset {options.preset}"
+    command += f" --parts {' '.join(options.parts)} --loop-steps {steps}"
     result = {"command": command, "other": other, "results": rows, "programs": compiled}
     print(write_result("against", result))
 
