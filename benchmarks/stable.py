@@ -25,7 +25,10 @@ from typing import Any
 import numpy as np
 from common import write_result
 
+from exporl.acting.guard import Guard, Outcome
+from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
+from exporl.files.run_files import CHECKPOINTS
 from exporl.run.config import override
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
@@ -126,8 +129,26 @@ def collected(task: str, row: str, seed: int) -> dict[str, Any] | None:
     for who in WHO:
         if all(who in line for line in lines):
             result[who] = [line[who]["success_rate"] for line in lines]
+    result |= guarded_anew(run_folder(task, row, seed), result)
     result["train_s"] = lines[-1]["time/train_s"]
     return result
+
+
+def guarded_anew(run: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Whom this version's guard deploys, by the episodes that a run's newest checkpoint tells of:
+    nothing that is learnt depends on it."""
+    if "unguarded" not in result:
+        return {}
+    newest = max((run / CHECKPOINTS).glob("checkpoint-*"))
+    told = checkpoint.load(newest)[1]["rollout"]["outcomes"]
+    outcomes = [Outcome(*outcome) for outcome in told]
+    deployed = [
+        Guard().deployed([outcome for outcome in outcomes if outcome.env_steps <= step])
+        for step in result["env_steps"]
+    ]
+    either = zip(deployed, result["base"], result["unguarded"], strict=True)
+    policy = [base if arm == "base" else policy for arm, base, policy in either]
+    return {"deployed": deployed, "policy": policy}
 
 
 def deploying_no_edits(result: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,32 @@ def test_nothing_known_deploys_the_base_and_tries_both(measure):
     assert guard.deployed([outcome("random", True)] * 5) == "base"
 
 
+def test_the_base_is_deployed_where_it_is_likely_to_be_better():
+    """Beta posteriors by hand: no forgetting, four episodes each, pooled 5/10.
+
+    base (3 + 2 * .5) / 6 = 2/3, policy (1 + 2 * .5) / 6 = 1/3, each of variance 2/9 / 7: ahead by
+    (1/3) / sqrt(4/63) = 1.32 deviations, a probability of .907.
+    """
+    seen = [outcome("base", i < 3) for i in range(4)] + [
+        outcome("explore", i < 1) for i in range(4)
+    ]
+    assert Guard(memory=1.0, sure=0.90).deployed(seen) == "base"
+    assert Guard(memory=1.0, sure=0.91).deployed(seen) == "explore"
+
+
+def test_one_failure_does_not_condemn_a_policy():
+    seen = [outcome("base", i < 7) for i in range(10)] + [outcome("explore")]
+    assert Guard().estimates(seen)["base"] > Guard().estimates(seen)["explore"]
+    assert Guard().deployed(seen) == "explore"
+    assert Guard().deployed(seen + [outcome("explore")] * 3) == "base"
+
+
+def test_returns_that_are_all_the_same_deploy_the_better():
+    seen = [outcome("base", total=-3.0)] * 5
+    assert Guard("return").deployed([*seen, outcome("explore", total=-3.0)]) == "explore"
+    assert Guard("return").deployed([*seen, *[outcome("explore", total=-9.0)] * 5]) == "base"
+
+
 @pytest.mark.parametrize("measure", ["success", "return"])
 def test_the_better_arm_acts_most_and_a_change_is_noticed(measure):
     """Success .9 against .2; after 150 episodes the other way round."""

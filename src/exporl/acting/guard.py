@@ -3,12 +3,15 @@ their last episodes went.
 
 Two arms, the base policy alone and the algorithm's policy around it. Thompson sampling (Thompson,
 1933; tutorial: Russo et al., arXiv 1707.02038) chooses who acts: both draw a plausible success
-rate (or mean return) from what is known of them, and the larger draw wins. The deployed policy is
-the one that is better by that record. Old episodes count less, because both policies keep learning.
+rate (or mean return) from what is known of them, and the larger draw wins. Deployed is the policy,
+unless that record makes it likely that the base is better: a few episodes cannot tell more, and a
+policy that has learnt is better more often than not (benchmarks/stable.py). Old episodes count
+less, because both policies keep learning.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -41,6 +44,8 @@ class Guard:
     """Weight of an episode relative to the one after it: 0.93 remembers about 14 episodes."""
     prior: float = 2.0
     """Episodes that an arm starts with in thought, at the weighted mean of both arms."""
+    sure: float = 0.8
+    """How probable it must be by the record that the base is better, for it to be deployed."""
 
     def choose(self, outcomes: Sequence[Outcome], rng: np.random.Generator) -> Arm:
         """The arm of the next episode: the larger of one draw from each posterior."""
@@ -52,10 +57,17 @@ class Guard:
         return ARMS[int(np.argmax(draws))]
 
     def deployed(self, outcomes: Sequence[Outcome]) -> Arm:
-        """The arm that is better by the record so far; the base while nothing speaks for the
-        other."""
-        mean, _, _ = self._posterior(outcomes)
-        return "explore" if mean[1] > mean[0] else "base"
+        """The policy, unless the base is better with probability `sure` (both posteriors taken as
+        normal); the base as long as the policy has ended no episode."""
+        if not any(outcome.arm == "explore" for outcome in outcomes):
+            return "base"
+        mean, weight, spread = self._posterior(outcomes)
+        if self.measure == "success":
+            variance = (mean * (1 - mean) / (weight + 1)).sum()
+        else:
+            variance = (spread**2 / weight).sum()
+        ahead = (mean[0] - mean[1]) / np.sqrt(max(variance, 1e-12))
+        return "base" if ahead > NormalDist().inv_cdf(self.sure) else "explore"
 
     def estimates(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
         """Posterior mean of both arms, for logs."""
