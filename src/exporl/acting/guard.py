@@ -44,7 +44,7 @@ class Guard:
     """Weight of an episode relative to the one after it: 0.93 remembers about 14 episodes."""
     prior: float = 2.0
     """Episodes that an arm starts with in thought, at the weighted mean of both arms."""
-    sure: float = 0.8
+    sure: float = 0.9
     """How probable it must be by the record that the base is better, for it to be deployed."""
 
     def choose(self, outcomes: Sequence[Outcome], rng: np.random.Generator) -> Arm:
@@ -58,10 +58,14 @@ class Guard:
 
     def deployed(self, outcomes: Sequence[Outcome]) -> Arm:
         """The policy, unless the base is better with probability `sure` (both posteriors taken as
-        normal); the base as long as the policy has ended no episode."""
+        normal); the base as long as the policy has ended no episode.
+
+        Each arm's record is its own last episodes, however long ago they were: an arm that did
+        badly and was not tried since is not deployed because that is forgotten.
+        """
         if not any(outcome.arm == "explore" for outcome in outcomes):
             return "base"
-        mean, weight, spread = self._posterior(outcomes)
+        mean, weight, spread = self._posterior(outcomes, apart=True)
         if self.measure == "success":
             variance = (mean * (1 - mean) / (weight + 1)).sum()
         else:
@@ -77,12 +81,23 @@ class Guard:
     def _score(self, outcome: Outcome) -> float:
         return float(outcome.success) if self.measure == "success" else outcome.total_reward
 
-    def _posterior(self, outcomes: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray, float]:
-        """(mean [2], weight [2] in episodes, standard deviation of one episode's score)."""
+    def _posterior(
+        self, outcomes: Sequence[Outcome], *, apart: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """(mean [2], weight [2] in episodes, standard deviation of one episode's score).
+
+        Args:
+            outcomes: of all episodes so far.
+            apart: an episode ages with every later one of its own arm, not of both.
+        """
         counted = [outcome for outcome in outcomes if outcome.arm in ARMS]
         score = np.array([self._score(outcome) for outcome in counted], np.float64)
         arm = np.array([ARMS.index(outcome.arm) for outcome in counted], np.int64)
+        mine = arm == np.arange(2)[:, None]
         age = np.arange(len(counted))[::-1]
+        if apart:
+            later = mine[:, ::-1].cumsum(axis=1)[:, ::-1] - 1
+            age = later[arm, np.arange(len(counted))]
         weight = self.memory**age
 
         pooled_weight = weight.sum()
@@ -95,7 +110,6 @@ class Guard:
             pooled = (weight * score).sum() / pooled_weight if counted else 0.0
         spread = float(np.sqrt((weight * (score - pooled) ** 2).sum() / max(pooled_weight, 1e-9)))
 
-        mine = arm == np.arange(2)[:, None]
         total = (weight * mine).sum(axis=1) + self.prior
         mean = ((weight * score * mine).sum(axis=1) + self.prior * pooled) / total
         return mean, total, spread
