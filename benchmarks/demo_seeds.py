@@ -17,7 +17,8 @@ import numpy as np
 from common import write_result
 
 from exporl.files.atomic import read_lines
-from exporl.report.page import dip, read_run, write_report
+from exporl.report.findings import dip
+from exporl.report.page import read_run, write_report
 from exporl.stats.intervals import paired_difference
 
 FOLDER = Path("runs/demo-seeds")

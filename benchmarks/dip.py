@@ -20,7 +20,8 @@ import numpy as np
 from common import write_result
 
 from exporl.files.atomic import read_lines
-from exporl.report.page import dip, read_run
+from exporl.report.findings import dip
+from exporl.report.run_data import read_run
 from exporl.run.config import override
 from exporl.run.loop import train
 from exporl.run.presets import preset_config

@@ -36,6 +36,6 @@ def demonstrations(episodes):
 if __name__ == "__main__":
     exporl.save_npz(Path("hill.npz"), demonstrations(20))
     steps = {"train.offline_steps": 200, "train.online_steps": 200, "eval.episodes": 2}
-    preset = exporl.preset_config("expo", "tiny", "custom_env:task")
-    config = exporl.override(preset, {**steps, "data.path": "hill.npz"})
+    steps |= {"train.update_after": 20, "train.critic_warmup_steps": 100, "data.path": "hill.npz"}
+    config = exporl.override(exporl.preset_config("expo", "tiny", "custom_env:task"), steps)
     print(exporl.train(config, Path("runs/hill"), task=task()))

@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -317,3 +318,17 @@ def test_text_is_replaced_in_one_step(tmp_path, monkeypatch):
     assert path.read_text() == "old"
     atomic.write_text(path, "new ü")
     assert path.read_bytes() == "new ü".encode()
+
+
+def test_a_file_of_any_size_that_is_no_checkpoint_is_not_read_into_memory(tmp_path):
+    """Twenty gigabytes of nothing, which take no room on the disk."""
+    path = checkpoint.save(tmp_path, 1, {"part": {"x": np.ones(3, np.float32)}}, {}, 1)
+    assert checkpoint.load(path)[0]["part"]["x"].tolist() == [1, 1, 1]
+    os.truncate(path / "part.safetensors", 20 * 10**9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptCheckpointError, match=r"truncated .it has 20000000000"):
+            checkpoint.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()

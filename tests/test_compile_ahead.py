@@ -2,6 +2,9 @@
 belong."""
 
 import functools
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import pytest
 
 from exporl import override
 from exporl.algos import make_algorithm
+from exporl.cli.main import command
 from exporl.data.columns import proposal_columns
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
@@ -128,3 +132,51 @@ def test_an_error_of_compiling_is_raised_by_the_update():
 
 
 SPEC = Spec((("state", (3,), "float32"),), 2)
+
+
+LEAVES_WHILE_COMPILING = """
+import sys, time
+from exporl.cli import main
+from exporl.speed import compile_ahead
+
+class Slow:
+    def lower(self, *args, **options):
+        time.sleep(60)
+
+def fails(args):
+    class Algorithm(dict):
+        update, init = Slow(), staticmethod(lambda key: {})
+        def _replace(self, **changes):
+            return self
+    columns = {}
+    spec = compile_ahead.Spec((("state", (2,), "float32"),), 1)
+    compile_ahead.compile_ahead(Algorithm(), spec, [("online", 1)], 2, columns)
+    while not compile_ahead.compiling():
+        time.sleep(0.01)
+    print("said before")
+    raise ValueError("the reason")
+
+main.fails, main.COMMANDS["train"] = fails, "exporl.cli.main:fails"
+sys.argv = ["exporl", "train"]
+main.command()
+"""
+
+
+def test_a_command_that_ends_does_not_wait_for_a_program_that_is_being_compiled():
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_WHILE_COMPILING], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "said before\n",
+        "error: the reason\n",
+    )
+    assert time.monotonic() - began < 50
+
+
+def test_a_command_that_compiles_nothing_ends_as_usual(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["exporl", "--version"])
+    with pytest.raises(SystemExit) as left:
+        command()
+    assert left.value.code == 0

@@ -15,6 +15,7 @@ from exporl.data.from_arrays import from_arrays
 from exporl.envs import make_task
 from exporl.envs.check import check_task
 from exporl.envs.custom import custom_task
+from helpers.examples import learnt_and_acted
 
 ROOT = Path(__file__).parent.parent
 Box = gymnasium.spaces.Box
@@ -316,6 +317,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
     assert "'task': 'custom_env:task'" in capsys.readouterr().out
+    learnt_and_acted(tmp_path / "runs" / "hill", least_updates=500)
     monkeypatch.syspath_prepend(str(path.parent))
     assert main(["check", "custom_env:task", "--data", "hill.npz"]) == 0
 

@@ -2,9 +2,12 @@
 what can be read."""
 
 import ast
+import hashlib
 import json
+import os
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +17,14 @@ from exporl.acting.policy import load_policy
 from exporl.cli.main import main
 from exporl.data.episodes import Normalizer
 from exporl.files import checkpoint
+from exporl.files.atomic import LONGEST_LINE, readable_lines
 from exporl.files.beside import remember_lines
 from exporl.files.reading import DEEPEST, parsed, read_object
 from exporl.report.page import read_run, write_report
 from exporl.run.build import decided_options
 from exporl.run.config import override
 from exporl.run.directory import finished, load_config, summarize
+from exporl.run.saved import find_saved
 from exporl.run.session import load_run
 from helpers.runs import newest, tiny
 
@@ -258,3 +263,29 @@ def test_one_function_escapes():
             for alias in node.names
         }
         assert "html" not in names or path.name == "markup.py", path
+
+
+def test_lines_without_an_end_are_not_read_into_memory(tmp_path):
+    (tmp_path / "lines.jsonl").write_text('{"a": 1}\n\n{"b": 2}\n')
+    os.truncate(tmp_path / "lines.jsonl", 20 * 10**9)
+    tracemalloc.start()
+    try:
+        lines, problems = readable_lines(tmp_path / "lines.jsonl")
+        assert tracemalloc.get_traced_memory()[1] < 4 * LONGEST_LINE
+    finally:
+        tracemalloc.stop()
+    assert lines == [{"a": 1}, {"b": 2}]
+    assert problems == [
+        f"{tmp_path / 'lines.jsonl'}, line 4 has more than {LONGEST_LINE} bytes: it is damaged."
+    ]
+
+
+def test_a_record_of_options_that_are_none_names_the_checkpoint(run):
+    file = newest(run) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["record"]["config"]["train"]["update_every"] = "often"
+    manifest.pop("self")
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({**manifest, "self": digest}))
+    with pytest.raises(ValueError, match=rf"{newest(run).name} is not a .*train\.update_every"):
+        find_saved(load_config(run), run)

@@ -480,7 +480,10 @@ def test_collect_needs_an_expert(tmp_path, capsys, monkeypatch):
         (["convert", "nowhere.npz", "out.npz"], "no data file at nowhere.npz"),
         (["convert", "nowhere.npz", "out.xyz"], "does not say which format"),
         (["collect", "probe/bandid", "--output", "x.npz"], "Did you mean 'probe/bandit'"),
-        (["collect", "probe/bandit", "--output", "x.npz", "--noise", "-1"], "need --noise >= 0"),
+        (
+            ["collect", "probe/bandit", "--output", "x.npz", "--noise", "-1"],
+            "argument --noise: must be at least 0, got -1",
+        ),
         (["collect", "probe/bandit", "--output", "x.xyz"], "does not say which format"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

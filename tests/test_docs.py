@@ -9,6 +9,7 @@ import pytest
 
 import exporl
 from exporl.cli.main import COMMANDS, HELP
+from helpers.examples import learnt_and_acted
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from reference import PAGES as REFERENCE
@@ -32,6 +33,7 @@ def test_readme_example_runs(tmp_path, monkeypatch, capsys):
     exec(compile(code[0], "README.md", "exec"), {})
     base, expo = map(float, re.findall(r"-?\d+\.\d+", capsys.readouterr().out))
     assert expo > base
+    learnt_and_acted(tmp_path / "runs" / "bandit", least_updates=300)
 
 
 @pytest.mark.parametrize("page", REFERENCE, ids=lambda page: page.name)

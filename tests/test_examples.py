@@ -14,7 +14,7 @@ from exporl import BaseConfig, Spec, load_policy, make_algorithm, make_base
 from exporl.algos import find_algorithm
 from exporl.files.atomic import read_lines
 from helpers.batches import random_batch
-from helpers.examples import FOLDER, code_lines, run_example
+from helpers.examples import FOLDER, code_lines, learnt_and_acted, run_example
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
 SMALL = {"num_steps": 2, "width": 16, "num_blocks": 1, "time_dim": 8}
@@ -37,6 +37,7 @@ def test_an_algorithm_of_ones_own_learns_to_be_better_than_its_base(tmp_path, mo
     logged = {name for file in ("metrics", "eval") for line in read_lines(run / f"{file}.jsonl")
               for name in line if "/" in name}  # fmt: skip
     assert "critic/loss" in logged
+    learnt_and_acted(run, least_updates=100)
     assert logged <= set(json.loads((run / "glossary.json").read_text()))
     before, after, base_after = returns(run)
     assert after > before + 0.4 and after > base_after + 0.1
@@ -70,6 +71,7 @@ def test_expo_learns_with_a_base_policy_of_ones_own(tmp_path, monkeypatch, capsy
     run_example("custom_base_policy.py", tmp_path, monkeypatch)
     assert "'algorithm': 'expo'" in capsys.readouterr().out
     run = tmp_path / "runs" / "gaussian"
+    learnt_and_acted(run, least_updates=150)
     before, after, base_after = returns(run)
     assert after > max(before, base_after) + 0.2
     seen = {"state": np.zeros((500, 2), np.float32)}

@@ -14,6 +14,7 @@ from exporl.cli.main import main
 from exporl.data.formats import ReadOptions, load_episodes
 from exporl.data.formats.archives import read_archive
 from exporl.data.formats.limits import EXPANSION, FREE_BYTES, check_size
+from helpers.hostile import bomb
 from helpers.recordings import (
     flat,
     leading_on,
@@ -147,21 +148,6 @@ def test_a_group_that_contains_itself_many_times_ends(tmp_path):
 
 
 # Sizes.
-
-
-def bomb(path: Path, name: str, count: int, dtype="f8", **arrays) -> Path:
-    """An archive in which one array is `count` zeros, packed to next to nothing."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for other, value in arrays.items():
-            with archive.open(f"{other}.npy", "w") as member:
-                np.save(member, value)
-        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (count, 1)}
-            np.lib.format.write_array_header_1_0(member, header)
-            block = bytes(2**20)
-            for _ in range(count * np.dtype(dtype).itemsize // len(block)):
-                member.write(block)
-    return path
 
 
 def peak(act, *args, **options) -> tuple[str, int]:

@@ -27,6 +27,7 @@ from exporl.run.progress import Silent
 from exporl.run.session import load_run
 from exporl.run.stopwatch import Stopwatch
 from exporl.types import Decision
+from helpers.examples import learnt_and_acted
 from helpers.runs import newest, tiny
 
 SOURCE = Path(exporl.__file__).parent
@@ -95,6 +96,7 @@ def test_the_example_stops_a_run_that_is_good_enough(tmp_path, monkeypatch, caps
     lines = read_lines(tmp_path / "runs" / "watched" / "eval.jsonl")
     rates = [line["policy"]["success_rate"] for line in lines]
     assert rates[-1] >= 0.9 > max(rates[:-1])
+    learnt_and_acted(tmp_path / "runs" / "watched", least_updates=1_000)
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_every_numeric_option_has_a_range(field):
         ("base.weight_decay", math.nan, "base.weight_decay must not be negative, got nan"),
         ("base.weight_decay", -1.0, "base.weight_decay must not be negative, got -1.0"),
         ("base.decay_steps", -1, "base.decay_steps must not be negative, got -1"),
-        ("base.num_steps", 0, "base.num_steps must be at least 1, got 0"),
+        ("base.num_steps", 0, r"base.num_steps must be in \[1, 10000\], got 0"),
         ("data.demo_noise", math.inf, "data.demo_noise must not be negative, got inf"),
         ("data.prior_ratio", math.nan, r"data.prior_ratio must be in \[0, 1\], got nan"),
         ("train.batch_size", 1, "train.batch_size=1 cannot be shared with data.prior_ratio=0.5"),
@@ -119,6 +119,7 @@ def test_the_command_refuses_before_anything_is_collected(
         ({"algo.hidden": (10_000_000, 10_000_000)}, "networks .algo.hidden"),
         ({"base.width": 10_000_000}, "networks .algo.hidden, algo.num_qs, base.width"),
         ({"train.batch_size": 2_000_000_000}, "train.batch_size"),
+        ({"chunk_length": 10**9}, "minibatches .*chunk_length"),
         ({"num_envs": 10_000, "train.online_steps": 100_000}, "online replay"),
     ],
 )
@@ -126,6 +127,31 @@ def test_a_run_that_cannot_fit_is_refused_with_numbers(changes, message):
     numbers = r"^this run needs at least \S+ [GT]B of memory, and 8.0 GB are available. Most of it,"
     with pytest.raises(ValueError, match=f"{numbers} .*{message}.*: lower these"):
         check_memory(config(**changes), SPEC, 8 * GB)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("expo", r"algo.num_base_samples, algo.num_edit_samples, algo.hidden, base.width"),
+        ("rlpd", r"train.batch_size, algo.hidden, base.width"),
+        ("bc", r"train.batch_size, base.width"),
+    ],
+)
+def test_only_options_that_an_algorithm_has_are_named(algorithm, options):
+    many = config(algorithm, **{"train.batch_size": 10**9, "train.utd_ratio": 1})
+    (named,) = [what for what in least_bytes(many, SPEC) if what.startswith("one layer")]
+    assert named.endswith((f"({options})", f", {options})"))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("base.num_steps", 10_000), ("base.num_blocks", 1_000), ("base.time_dim", 10_000),
+     ("algo.base_updates", 1_000)],
+)  # fmt: skip
+def test_what_is_repeated_or_laid_out_so_often_has_an_end(name, most):
+    check(config(**{name: most}))
+    with pytest.raises(ValueError, match=rf"{name.split('.')[1]} must be in \[1, {most}\], got"):
+        check(config(**{name: most + 1}))
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))

@@ -3,10 +3,13 @@
 import pytest
 
 from exporl.algos import make_algorithm
+from exporl.cli.train import with_options
 from exporl.envs.probes import SPEC
 from exporl.policies import make_base
 from exporl.run.loop import train
+from exporl.run.phases import check_phases, update_calls_due
 from exporl.run.plan import never_happens, plan
+from exporl.run.presets import PRESETS, preset_config
 from exporl.run.progress import Silent
 from helpers.runs import tiny
 
@@ -53,6 +56,29 @@ def test_what_never_happens_is_said(options, words):
     assert never_happens(tiny()) == []
     (warning,) = never_happens(tiny(**options))
     assert warning.startswith(words) and "of 24 (train.online_steps)" in warning
+
+
+@pytest.mark.parametrize(("algorithm", "name"), sorted(PRESETS))
+def test_no_preset_acts_or_learns_never(algorithm, name):
+    """Half of a run's steps at least are the policy's, and it learns in most of them."""
+    config = preset_config(algorithm, name, "probe/bandit")
+    train = config.train
+    assert never_happens(config) == []
+    if train.online_steps:
+        assert train.random_steps + train.critic_warmup_steps <= train.online_steps / 2
+        calls = update_calls_due(train, 0, train.online_steps)
+        assert calls * train.update_every >= train.online_steps / 2
+
+
+def test_without_prior_data_the_message_says_how_to_learn_from_scratch_and_that_works():
+    config = tiny(task="probe/bandit", **{"data.demos": 0})
+    base = make_base(config.base, SPEC)
+    algorithm = make_algorithm(config.algorithm, config.algo, SPEC, base)
+    with pytest.raises(ValueError, match="no prior data") as refused:
+        check_phases(config, algorithm, has_data=False)
+    advice = str(refused.value).partition("from scratch: ")[2].rstrip(".").split()
+    assert "--data.prior-ratio" in advice and "--train.offline-steps" in advice
+    check_phases(with_options(config, advice), algorithm, has_data=False)
 
 
 @pytest.mark.slow

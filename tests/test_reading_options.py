@@ -77,6 +77,13 @@ def test_the_commands_refuse_them(tmp_path, capsys):
         assert "arrays, which has no option assume_success" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--filter-key=x", "--keys=a", "--images", "--format=arrays"])
+def test_a_check_without_a_file_has_nothing_to_read(option, capsys):
+    assert main(["check", "probe/bandit", option]) == 2
+    said = capsys.readouterr().err
+    assert f"{option.split('=')[0]} says how a file is read, and there is none" in said
+
+
 def test_training_refuses_them_before_anything_is_written(tmp_path, capsys):
     path, run = tmp_path / "five.npz", tmp_path / "run"
     save_npz(path, BANDIT.collect(5, 0.1, 0))

@@ -9,46 +9,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from exporl.report.page import Series, dip, line_chart, read_run, write_report
-from exporl.run.config import to_json
-from exporl.run.directory import versions
-from exporl.run.presets import preset_config
-
-
-def outcome(successes, episodes=20):
-    return {
-        "success": [True] * successes + [False] * (episodes - successes),
-        "success_rate": successes / episodes,
-    }
-
-
-def fake_run(folder, policy, base, algorithm="expo", seed=0, task="probe/bandit"):
-    """A run directory with given evaluation successes out of 20."""
-    folder.mkdir()
-    config = to_json(preset_config(algorithm, "tiny", task)) | {
-        "seed": seed,
-        "versions": versions(),
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    lines = []
-    for i, successes in enumerate(policy):
-        line = {"env_steps": 1000 * i, "policy": outcome(successes), "time/train_s": 10.0 * i}
-        lines.append(line | ({"base": outcome(base[i])} if base else {}))
-    (folder / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    metrics = [
-        {"phase": "online", "env_steps": 500 * i, "critic/loss": 1 / (i + 1), "edit/picked": 0.5}
-        for i in range(5)
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
-    return folder
+from exporl.report.charts import Series, line_chart
+from exporl.report.findings import dip
+from exporl.report.page import read_run, write_report
+from helpers.reports import fake_run
 
 
 def test_numbers_in_the_report(tmp_path):
-    expo = fake_run(tmp_path / "expo", [10, 6, 18], [9, 9, 11])
+    expo = fake_run(tmp_path / "expo", [10, 3, 18], [9, 9, 11])
     rlpd = fake_run(tmp_path / "rlpd", [0, 1, 2], None, "rlpd")
     page = write_report([expo, rlpd], tmp_path / "report.html").read_text()
     assert "EXPO, seed 0</b>: +45 points" in page
-    assert "at step 1,000, was -15 points" in page and "a dip below the base" in page
+    assert "at step 1,000, was -30 points" in page and "a dip below the base" in page
     assert "90% [70, 97]" in page and "10% [3, 30]" in page
     assert "Configuration of expo" in page
 
@@ -154,7 +126,7 @@ def test_chart_handles_flat_and_empty_lines():
         [Series("a", [], [], "#000")],
         [Series("a", [0.0, 1.0], [2.0, 2.0], "#000")],
     ):
-        chart = line_chart(series, width=300, height=200)
+        chart = line_chart(series, width=300, height=200, y_title="loss")
         assert chart.startswith("<svg") and "nan" not in chart and "inf" not in chart
 
 

@@ -176,7 +176,8 @@ def test_control_c_stops_all_processes_and_resume_goes_on(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "call", "message"),
     [
-        ({}, {"num_seeds": 0}, "number of seeds must be at least 1, got 0"),
+        ({}, {"num_seeds": 0}, r"number of seeds must be in \[1, 10000\], got 0"),
+        ({}, {"num_seeds": 10**9}, r"number of seeds must be in \[1, 10000\], got 1000000000"),
         ({}, {"mode": "threads"}, "must be one of auto, processes, vmap; got 'threads'"),
         ({"train.asynchronous": True}, {"mode": "vmap"}, "choose the mode processes"),
         ({"train.batch_size": 0}, {}, "train.batch_size must be at least 1"),

@@ -282,7 +282,7 @@ def test_resume_needs_a_run_and_the_same_data(tmp_path):
         ({"train.batch_size": 1}, "some source gets no row"),
         ({"execute_length": 2}, "execute_length must be between 1 and chunk_length=1"),
         ({"algo.edit_scale": 0.0}, "edit_scale must be in"),
-        ({"base.num_steps": 0}, "base.num_steps must be at least 1"),
+        ({"base.num_steps": 0}, r"base.num_steps must be in \[1, 10000\]"),
     ],
 )
 def test_bad_options_are_refused_and_leave_no_run(tmp_path, changes, message):

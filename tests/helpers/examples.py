@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+from exporl.files.atomic import read_lines
 from helpers.code import lines_of_tokens
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -11,6 +12,15 @@ FOLDER = Path(__file__).parents[2] / "examples"
 def code_lines(path: Path) -> int:
     """Lines of code: without blank lines, comments and docstrings."""
     return len(set(lines_of_tokens(path.read_text())))
+
+
+def learnt_and_acted(run: Path, least_updates: int) -> None:
+    """Asserts that a run's policy acted in training, and learnt online: what its files say."""
+    lines = [line for line in read_lines(run / "metrics.jsonl") if line["phase"] == "online"]
+    acted = [line["env_steps"] for line in lines if line["mode"] == "policy"]
+    last = read_lines(run / "eval.jsonl")[-1]
+    assert acted, f"the policy never acted in {run.name}"
+    assert lines[-1]["updates"] == last["updates"] >= least_updates
 
 
 def run_example(name: str, folder: Path, monkeypatch) -> None:

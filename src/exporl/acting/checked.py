@@ -7,13 +7,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from exporl.data.episodes import within
 from exporl.spec import Spec
 
 LARGEST_SEEN = 1e15
 """Largest observation or reward: squares of it, as optimisers keep them, are still float32
 numbers."""
-_SLACK = 1e-6
-"""Rounding of rewards, as a share of their range."""
 
 
 class UnusableValue(Exception):
@@ -110,13 +109,11 @@ def _reward(reward: Any, bounds: tuple[float, float] | None) -> float:
         raise UnusableValue(f"a reward of shape {value.shape} instead of one number")
     _check_size(value, "the reward")
     paid = float(value.reshape(()))
-    if bounds is not None:
-        slack = _SLACK * max(1.0, bounds[1] - bounds[0])
-        if not bounds[0] - slack <= paid <= bounds[1] + slack:
-            raise UnusableValue(
-                f"the reward {paid:g}, outside [{bounds[0]:g}, {bounds[1]:g}], which the task "
-                "states (Task.reward_range) and which bounds all values"
-            )
+    if bounds is not None and not within(paid, bounds):
+        raise UnusableValue(
+            f"the reward {paid:g}, outside [{bounds[0]:g}, {bounds[1]:g}], which the task "
+            "states (Task.reward_range) and which bounds all values"
+        )
     return paid
 
 

@@ -47,7 +47,7 @@ class ExpoConfig(BoundOptions):
     """Polyak step of the target critics, per critic update."""
     base_tau: float = option(0.001, within="(0, 1]")
     """Polyak step of the averaged base policy, per base update."""
-    base_updates: int = option(1, within="[1, inf)", absent=1)
+    base_updates: int = option(1, within="[1, 1000]", absent=1)
     """Imitation steps of the base policy per update call, one on each of the last minibatches (and
     no more than there are)."""
     initial_temperature: float = option(1.0, within="(0, inf)")

@@ -1,8 +1,6 @@
 """`python -m exporl.cli`: the command without its script."""
 
-import sys
-
-from exporl.cli.main import main
+from exporl.cli.main import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

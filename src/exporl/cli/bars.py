@@ -15,6 +15,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from exporl.cli.status import plain
+
 INTERVAL_S = 10.0
 """Between two lines where nobody watches a bar."""
 WIDE = 100
@@ -89,7 +91,7 @@ class Bars:
 
     def say(self, message: str) -> None:
         """One line above the bars."""
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(plain(message), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leaves the terminal as it was."""

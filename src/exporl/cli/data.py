@@ -11,7 +11,7 @@ from rich.console import Console
 from exporl.cli.bars import only_bar
 from exporl.cli.data_options import add_reading, make_parser, records_of, summary, task_named
 from exporl.cli.data_sources import collect_command, download_command
-from exporl.cli.status import FAILED
+from exporl.cli.status import FAILED, say
 from exporl.suggest import closest
 
 HELP = """exporl data: files of recorded episodes, in any format the library knows
@@ -61,11 +61,11 @@ def inspect_command(args: list[str]) -> int:
     if not found.records and found.faults:
         raise ValueError(found.faults[0][1])
     title = f"{options.path} ({name})"
-    print(describe(found, title))
+    say(describe(found, title))
     if options.plot is not None:
         from exporl.report.data_page import write_page
 
-        print(f"plot: {write_page(found, title, options.plot)}")
+        say(f"plot: {write_page(found, title, options.plot)}")
     return 0
 
 
@@ -90,6 +90,7 @@ def validate_command(args: list[str]) -> int:
     found = survey(
         records,
         spec=task.spec if task else None,
+        paid=task.reward_range if task else None,
         adapt=task.adapt if task else None,
         limit=options.limit,
         max_steps=task.max_episode_steps if task else None,
@@ -98,24 +99,24 @@ def validate_command(args: list[str]) -> int:
     often = {kind(example) for example, count, _ in kinds(found.faults) if count > SHOWN}
     for episode, sentence in found.faults:
         if kind(sentence) not in often:
-            print(sentence if episode == "file" else f"{options.path}, {episode}: {sentence}")
+            say(sentence if episode == "file" else f"{options.path}, {episode}: {sentence}")
     for episode, first in found.duplicates:
-        print(f"note: {episode} repeats {first}")
+        say(f"note: {episode} repeats {first}")
     _print_notes(found.notes)
     if not found.records and not found.faults:
         found.faults.append(("file", "no episodes"))
-        print(f"{options.path} has no episodes.")
+        say(f"{options.path} has no episodes.")
     if not found.faults:
-        print(f"{options.path} ({name}): {found.records:,} episodes checked{against}, no faults")
+        say(f"{options.path} ({name}): {found.records:,} episodes checked{against}, no faults")
         return 0
-    print(
+    say(
         f"{options.path} ({name}): {found.records:,} episodes checked{against}, "
         f"{len(found.faults):,} faults in {len([n for n in found.damaged if n != 'file']):,}"
         " episodes"
     )
     for example, count, first in kinds(found.faults):
         where = f", first in {first}" if count > SHOWN else " such as"
-        print(f"  {count:>5,} x{where}: {example}")
+        say(f"  {count:>5,} x{where}: {example}")
     return FAILED
 
 
@@ -125,7 +126,7 @@ def _print_notes(notes: list[tuple[str, str]]) -> None:
 
     for example, count, first in kinds(notes):
         where = "" if first == "file" else f"{count:,} x, first in {first}: "
-        print(f"note: {where}{example}")
+        say(f"note: {where}{example}")
 
 
 def _convert_options(args: list[str]) -> argparse.Namespace:
@@ -209,14 +210,14 @@ def convert_command(args: list[str]) -> int:
             else " (--skip-bad leaves damaged episodes out)"
         )
         raise ValueError(f"{options.source}, {error}{hint} Nothing was written.") from error
-    print(f"{options.source} ({name}) -> {summary(written)}")
+    say(f"{options.source} ({name}) -> {summary(written)}")
     if written.skipped:
-        print(f"skipped {written.skipped:,} damaged episodes")
+        say(f"skipped {written.skipped:,} damaged episodes")
     if options.clip_actions:
         bounds = "[-1, 1]" if task is None else "the bounds of the environment's actions"
-        print(f"clipped actions of {written.changed:,} episodes to {bounds}")
+        say(f"clipped actions of {written.changed:,} episodes to {bounds}")
     if note:
-        print(note)
+        say(note)
     _print_notes(written.notes)
     return 0
 
@@ -235,7 +236,8 @@ def _scaling(
     if numbers:
         low, high = given_range(numbers)
     else:
-        low, high = action_range(_readable(records_of(options.source, options)[1], adapt, options))
+        episodes = _readable(records_of(options.source, options)[1], adapt, options)
+        low, high = action_range(episodes, str(options.source))
     words = f"{np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
 
     def scaled(episode: Any) -> Any:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporl.cli.numbers import whole_number
+from exporl.cli.numbers import number
+from exporl.cli.parsing import Parser
 
 
 def make_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of one command, with examples at the end of its help."""
     lines = "\n".join(f"  exporl data {command} {example}" for example in examples)
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"exporl data {command}", description=description, epilog=f"examples:\n{lines}",
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
 
 
@@ -60,12 +61,8 @@ def add_format(parser: argparse.ArgumentParser) -> Any:
     return group
 
 
-def positive(text: str) -> int:
-    """A number of at least 1."""
-    value = whole_number(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+positive = number(1)
+"""Reads a number of at least 1."""
 
 
 def records_of(path: Path, options: argparse.Namespace) -> tuple[str, Any]:

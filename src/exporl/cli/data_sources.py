@@ -10,7 +10,8 @@ from rich.console import Console
 
 from exporl.cli.bars import only_bar
 from exporl.cli.data_options import make_parser, positive, summary, task_named
-from exporl.cli.numbers import whole_number
+from exporl.cli.numbers import SEEDS, number
+from exporl.cli.status import say
 
 
 def _collect_options(args: list[str]) -> argparse.Namespace:
@@ -29,21 +30,19 @@ def _collect_options(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--episodes", type=positive, default=20, help="how many (default 20)")
     parser.add_argument(
-        "--noise", type=float, default=0.3, help="standard deviation of action noise (default 0.3)"
+        "--noise",
+        type=number(0, whole=False),
+        default=0.3,
+        help="standard deviation of action noise (default 0.3)",
     )
     parser.add_argument(
-        "--seed", type=whole_number, default=0, help="fixes starts and noise (default 0)"
+        "--seed", type=number(0, SEEDS), default=0, help="fixes starts and noise (default 0)"
     )
     parser.add_argument(
         "--to", metavar="FORMAT", help="format to write (default: from FILE's ending)"
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    options = parser.parse_args(args)
-    if options.noise < 0 or options.seed < 0:
-        raise ValueError(
-            f"need --noise >= 0 and --seed >= 0, got {options.noise:g} and {options.seed}."
-        )
-    return options
+    return parser.parse_args(args)
 
 
 def collect_command(args: list[str]) -> int:
@@ -85,8 +84,8 @@ def collect_command(args: list[str]) -> int:
     # They were played in an environment of the task, whose actions are in [-1, 1].
     marked = (dataclasses.replace(episode, unit_actions=True) for episode in episodes)
     counted = convert.counted(marked, written)
-    print(summary(convert.write(options.output, to, counted, written, force=options.force)))
-    print(
+    say(summary(convert.write(options.output, to, counted, written, force=options.force)))
+    say(
         f"{task.source}, noise {options.noise:g}, seed {options.seed}: {written.steps / took:.0f} "
         f"steps/s, {took:.1f} s"
     )
@@ -122,7 +121,7 @@ def download_command(args: list[str]) -> int:
 
     if options.list:
         for name, sources in download.DATASETS.items():
-            print(f"{name:<36} {sources[0].urls[0]}")
+            say(f"{name:<36} {sources[0].urls[0]}")
         return 0
     if options.name is None:
         raise ValueError("name a data set; `exporl data download --list` shows them.")
@@ -149,5 +148,5 @@ def download_command(args: list[str]) -> int:
             )
         finally:
             progress.close()
-        print(path)
+        say(path)
     return 0

@@ -2,21 +2,22 @@
 it reliable with EXPO online, run RLPD beside it under the same budget, and report. Finished steps
 are not repeated; an interrupted one goes on where it stopped."""
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporl.cli.numbers import whole_number
-from exporl.cli.status import notice
+from exporl.cli.numbers import SEEDS, number
+from exporl.cli.parsing import Parser
+from exporl.cli.status import notice, say
 from exporl.cli.train import train_one
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
 from exporl.files.atomic import read_lines
 from exporl.files.run_files import CONFIG, EVAL, REPORT
-from exporl.report.page import dip, read_run, write_report
-from exporl.run.config import override
+from exporl.report.findings import dip
+from exporl.report.page import read_run, write_report
+from exporl.run.config import check, override
 from exporl.run.directory import finished, load_config
 from exporl.run.presets import preset_config
 from exporl.speed.tuning import keep_compiled_programs
@@ -44,13 +45,19 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
         0, or the exit status of the run that did not finish.
     """
     demonstrations = folder / f"demonstrations-{task.split('/')[-1]}.npz"
-    configs = {
-        name: override(preset_config(name, preset, task), {"data.demo_noise": DEMO_NOISE})
-        for name, preset in PRESETS.items()
+    given = {
+        "data.path": str(demonstrations),
+        "data.demo_noise": DEMO_NOISE,
+        "train.online_steps": steps,
     }
+    configs = {}
+    for name, preset in PRESETS.items():
+        new = override(preset_config(name, preset, task), given)
+        configs[name] = dataclasses.replace(new, seed=seed)
+        check(configs[name])  # before anything is collected
     data = configs["expo"].data
     if not demonstrations.is_file():
-        print(
+        say(
             f"collecting {data.collected} demonstrations of {task} (scripted expert, action noise "
             f"{data.demo_noise:g})"
         )
@@ -67,25 +74,18 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
             raise ValueError(
                 f"{run_dir} holds a run on {started.task}, not on {task}. Choose another --dir."
             )
-        if (
-            started is not None
-            and finished(run_dir, override(config, {"train.online_steps": steps})) is not None
-        ):
-            print(f"{name}: already finished in {run_dir}")
+        if started is not None and finished(run_dir, config) is not None:
+            say(f"{name}: already finished in {run_dir}")
             continue
-        given = {"train.online_steps": steps}
         if started is not None:
             config = override(started, given)
-        else:
-            config = override(config, {"data.path": str(demonstrations), **given})
-            config = dataclasses.replace(config, seed=seed)
-        print(f"{name}: {steps} environment steps in {run_dir}")
+        say(f"{name}: {steps} environment steps in {run_dir}")
         status = run(config, run_dir, resume=started is not None)
         if status:
             return status
     report = write_report([folder / f"{name}-s{seed}" for name in configs], folder / REPORT)
-    print(table(folder, seed))
-    print(f"report: {report}")
+    say(table(folder, seed))
+    say(f"report: {report}")
     return 0
 
 
@@ -123,17 +123,19 @@ def table(folder: Path, seed: int) -> str:
 
 def demo_command(args: list[str]) -> int:
     """`exporl demo [--dir DIR] [--seed S]`."""
-    parser = argparse.ArgumentParser(prog="exporl demo", description=__doc__)
+    parser = Parser(prog="exporl demo", description=__doc__)
     parser.add_argument(
         "--dir",
         type=Path,
         default=Path("runs/demo"),
         help="where everything goes (default runs/demo)",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, help="training seed (default 0)")
+    parser.add_argument(
+        "--seed", type=number(0, SEEDS), default=0, help="training seed (default 0)"
+    )
     parser.add_argument("--task", default=TASK, help=f"a Meta-World task (default {TASK})")
     parser.add_argument(
-        "--steps", type=whole_number, default=STEPS, help=f"environment steps (default {STEPS})"
+        "--steps", type=number(0), default=STEPS, help=f"environment steps (default {STEPS})"
     )
     options = parser.parse_args(args)
     keep_compiled_programs(notice)

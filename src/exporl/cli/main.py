@@ -2,12 +2,14 @@
 when they are used."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import NoReturn
 
 from exporl.acting.failures import EnvironmentFailed, in_words
-from exporl.cli.status import FAILED, STOPPED
+from exporl.cli.status import FAILED, STOPPED, notice
 from exporl.cli.streams import unbroken
 from exporl.suggest import closest
 
@@ -49,6 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(argv)
 
 
+def command() -> NoReturn:
+    """`exporl` in a shell: the process ends with the command, also where a program is still being
+    compiled in the background that nobody needs any more, which takes up to half a minute."""
+    status = main()
+    ahead = sys.modules.get("exporl.speed.compile_ahead")
+    if ahead is not None and ahead.compiling():
+        os._exit(status)
+    sys.exit(status)
+
+
 def _main(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
@@ -58,10 +70,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"exporl {metadata.version('exporl')}")
         return 0
     if args[0] not in COMMANDS:
-        print(
-            f"error: unknown command {args[0]!r}. {closest(args[0], COMMANDS, '')}".rstrip(),
-            file=sys.stderr,
-        )
+        notice(f"error: unknown command {args[0]!r}. {closest(args[0], COMMANDS, '')}".rstrip())
         print(HELP, file=sys.stderr)
         return FAILED
     try:
@@ -69,7 +78,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return getattr(importlib.import_module(module), function)(args[1:])
     except KeyboardInterrupt as stopped:
         notes = " ".join(getattr(stopped, "__notes__", ()))
-        print(f"stopped at once. {notes}".rstrip(), file=sys.stderr)
+        notice(f"stopped at once. {notes}".rstrip())
         return STOPPED
     except (
         ValueError,
@@ -79,5 +88,5 @@ def _main(argv: Sequence[str] | None) -> int:
         MemoryError,
         EnvironmentFailed,
     ) as error:
-        print(f"error: {in_words(error)}", file=sys.stderr)
+        notice(f"error: {in_words(error)}")
         return FAILED

@@ -1,7 +1,40 @@
-"""Whole numbers as people write them."""
+"""Numbers as people write them."""
+
+import argparse
+import math
+from collections.abc import Callable
 
 EXACT = 2**53
 """Up to here every whole number is one in floating point too."""
+
+
+SEEDS = 2**32 - 1
+"""The largest seed, as `options.SEEDS` says."""
+
+
+def number(
+    least: float | int, most: float | int = math.inf, *, whole: bool = True
+) -> Callable[[str], int | float]:
+    """Reads an option of `argparse` that has to lie in a range; NaN and infinity never do.
+
+    Args:
+        least: what it has to be at least.
+        most: and at most.
+        whole: whether it has to be a whole number.
+    """
+
+    def read(text: str) -> int | float:
+        try:
+            value = whole_number(text) if whole else float(text)
+        except ValueError as error:
+            kind = "whole number" if whole else "number"
+            raise argparse.ArgumentTypeError(f"must be a {kind}, got {text!r}") from error
+        if not (math.isfinite(value) and least <= value <= most):
+            bounds = f"at least {least:g}" if math.isinf(most) else f"in [{least:g}, {most:.0f}]"
+            raise argparse.ArgumentTypeError(f"must be {bounds}, got {text}")
+        return value
+
+    return read
 
 
 def whole_number(text: str) -> int:

@@ -1,18 +1,15 @@
 """`exporl presets`: named option sets, every number with its source."""
 
-import argparse
-
 from rich.console import Console
 from rich.table import Table
 
+from exporl.cli.parsing import Parser
 from exporl.run.presets import PRESETS, check_algorithm, find_preset
 
 
 def presets_command(args: list[str]) -> int:
     """`exporl presets [ALGO [PRESET]]`."""
-    parser = argparse.ArgumentParser(
-        prog="exporl presets", description="List presets, or one with its sources."
-    )
+    parser = Parser(prog="exporl presets", description="List presets, or one with its sources.")
     parser.add_argument("algorithm", nargs="?")
     parser.add_argument("preset", nargs="?")
     options = parser.parse_args(args)

@@ -1,16 +1,14 @@
 """The commands about runs that exist: `exporl eval` and `exporl report`."""
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporl.cli.numbers import whole_number
-from exporl.cli.status import FAILED, notice
+from exporl.cli.numbers import SEEDS, number
+from exporl.cli.parsing import Parser
+from exporl.cli.status import FAILED, notice, say
 from exporl.files.atomic import append_line
 from exporl.files.run_files import EVALUATIONS, REPORT, runs_in
-from exporl.options import SEEDS, Interval
 from exporl.report.page import write_report
 from exporl.report.returns import return_words
 from exporl.run.progress import Silent
@@ -29,14 +27,14 @@ class _Said(Silent):
 
 def eval_command(args: list[str]) -> int:
     """`exporl eval RUN [--episodes N] [--seed S] [--trust]`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exporl eval", description="Evaluate a run's policy and base policy, paired."
     )
     parser.add_argument("run", type=Path, help="run directory, or a folder of seeds or of runs")
-    parser.add_argument("--episodes", type=whole_number, default=100, help="episodes (default 100)")
+    parser.add_argument("--episodes", type=number(1), default=100, help="episodes (default 100)")
     parser.add_argument(
         "--seed",
-        type=whole_number,
+        type=number(0, SEEDS),
         default=2_000_003,
         help="seed of the starts; training evaluates on others",
     )
@@ -44,11 +42,6 @@ def eval_command(args: list[str]) -> int:
         "--trust", action="store_true", help="load code that the run names, module:attribute"
     )
     options = parser.parse_args(args)
-    if options.episodes < 1 or options.seed not in Interval.parse(SEEDS):
-        raise ValueError(
-            f"need --episodes >= 1 and --seed in {SEEDS}, got {options.episodes} and "
-            f"{options.seed}."
-        )
     keep_compiled_programs(notice)
     runs = runs_in(options.run)
     if len(runs) == 1:
@@ -61,19 +54,17 @@ def _evaluate_all(runs: Sequence[Path], episodes: int, seed: int, trust: bool) -
     """Evaluates several runs; one that cannot be evaluated does not keep the others from it."""
     records, failed = [], 0
     for run in runs:
-        print(f"{run}:")
+        say(f"{run}:")
         try:
             records.append(_evaluate(run, episodes, seed, trust))
         except (ValueError, OSError, ModuleNotFoundError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            notice(f"error: {error}")
             failed += 1
     for who in ("policy", "base"):
         rates = [100 * each[who]["success_rate"] for each in records if who in each]
         if len(rates) > 1:
             spread = f"{min(rates):.0f} to {max(rates):.0f}"
-            print(
-                f"{who:6s} success {sum(rates) / len(rates):.0f}% over {len(rates)} runs, {spread}"
-            )
+            say(f"{who:6s} success {sum(rates) / len(rates):.0f}% over {len(rates)} runs, {spread}")
     return FAILED if failed else 0
 
 
@@ -90,7 +81,7 @@ def _evaluate(run_dir: Path, episodes: int, seed: int, trust: bool) -> dict[str,
     for who in ("policy", "base") if run.algorithm.has_base else ("policy",):
         result = run.evaluate(base=who == "base", episodes=episodes, seed=seed)
         low, high = wilson(sum(result.success), episodes)
-        print(
+        say(
             f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, "
             f"{100 * high:.0f}], mean length {sum(result.lengths) / episodes:.0f} steps"
         )
@@ -98,18 +89,16 @@ def _evaluate(run_dir: Path, episodes: int, seed: int, trust: bool) -> dict[str,
     if "base" in record:
         mean, low, high = paired_difference(record["policy"]["success"], record["base"]["success"])
         interval = f"[{100 * low:+.0f}, {100 * high:+.0f}]"
-        print(f"policy - base: {100 * mean:+.0f} points {interval}, same {episodes} starts")
+        say(f"policy - base: {100 * mean:+.0f} points {interval}, same {episodes} starts")
     if run.config.reward == "env":
-        print(return_words(record))
+        say(return_words(record))
     append_line(run_dir / EVALUATIONS, record)
     return record
 
 
 def report_command(args: list[str]) -> int:
     """`exporl report RUN [RUN ...] [--output FILE]`."""
-    parser = argparse.ArgumentParser(
-        prog="exporl report", description="One HTML page about one or more runs."
-    )
+    parser = Parser(prog="exporl report", description="One HTML page about one or more runs.")
     parser.add_argument(
         "runs", type=Path, nargs="+", help="run directories, or folders of seeds or of runs"
     )
@@ -118,5 +107,5 @@ def report_command(args: list[str]) -> int:
     )
     options = parser.parse_args(args)
     runs = list(dict.fromkeys(run for given in options.runs for run in runs_in(given)))
-    print(write_report(runs, options.output or options.runs[0] / REPORT))
+    say(write_report(runs, options.output or options.runs[0] / REPORT))
     return 0

@@ -10,6 +10,35 @@ STOPPED = 130
 """Stopped by a signal."""
 
 
-def notice(message: str) -> None:
+LONGEST = 2000
+"""Characters of a line."""
+
+
+def plain(text: object) -> str:
+    """Text without characters that a terminal would obey instead of showing, as names in a file
+    from anybody may have them: they are written as escapes. Of endless lines the middle is left
+    out."""
+    shown = "".join(
+        each
+        if each.isprintable() or each in "\n\t"
+        else each.encode("unicode_escape", "surrogatepass").decode()
+        for each in str(text)
+    )
+    return "\n".join(map(_shortened, shown.split("\n")))
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= LONGEST:
+        return line
+    half = LONGEST // 2
+    return f"{line[:half]} ... {line[-half:]}"
+
+
+def say(text: object) -> None:
+    """One line on the output."""
+    print(plain(text))
+
+
+def notice(message: object) -> None:
     """One line on the error stream."""
-    print(message, file=sys.stderr)
+    print(plain(message), file=sys.stderr)

@@ -1,6 +1,5 @@
 """The commands about tasks: `exporl tasks` and `exporl check`."""
 
-import argparse
 import importlib.util
 from pathlib import Path
 
@@ -9,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from exporl.cli.data_options import add_format, reading
-from exporl.cli.numbers import whole_number
-from exporl.cli.status import FAILED
+from exporl.cli.numbers import SEEDS, number
+from exporl.cli.parsing import Parser
+from exporl.cli.status import FAILED, plain, say
 from exporl.data.formats import load_episodes
 from exporl.envs.check import check_task
 from exporl.envs.registry import list_tasks, make_task
@@ -22,7 +22,7 @@ COLORS = {"pass": "green", "fail": "red", "skip": "yellow"}
 
 def tasks_command(args: list[str]) -> int:
     """`exporl tasks [FAMILY]`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exporl tasks", description="List the task families, or one family's tasks."
     )
     parser.add_argument("family", nargs="?", help="list every task of this family")
@@ -106,7 +106,7 @@ def _install(record: Family, markup: bool = True) -> str:
 
 def check_command(args: list[str]) -> int:
     """`exporl check TASK [--data PATH] [--demos N] [--noise S] [--seed S] [--reward R]`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="exporl check",
         description=(
             "Play a task, check that it keeps every promise, and say how to mend those it does not."
@@ -120,23 +120,30 @@ def check_command(args: list[str]) -> int:
     )
     parser.add_argument(
         "--demos",
-        type=whole_number,
+        type=number(0),
         default=3,
         help="episodes to collect, or read from --data (default 3)",
     )
     parser.add_argument(
-        "--noise", type=float, default=0.1, help="action noise of collected episodes (default 0.1)"
+        "--noise",
+        type=number(0, whole=False),
+        default=0.1,
+        help="action noise of collected episodes (default 0.1)",
     )
     parser.add_argument(
         "--reward", default="-1/0", help="learning reward: -1/0 (default), 0/1 or env"
     )
     parser.add_argument(
-        "--seed", type=whole_number, default=0, help="seed of starts and actions (default 0)"
+        "--seed", type=number(0, SEEDS), default=0, help="seed of starts and actions (default 0)"
     )
     add_format(parser)
     options = parser.parse_args(args)
-    if options.demos < 0 or options.noise < 0 or options.seed < 0:
-        raise ValueError("--demos, --noise and --seed must be at least 0.")
+    asked = (("format",) if options.format else ()) + reading(options).asked()
+    if options.data is None and asked:
+        raise ValueError(
+            f"--{asked[0].replace('_', '-')} says how a file is read, and there is none: give "
+            "--data as well, or leave it out."
+        )
     task, episodes = make_task(options.task, options.reward), None
     if options.data is not None:
         episodes = load_episodes(
@@ -150,8 +157,8 @@ def check_command(args: list[str]) -> int:
     for name, status, detail in check_task(
         task, episodes, demos=options.demos, demo_noise=options.noise, seed=options.seed
     ):
-        table.add_row(name, f"[{COLORS[status]}]{status}", escape(detail))
+        table.add_row(name, f"[{COLORS[status]}]{status}", escape(plain(detail)))
         failed += status == "fail"
     Console().print(table)
-    print(f"{options.task}: " + (f"{failed} promises broken" if failed else "keeps its promises"))
+    say(f"{options.task}: " + (f"{failed} promises broken" if failed else "keeps its promises"))
     return FAILED if failed else 0

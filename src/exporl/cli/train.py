@@ -19,7 +19,7 @@ from tyro.constructors import (
 
 from exporl.cli.bars import Bars, only_bar
 from exporl.cli.numbers import whole_number
-from exporl.cli.status import FAILED, STOPPED, notice
+from exporl.cli.status import FAILED, STOPPED, notice, say
 from exporl.cli.train_help import WIDTH, train_help
 from exporl.cli.train_request import RUNS, Request
 from exporl.files.run_files import REPORT, seed_runs
@@ -167,8 +167,8 @@ def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
     if "after" in summary:
         for when in ("before", "after"):
             record = summary[when]
-            print(f"{when}: {_outcome(record)} at {record['env_steps']} environment steps")
-    print(f"report: {run_dir / REPORT}")
+            say(f"{when}: {_outcome(record)} at {record['env_steps']} environment steps")
+    say(f"report: {run_dir / REPORT}")
     return 0
 
 
@@ -193,9 +193,9 @@ def train_many(
             if result.error
             else f"{_outcome(after)} at {after['env_steps']} environment steps"
         )
-        print(f"s{result.seed}: {outcome}")
+        say(f"s{result.seed}: {outcome}")
     if any(result.summary for result in results):
-        print(f"report: {folder / REPORT}")
+        say(f"report: {folder / REPORT}")
     return FAILED if any(result.error for result in results) else 0
 
 

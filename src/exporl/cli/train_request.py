@@ -1,14 +1,13 @@
 """What `exporl train` is asked to do: help and the usual mistakes are answered at once, without
 waiting for JAX; then `cli/train.py` does it."""
 
-import argparse
 import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from exporl.cli.numbers import whole_number
+from exporl.cli.parsing import Parser
 from exporl.cli.resumable import resumable_runs
 from exporl.cli.train_help import PRESETS, instead_of, train_help
 from exporl.outside import is_outside
@@ -49,14 +48,6 @@ def train_command(args: list[str]) -> int:
     return importlib.import_module("exporl.cli.train").run_request(request)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Its errors are sentences."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ValueError: the command line cannot be read."""
-        raise ValueError(f"{message}. `exporl train --help` shows what there is.")
-
-
 def parse(args: Sequence[str]) -> Request:
     """The request that a command line makes.
 
@@ -64,7 +55,7 @@ def parse(args: Sequence[str]) -> Request:
         ValueError: it cannot be read; or it has an option of other programs: says what to use
             instead.
     """
-    parser = _Parser(prog="exporl train", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="exporl train", add_help=False)
     for name in ("run-dir", "preset", "task", "seeds", "seeds-mode"):
         spellings = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
         parser.add_argument(*spellings, dest=name.replace("-", "_"))

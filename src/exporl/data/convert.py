@@ -1,6 +1,7 @@
 """From one file of episodes to another, one episode at a time."""
 
 import dataclasses
+import math
 import os
 import shutil
 import uuid
@@ -12,6 +13,7 @@ import numpy as np
 from exporl.data.episodes import Episode, faults
 from exporl.data.formats import FORMATS, Format
 from exporl.data.formats.record import Record
+from exporl.files.naming import make_folder_of
 
 
 @dataclasses.dataclass
@@ -54,14 +56,22 @@ def find_writer(path: Path, name: str | None = None) -> Format:
     return FORMATS[name]
 
 
-def action_range(episodes: Iterable[Episode]) -> tuple[np.ndarray, np.ndarray]:
-    """(smallest, largest) action per dimension over all episodes, [a] each; needs at least one
-    episode."""
-    ends = [
-        (np.nanmin(e.actions, axis=0), np.nanmax(e.actions, axis=0)) for e in episodes if len(e)
-    ]
+def action_range(
+    episodes: Iterable[Episode], source: str = "the data"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(smallest, largest) action per dimension over all episodes, [a] each.
+
+    Args:
+        episodes: to look at.
+        source: where they are from, for messages.
+
+    Raises:
+        ValueError: there is no finite action.
+    """
+    finite = (e.actions[np.isfinite(e.actions).all(axis=-1)] for e in episodes)
+    ends = [(np.min(rows, axis=0), np.max(rows, axis=0)) for rows in finite if len(rows)]
     if not ends:
-        raise ValueError("no readable episode to take the range of actions from.")
+        raise ValueError(f"{source} has no readable episode to take the range of actions from.")
     return np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
 
 
@@ -76,10 +86,12 @@ def given_range(
     """
     half = len(numbers) // 2
     low, high = np.array(numbers[:half]), np.array(numbers[half:])
-    if not numbers or len(numbers) % 2 or not (low < high).all():
+    finite = all(map(math.isfinite, numbers))
+    if not numbers or len(numbers) % 2 or not finite or not (low < high).all():
         raise ValueError(
-            "--scale-actions takes LOW and HIGH with LOW < HIGH, or nothing, or the LOWs of all "
-            f"dimensions and then the HIGHs; got {[float(number) for number in numbers]}."
+            "--scale-actions takes LOW and HIGH with LOW < HIGH, both finite, or nothing, or the "
+            "LOWs of all dimensions and then the HIGHs; got "
+            f"{[float(number) for number in numbers]}."
         )
     return (low, high) if half > 1 else (float(low[0]), float(high[0]))
 
@@ -195,7 +207,7 @@ def write(
     path = Path(path)
     check_target(path, force)
     assert to.write is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     folder = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     folder.mkdir()
     try:

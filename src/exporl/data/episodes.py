@@ -5,11 +5,16 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from exporl.spec import Spec
 
+Range = tuple[float, float] | None
+"""Least and greatest value; None: unknown."""
+_SLACK = 1e-6
+"""Rounding of rewards, as a share of their range."""
 LARGEST = np.float64(np.finfo(np.float32).max)
 """Beyond it, what is finite in a file or environment would be stored as infinity."""
 
@@ -86,7 +91,9 @@ def owned(episode: Episode) -> Episode:
     )
 
 
-def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "data") -> None:
+def validate_episodes(
+    episodes: Sequence[Episode], spec: Spec, source: str = "data", paid: Range = None
+) -> None:
     """Checks shapes, finiteness and ranges of every episode against a task.
 
     Raises:
@@ -95,13 +102,13 @@ def validate_episodes(episodes: Sequence[Episode], spec: Spec, source: str = "da
     if not episodes:
         raise ValueError(f"{source} has no episodes: collect or point to at least one.")
     for index, episode in enumerate(episodes):
-        for fault in faults(episode, spec):
+        for fault in faults(episode, spec, paid):
             raise ValueError(f"{source}, episode {index}: {fault}")
 
 
-def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
+def faults(episode: Episode, spec: Spec | None = None, paid: Range = None) -> Iterator[str]:
     """Everything wrong with one episode, one sentence each: lengths, finiteness, ranges; with a
-    task's spec, shapes."""
+    task's spec, shapes; with what its environment pays, rewards that it never pays."""
     steps = len(episode.actions)
     if steps == 0:
         yield "no steps. Remove the episode."
@@ -127,10 +134,13 @@ def faults(episode: Episode, spec: Spec | None = None) -> Iterator[str]:
         if dtype == "uint8" and value.dtype != np.uint8:
             yield f"{what} is {value.dtype}, the task needs uint8 (0-255)."
         yield from _shape(what, value, (steps + 1, *shape))
+        yield from _empty(what, value)
         yield from _finite(what, value)
+    yield from _empty("actions", episode.actions)
     yield from _finite("actions", episode.actions)
     yield from _finite("rewards", episode.rewards)
     yield from _outside(episode.actions)
+    yield from _unpaid(episode.rewards, paid)
     if spec is not None and episode.question:
         yield episode.question
 
@@ -141,6 +151,11 @@ def _shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> Iterator[str
             f"{what} has shape {array.shape}, the task needs {shape}. Is this the right file for "
             "the task?"
         )
+
+
+def _empty(what: str, array: np.ndarray) -> Iterator[str]:
+    if len(array) and not array.size:
+        yield f"{what} has shape {array.shape}: it holds nothing. Leave it out, or record it."
 
 
 def _finite(what: str, array: np.ndarray) -> Iterator[str]:
@@ -163,6 +178,29 @@ def _outside(actions: np.ndarray) -> Iterator[str]:
             "Then give its task (--task T, as training does), which scales them, or map a known "
             "range with `exporl data convert --scale-actions`. Clip only what is noise."
         )
+
+
+def within(reward: float | np.ndarray, paid: tuple[float, float]) -> Any:
+    """Whether rewards are what an environment pays, but for rounding.
+
+    Args:
+        reward: one or many.
+        paid: least and most, as `Task.reward_range`.
+    """
+    slack = _SLACK * max(1.0, paid[1] - paid[0])
+    return (paid[0] - slack <= reward) & (reward <= paid[1] + slack)
+
+
+def _unpaid(rewards: np.ndarray, paid: Range) -> Iterator[str]:
+    if paid is None or not np.isfinite(rewards).all() or within(rewards, paid).all():
+        return
+    row = int(np.argwhere(~within(rewards, paid))[0][0])
+    yield (
+        f"rewards row {row} is {rewards[row]:g}, outside [{paid[0]:g}, {paid[1]:g}], which the "
+        f"task states (Task.reward_range) and which bounds all values; the episode's rewards go "
+        f"from {rewards.min():g} to {rewards.max():g}. Record what the environment pays, before "
+        "Task.reward, or recompute it in Task.adapt."
+    )
 
 
 def kind(sentence: str) -> str:

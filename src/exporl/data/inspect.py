@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from exporl.data.episodes import LOST_SUCCESS, Episode, adapted, faults, fingerprint
+from exporl.data.episodes import LOST_SUCCESS, Episode, Range, adapted, faults, fingerprint
 from exporl.data.formats.record import Record
 from exporl.spec import Spec
 
@@ -141,7 +141,8 @@ class Survey:
         self.lost += any(note.startswith(LOST_SUCCESS) for note in episode.notes)
         self.asked += bool(episode.question)
         self.unit_actions += episode.unit_actions
-        self.whole &= bool((episode.actions % 1 == 0).all())
+        with np.errstate(invalid="ignore"):  # infinity has no remainder
+            self.whole &= bool((episode.actions % 1 == 0).all())
         if self.actions is None:
             self.actions = Moments(episode.actions)
             self.saturated, self.outside = (
@@ -166,6 +167,7 @@ def survey(
     records: Iterable[Record],
     *,
     spec: Spec | None = None,
+    paid: Range = None,
     adapt: Callable[[Episode], Episode] | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
@@ -177,6 +179,7 @@ def survey(
     Args:
         records: of a file, see `read_records`.
         spec: a task's shapes, to check against them.
+        paid: what its environment pays, see `Task.reward_range`.
         adapt: turns an episode as recorded into the task's units, see `Task.adapt`.
         limit: how many records at most.
         skip_bad: leave episodes with faults out of the statistics; by default only those that
@@ -193,7 +196,7 @@ def survey(
         except ValueError as error:
             result.faults.append((record.name, str(error)))
             continue
-        found = list(faults(episode, spec))
+        found = list(faults(episode, spec, paid))
         now = _shapes(episode)
         shapes = shapes or now
         different = [
@@ -271,6 +274,8 @@ def _shapes(episode: Episode) -> dict[str, str]:
 
 def _lengths_fit(episode: Episode) -> bool:
     if not len(episode) or episode.actions.ndim != 2:
+        return False
+    if not all(array.size for array in (episode.actions, *episode.observations.values())):
         return False
     lengths = {len(value) - 1 for value in episode.observations.values()}
     return {len(episode), *lengths, len(episode.rewards), len(episode.successes)} == {len(episode)}

@@ -37,7 +37,7 @@ def demonstrations(case: Case) -> tuple[list[str], str]:
     found = [
         f"episode {i}: {fault}"
         for i, e in enumerate(case.episodes)
-        for fault in faults(e, task.spec)
+        for fault in faults(e, task.spec, task.reward_range)
     ]
     steps = [len(e) for e in case.episodes]
     beyond = ""

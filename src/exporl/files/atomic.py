@@ -10,6 +10,9 @@ from typing import Any
 from exporl.files.naming import naming
 from exporl.files.reading import parsed
 
+LONGEST_LINE = 4 * 2**20
+"""Bytes of a line: an evaluation of ten thousand episodes has less."""
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file and waits until it is on the disk."""
@@ -20,11 +23,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one step: readers see the old content or the new, never a part."""
+    """Replaces a file in one step: readers see the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         write_bytes(temporary, text.encode())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,14 +62,18 @@ def readable_lines(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """
     if not path.is_file():
         return [], []
-    lines, problems = [], []
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
-        if not text:
-            continue
-        try:
-            lines.append(parsed(text, f"{path}, line {number}"))
-        except ValueError as error:
-            problems.append(str(error))
+    lines, problems, number = [], [], 0
+    with path.open("rb") as file:
+        while (text := file.readline(LONGEST_LINE)).endswith(b"\n") or len(text) == LONGEST_LINE:
+            number += 1
+            what = f"{path}, line {number}"
+            if not text.endswith(b"\n"):
+                problems.append(f"{what} has more than {LONGEST_LINE} bytes: it is damaged.")
+                break
+            try:
+                lines += [parsed(text[:-1], what)] if text != b"\n" else []
+            except ValueError as error:
+                problems.append(str(error))
     return lines, problems
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from exporl.files.atomic import refuse_link, write_bytes
-from exporl.files.reading import read_object
+from exporl.files.reading import LARGEST, parsed, read_object
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
@@ -182,6 +182,7 @@ def load(
             continue
         _refuse_elsewhere(path, name)
         try:
+            _check_length(path / name)
             content = (path / name).read_bytes()
         except OSError as error:
             raise CorruptCheckpointError(
@@ -198,6 +199,29 @@ def load(
                 f"{path.name}: {name} is not a safetensors file ({error})."
             ) from error
     return parts, manifest["record"]
+
+
+def _check_length(file: Path) -> None:
+    """Whether a safetensors file is as long as its own header says: a file that is none, of
+    whatever size, is not read into memory to find out.
+
+    Raises:
+        CorruptCheckpointError: it is shorter or longer.
+    """
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = opened.read(length) if length <= LARGEST else b"{}"
+    try:
+        arrays = parsed(header, file.name)
+        ends = [array["data_offsets"][1] for key, array in arrays.items() if key != "__metadata__"]
+        fits = 8 + length + max(ends, default=0) == file.stat().st_size
+    except (ValueError, KeyError, TypeError, IndexError):
+        fits = False
+    if not fits:
+        raise CorruptCheckpointError(
+            f"{file.parent.name}: {file.name} was altered or truncated (it has "
+            f"{file.stat().st_size} bytes, which is not what its header says)."
+        )
 
 
 class Found(NamedTuple):

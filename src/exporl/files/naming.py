@@ -18,3 +18,15 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def make_folder_of(path: Path) -> None:
+    """Makes the folder that a file is to be written into, where it is missing.
+
+    Raises:
+        OSError: it cannot be made; names the file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -25,6 +25,7 @@ from exporl.run.config import RunConfig, from_json, to_json
 from exporl.run.loop import train
 from exporl.run.progress import Progress
 from exporl.run.stopping import Interrupted
+from exporl.speed.compile_ahead import compiling
 from exporl.speed.tuning import usable_cores
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -276,7 +277,10 @@ def child() -> None:
         config, run_dir = from_json(order["config"]), Path(order["run_dir"])
         pipe.write(summary=train(config, run_dir, pipe, resume=order["resume"], stop=stop))
     except Interrupted:
-        return
+        pass
     except Exception as error:
         traceback.print_exc()
         pipe.write(error=in_words(error))
+    if compiling():  # nobody needs that program any more
+        sys.stderr.flush()
+        os._exit(0)

@@ -31,6 +31,8 @@ from exporl.run.prior import check_file
 from exporl.run.progress import Progress, Silent
 from exporl.run.stopping import Interrupted, stop_on_signals
 
+MOST_SEEDS = 10_000
+"""Runs of one folder."""
 MODES = ("auto", "processes", "vmap")
 
 
@@ -110,8 +112,8 @@ def train_seeds(
 
 def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
     """How the seeds are trained, once everything that was asked for is checked."""
-    if num_seeds < 1:
-        raise ValueError(f"the number of seeds must be at least 1, got {num_seeds}.")
+    if not 1 <= num_seeds <= MOST_SEEDS:
+        raise ValueError(f"the number of seeds must be in [1, {MOST_SEEDS}], got {num_seeds}.")
     if mode not in MODES:
         raise ValueError(f"the mode of seeds must be one of {', '.join(MODES)}; got {mode!r}.")
     if mode == "auto":

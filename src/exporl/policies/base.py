@@ -69,13 +69,13 @@ class BaseConfig:
     """Flow matching with Euler steps, or DDPM with the release's schedule. Or `module:function`
     of your own, called with these options, the task's shapes and the precision: it returns a
     `BasePolicy`."""
-    num_steps: int = option(10, within="[1, inf)")
+    num_steps: int = option(10, within="[1, 10000]")
     """Denoising (T) or flow steps per sampled action."""
     width: int = option(256, within="[1, inf)")
     """Width of the residual network."""
-    num_blocks: int = option(3, within="[1, inf)")
+    num_blocks: int = option(3, within="[1, 1000]")
     """Residual blocks."""
-    time_dim: int = option(128, within="[1, inf)")
+    time_dim: int = option(128, within="[1, 10000]")
     """Fourier features of time."""
     learning_rate: float = option(3e-4, within="[0, inf)")
     """AdamW step size at the start."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from exporl.data.describe import ROWS, describe
 from exporl.data.inspect import Survey
 from exporl.files.atomic import write_text
+from exporl.files.naming import make_folder_of
 from exporl.report.charts import STYLE, histogram
 from exporl.report.markup import text
 
@@ -35,7 +36,7 @@ def write_page(found: Survey, title: str, path: Path) -> Path:
         f'<div class="grid-of-charts">{"".join(charts)}</div>'
         f"<h2>In numbers</h2><pre>{text(describe(found, title))}</pre></body></html>"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     write_text(path, page)
     return path
 

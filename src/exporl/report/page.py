@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from exporl.files.atomic import write_text
-from exporl.report.charts import STYLE, Series, legend, line_chart
+from exporl.files.naming import make_folder_of
+from exporl.report.axes import short
+from exporl.report.charts import STYLE, Series, drawable, large_chart, line_chart
+from exporl.report.findings import common_steps, findings
 from exporl.report.markup import text
+from exporl.report.over_seeds import success_over_seeds
 from exporl.report.returns import return_section
 from exporl.report.run_data import COLORS, OTHER_COLOR, RunData, read_run
-from exporl.stats.intervals import paired_difference, wilson
+from exporl.stats.intervals import wilson
 
 SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
 TOGETHER = (("_min", "_mean", "_max"), ("_prior", "_online"))
@@ -25,30 +29,8 @@ def _rate(successes: Sequence[bool]) -> str:
     return f"{100 * sum(successes) / len(successes):.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def dip(run: RunData) -> tuple[int, float, float, float] | None:
-    """Where the policy fell furthest below the base policy as it was before training.
-
-    Returns:
-        (env steps, difference policy - base, low, high) at the worst evaluation after step 0,
-        paired on the same starts with a 95% interval; None without a base policy or without later
-        evaluations.
-    """
-    if len(run.evals) < 2 or "base" not in run.evals[0]:
-        return None
-    start = run.evals[0]["base"]["success"]
-    worst = min(run.evals[1:], key=lambda line: line["policy"]["success_rate"])
-    return (worst["env_steps"], *paired_difference(*_common(worst["policy"]["success"], start)))
-
-
-def _common(a: Sequence[bool], b: Sequence[bool]) -> tuple[Sequence[bool], Sequence[bool]]:
-    """The episodes that both have: a resumption may change `eval.episodes`, and the first starts
-    stay the same."""
-    num = min(len(a), len(b))
-    return a[:num], b[:num]
-
-
 def _curves(runs: Sequence[RunData]) -> list[Series]:
-    """Per algorithm the pooled success over seeds with a 95% interval, thin lines per seed, and the
+    """Per algorithm the success over all seeds with its 95% interval, thin lines per seed, and the
     base alone."""
     series = []
     for algorithm in dict.fromkeys(run.algorithm for run in runs):
@@ -57,44 +39,39 @@ def _curves(runs: Sequence[RunData]) -> list[Series]:
             members = [run for run in group if who in run.evals[0]]
             if not members or (who == "base" and algorithm == "bc"):
                 continue
-            steps = sorted(
-                set.intersection(*({line["env_steps"] for line in run.evals} for run in members))
-            )
-            pooled = {
-                s: [
-                    ok
-                    for run in members
-                    for line in run.evals
-                    if line["env_steps"] == s
-                    for ok in line[who]["success"]
-                ]
-                for s in steps
-            }
-            bands = [wilson(sum(pooled[s]), len(pooled[s])) for s in steps]
             name = label.upper() if who == "policy" else f"base alone ({algorithm} run)"
-            color = COLORS.get(label, OTHER_COLOR)
-            series.append(
-                Series(
-                    name,
-                    [float(s) for s in steps],
-                    [sum(pooled[s]) / len(pooled[s]) for s in steps],
-                    color,
-                    [b[0] for b in bands],
-                    [b[1] for b in bands],
-                )
-            )
-            if len(members) > 1:
-                series += [
-                    Series(
-                        f"{name} seed {run.seed}",
-                        [float(line["env_steps"]) for line in run.evals],
-                        [line[who]["success_rate"] for line in run.evals],
-                        color,
-                        thin=True,
-                    )
-                    for run in members
-                ]
+            series += _of_group(members, who, name, COLORS.get(label, OTHER_COLOR))
     return series
+
+
+def _of_group(runs: Sequence[RunData], who: str, name: str, color: str) -> list[Series]:
+    """The line of all seeds together, and those of each."""
+    steps = common_steps(runs, who)
+    at = {
+        step: [
+            line[who]["success"]
+            for run in runs
+            for line in run.evals
+            if line["env_steps"] == step and who in line
+        ]
+        for step in steps
+    }
+    found = [success_over_seeds(at[step]) for step in steps]
+    means, low, high = (list(each) for each in zip(*found, strict=True)) if found else ([], [], [])
+    together = Series(name, [float(step) for step in steps], means, color, low, high)
+    if len(runs) == 1:
+        return [together]
+    each = [
+        Series(
+            f"{name} seed {run.seed}",
+            [float(line["env_steps"]) for line in run.evals if who in line],
+            [line[who]["success_rate"] for line in run.evals if who in line],
+            color,
+            thin=True,
+        )
+        for run in runs
+    ]
+    return [together, *each]
 
 
 def _table(runs: Sequence[RunData]) -> str:
@@ -112,38 +89,7 @@ def _table(runs: Sequence[RunData]) -> str:
         cells += [f"{last['env_steps']:,}", *base]
         cells += [f"<b>{_rate(last['policy']['success'])}</b>", f"{last['time/train_s']:.0f} s"]
         rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>")
-    return f"<table>{head}{''.join(rows)}</table>"
-
-
-def _findings(runs: Sequence[RunData]) -> str:
-    sentences = []
-    for run in runs:
-        if not run.evals or "base" not in run.evals[0] or run.algorithm == "bc":
-            continue
-        last, start = run.evals[-1], run.evals[0]["base"]["success"]
-        after, before = _common(last["policy"]["success"], start)
-        gain, low, high = paired_difference(after, before)
-        sentences.append(
-            f"<b>{text(run.algorithm.upper())}, seed {text(run.seed)}</b>: {100 * gain:+.0f} "
-            f"points [{100 * low:+.0f}, {100 * high:+.0f}] over its base policy after"
-            f" {last['env_steps']:,} environment steps (same {len(before)} starts)."
-        )
-        found = dip(run)
-        if found is not None:
-            step, drop, drop_low, drop_high = found
-            verdict = (
-                f"The lowest evaluation, at step {step:,}, was {100 * drop:+.0f} points "
-                f"[{100 * drop_low:+.0f}, {100 * drop_high:+.0f}] against the base before training"
-            )
-            sentences.append(
-                verdict
-                + (
-                    ": no evaluation was below the base."
-                    if drop >= 0
-                    else ": a dip below the base."
-                )
-            )
-    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
+    return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
 
 
 def chart_of(name: str, names: Collection[str]) -> str:
@@ -181,19 +127,29 @@ def _diagnostics(run: RunData) -> str:
 def _figure(
     names: Sequence[str], lines: Sequence[Mapping[str, Any]], glossary: Mapping[str, str]
 ) -> str:
-    """One chart: a line for each metric, its name and what it is."""
+    """One chart: a line for each metric, its name and what it is. What was logged once is a number:
+    there is no line to draw."""
     series, captions = [], []
     for i, name in enumerate(names):
         color, known = SHADES[i % len(SHADES)], [line for line in lines if name in line]
         x = [float(line["env_steps"]) for line in known]
         series.append(Series(name, x, [float(line[name]) for line in known], color))
         what = text(glossary.get(name, ""))
+        if len(x) == 1:
+            what = f"{short(series[-1].y[0])} at step {known[0]['env_steps']:,}. {what}"
         captions.append(
             f'<p><i style="background:{color}"></i><b>{text(name)}</b> '
             f'<span class="muted">{what}</span></p>'
         )
-    chart = line_chart(series, width=340, height=190)
+    chart = ""
+    if drawable(series):
+        chart = line_chart(series, width=340, height=220, y_title=_title(names))
     return f"<figure><figcaption>{''.join(captions)}</figcaption>{chart}</figure>"
+
+
+def _title(names: Sequence[str]) -> str:
+    """What the vertical axis of a chart of metrics shows."""
+    return names[0].partition("/")[2] if len(names) == 1 else names[0].partition("/")[0]
 
 
 def _problems(runs: Sequence[RunData]) -> str:
@@ -214,10 +170,9 @@ def _results(runs: Sequence[RunData]) -> str:
     curves = _curves(runs)
     return "".join(
         [
-            _findings(runs),
+            findings(runs),
             "<h2>Success over environment steps</h2>",
-            line_chart(curves, width=1000, height=360, y_range=(0.0, 1.0), percent=True),
-            legend(curves),
+            large_chart(curves, y_title="success", y_range=(0.0, 1.0), in_percent=True),
             "<h2>Results</h2>",
             _table(runs),
             return_section(runs),
@@ -241,9 +196,9 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
     body = [
         (
             f"<h1>{text(title)}</h1><p class='muted'>exporl {_version(runs[0])}. "
-            "Success over environment steps; brackets and bands are 95% Wilson intervals over "
-            "evaluation episodes, differences are paired on the same starts with a 95% bootstrap "
-            "interval.</p>"
+            "Brackets and bands are 95% intervals: of one run over its evaluation episodes "
+            "(Wilson), of several seeds over seeds and episodes (bootstrap). Differences are "
+            "paired on the same starts (bootstrap).</p>"
         ),
         _problems(runs),
     ]
@@ -264,6 +219,6 @@ def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
         f"<title>{text(title)}</title><style>{STYLE}</style>"
         f"<body>{''.join(body)}</body></html>"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     write_text(path, page)
     return path

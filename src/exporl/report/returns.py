@@ -4,8 +4,10 @@ as a part of the page."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporl.report.charts import Series, legend, line_chart
+from exporl.report.charts import Series, large_chart
+from exporl.report.findings import common_steps, pooled
 from exporl.report.markup import text
+from exporl.report.over_seeds import over_seeds
 from exporl.report.run_data import COLORS, OTHER_COLOR, RunData
 from exporl.stats.intervals import paired_difference
 
@@ -63,15 +65,20 @@ def return_section(runs: Sequence[RunData]) -> str:
     runs = [run for run in runs if run.pays_return and run.evals and _has_returns(run)]
     if not runs:
         return ""
-    series = [line for run in runs for line in _curves(run)]
-    sentences = "".join(f"<p>{sentence}</p>" for run in runs if (sentence := _finding(run)))
+    groups = [
+        [run for run in runs if run.algorithm == algorithm]
+        for algorithm in dict.fromkeys(run.algorithm for run in runs)
+    ]
+    series = [line for group in groups for line in _curves(group)]
+    sentences = "".join(f"<p>{each}</p>" for group in groups for each in _findings(group))
     rows = "".join(_row(run) for run in runs)
     head = "<tr><th>run<th>algorithm<th>seed<th>base before<th>base after<th>policy after</tr>"
     return (
         "<h2>Return over environment steps</h2><p class='muted'>Sums of the environment's own "
-        "rewards, which these runs learn from; brackets and bands are 95% bootstrap intervals over "
-        f"evaluation episodes.</p>{sentences}{line_chart(series, width=1000, height=360)}"
-        f"{legend(series)}<table>{head}{rows}</table>"
+        "rewards, which these runs learn from; brackets and bands are 95% bootstrap intervals, of "
+        f"several seeds over seeds and episodes.</p>{sentences}"
+        f"{large_chart(series, y_title='return (sum of rewards)')}"
+        f'<div class="wide"><table>{head}{rows}</table></div>'
     )
 
 
@@ -79,19 +86,21 @@ def _has_returns(run: RunData) -> bool:
     return all("returns" in line["policy"] for line in run.evals)
 
 
-def _curves(run: RunData) -> list[Series]:
-    """Policy and base of one run."""
+def _curves(runs: Sequence[RunData]) -> list[Series]:
+    """Policy and base of the seeds of one algorithm, each over all of them."""
     found = []
-    for who, label in (("policy", run.algorithm), ("base", "base")):
-        lines = [line for line in run.evals if who in line]
-        if not lines:
+    for who, label in (("policy", runs[0].algorithm), ("base", "base")):
+        members = [run for run in runs if who in run.evals[0]]
+        if not members:
             continue
-        means = [mean_return(line[who]["returns"]) for line in lines]
-        owner = run.algorithm.upper()
+        steps = common_steps(members, who)
+        means = [over_seeds(_returns_at(members, step, who)) for step in steps]
+        owner = runs[0].algorithm.upper()
+        owner += f", {len(runs)} seeds" if len(runs) > 1 else f" seed {runs[0].seed}"
         found.append(
             Series(
-                f"{owner} seed {run.seed}" if who == "policy" else f"base of {owner} {run.seed}",
-                [float(line["env_steps"]) for line in lines],
+                owner if who == "policy" else f"base of {owner}",
+                [float(step) for step in steps],
                 [mean for mean, _, _ in means],
                 COLORS.get(label, OTHER_COLOR),
                 [low for _, low, _ in means],
@@ -101,11 +110,31 @@ def _curves(run: RunData) -> list[Series]:
     return found
 
 
+def _returns_at(runs: Sequence[RunData], step: int, who: str) -> list[list[float]]:
+    return [
+        line[who]["returns"]
+        for run in runs
+        for line in run.evals
+        if line["env_steps"] == step and who in line
+    ]
+
+
+def _findings(runs: Sequence[RunData]) -> list[str]:
+    """The policy against its base before training: over all seeds, and of each."""
+    runs = [run for run in runs if "base" in run.evals[0] and run.algorithm != "bc"]
+    if len(runs) < 2:
+        return list(map(_finding, runs))
+    sentence, _ = pooled(runs, "returns", _signed, "return ")
+    return [*([sentence] if sentence else []), *map(_finding, runs)]
+
+
+def _signed(found: tuple[float, float, float]) -> str:
+    return interval(found, "+")
+
+
 def _finding(run: RunData) -> str:
-    """The policy at the end against its base before training; "" without a base."""
+    """The policy of one run at the end against its base before training."""
     first, last = run.evals[0], run.evals[-1]
-    if "base" not in first or run.algorithm == "bc":
-        return ""
     after, before = last["policy"]["returns"], first["base"]["returns"]
     gain = interval(difference_of_returns(after, before), "+")
     same = min(len(after), len(before))

@@ -38,12 +38,17 @@ def least_bytes(config: RunConfig[Any], spec: Spec) -> dict[str, int]:
     rows = train.utd_ratio * train.update_every * train.batch_size
     row = row_bytes(spec) + _FLOAT * spec.action_dim * (config.chunk_length - 1)
     layer = max((width, *hidden))
+    wide = [
+        name for name in ("num_base_samples", "num_edit_samples", "hidden") if hasattr(algo, name)
+    ]
+    decide = ", ".join(["train.batch_size", *(f"algo.{name}" for name in wide), "base.width"])
     return {
         "networks (algo.hidden, algo.num_qs, base.width, base.num_blocks)": _COPIES
         * _FLOAT
         * (critics + base),
-        "minibatches (train.batch_size, train.utd_ratio, train.update_every)": rows * row,
-        "one layer for all candidates of a minibatch (train.batch_size, algo.num_base_samples)": (
+        "minibatches (train.batch_size, train.utd_ratio, train.update_every, chunk_length)": rows
+        * row,
+        f"one layer for all candidates of a minibatch ({decide})": (
             _FLOAT * train.batch_size * candidates * layer
         ),
         "online replay (train.online_steps, data.capacity, num_envs)": (

@@ -45,6 +45,7 @@ def prior_episodes(
             options=data.reading,
             adapt=task.adapt,
             spec=task.spec,
+            paid=task.reward_range,
             skip_bad=data.skip_bad,
             say=say,
         )
@@ -54,7 +55,7 @@ def prior_episodes(
     elif data.demos == 0:
         episodes = []
     elif stored.is_file():
-        episodes = load_episodes(stored, spec=task.spec)
+        episodes = load_episodes(stored, spec=task.spec, paid=task.reward_range)
     else:
         episodes, is_new = collected(config, task, say), True
     if wanted is not None and fingerprint(episodes) != wanted:
@@ -81,7 +82,8 @@ def collected(config: RunConfig[Any], task: Task, say: Say) -> list[Episode]:
         )
     say(f"collecting {data.collected} demonstrations ({task.source}, noise {data.demo_noise:g})")
     episodes = task.collect(data.collected, data.demo_noise, data.demo_seed)
-    validate_episodes(episodes, task.spec, f"the expert of {task.name}")
+    source = f"the expert of {task.name}"
+    validate_episodes(episodes, task.spec, source, task.reward_range)
     return episodes
 
 

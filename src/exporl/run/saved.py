@@ -149,7 +149,10 @@ def _check_configuration(config: RunConfig[Any], run_dir: Path, found: Found) ->
     if then.get("algorithm") != config.algorithm:  # before anything is loaded by its name
         changed = {"algorithm": (then.get("algorithm"), config.algorithm)}
     else:
-        changed = differences(from_json(then), config)
+        try:
+            changed = differences(from_json(then), config)
+        except ValueError as error:
+            raise _foreign(found, f"in {run_dir}, its record of the options: {error}") from error
     for name, (before, now) in changed.items():
         if not name.startswith(RESUMABLE):
             raise ValueError(

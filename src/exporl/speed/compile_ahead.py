@@ -17,6 +17,15 @@ Program = tuple[Phase, int]
 """The update of a phase, and its minibatches per call."""
 
 
+_THREADS = "compile"
+"""What the names of threads begin with that compile."""
+
+
+def compiling() -> bool:
+    """Whether a program is being compiled in this process, that nobody may need any more."""
+    return any(thread.name.startswith(_THREADS) for thread in threading.enumerate())
+
+
 def empty_batches(
     spec: Spec, num_minibatches: int, batch_size: int, columns: Mapping[str, Column]
 ) -> Batch:
@@ -65,7 +74,7 @@ def compile_ahead(
             batches = empty_batches(spec, num, batch_size, columns)
             algorithm.update.lower(state, batches, key, phase=phase).compile()
 
-    executor = ThreadPoolExecutor(1, "compile")
+    executor = ThreadPoolExecutor(1, _THREADS)
     pending: dict[Phase, Future[None]] = {
         phase: executor.submit(build, phase, num) for phase, num in programs
     }

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from exporl.data.episodes import Episode, adapted, faults, kinds, owned
+from exporl.data.episodes import Episode, Range, adapted, faults, kinds, owned
 from exporl.data.formats import arrays, d4rl, hdf5, lerobot, minari, ogbench, pusht, robomimic
 from exporl.data.formats.archives import archive_names
 from exporl.data.formats.arrays import load_npz, save_npz
@@ -55,10 +55,13 @@ def locate(path: Path) -> Path:
 
     Raises:
         FileNotFoundError: there is neither; says where it was looked for.
+        ValueError: it is a pipe or a device, which might never end; or no path at all.
     """
     path = Path(path)
-    if path.exists():
+    if path.is_file() or path.is_dir():
         return path
+    if path.exists():
+        raise ValueError(f"{path} is neither a file nor a folder. Give one of them.")
     if minari.is_id(path.as_posix()):
         return minari.resolve_id(path.as_posix())
     raise FileNotFoundError(
@@ -140,6 +143,7 @@ def load_episodes(
     options: ReadOptions | None = None,
     adapt: Callable[[Episode], Episode] | None = None,
     spec: Spec | None = None,
+    paid: Range = None,
     skip_bad: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> list[Episode]:
@@ -152,6 +156,7 @@ def load_episodes(
         options: what to read.
         adapt: turns an episode as recorded into the task's units, see `Task.adapt`.
         spec: of the task that the episodes have to fit; any episode by default.
+        paid: what its environment pays, see `Task.reward_range`; any rewards by default.
         skip_bad: leave out damaged episodes instead of stopping at the first; `say` is told which
             and how many.
         say: receives one line per message.
@@ -161,9 +166,8 @@ def load_episodes(
         ValueError: the file is damaged, or an episode is and `skip_bad` is off; names file, episode
             and field.
     """
-    say = _nothing if say is None else say
-    episodes: list[Episode] = []
-    notes: list[tuple[str, str]] = []
+    say = say or _nothing
+    episodes, notes = list[Episode](), list[tuple[str, str]]()
     skipped, records = 0, read_records(path, format_name, options)
     for record in records:
         if limit is not None and len(episodes) >= limit:
@@ -174,7 +178,7 @@ def load_episodes(
             break
         try:
             episode = adapted(record.read(), adapt)
-            for fault in faults(episode, spec):
+            for fault in faults(episode, spec, paid):
                 raise ValueError(fault)
         except ValueError as error:
             if not skip_bad:

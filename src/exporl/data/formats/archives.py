@@ -15,7 +15,7 @@ import numpy as np
 
 from exporl.data.formats.fields import refuse_stand_in
 from exporl.data.formats.limits import check_size
-from exporl.files.naming import naming
+from exporl.files.naming import make_folder_of, naming
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 """Of every member: the same episodes always make the same file."""
@@ -164,7 +164,7 @@ def write_archive(path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None
     Raises:
         ValueError: there are no episodes, or their arrays, shapes or types differ.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     folder = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     columns: dict[str, _Column] = {}
     folder.mkdir()

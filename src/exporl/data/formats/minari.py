@@ -34,6 +34,7 @@ from exporl.data.formats.decode import count, read_json, readable
 from exporl.data.formats.minari_storage import FILE, STORAGES, Spaces, Storage
 from exporl.data.formats.record import Format, ReadOptions, Record
 from exporl.data.formats.success import from_rewards
+from exporl.files.naming import make_folder_of
 
 _SUCCESS = ("success", "is_success", "goal_achieved")
 _ID = re.compile(r"(?:[\w-]+/)*[\w-]+-v\d+")
@@ -229,7 +230,7 @@ def write(path: Path, episodes: Iterable[Episode]) -> None:
     dataset_id = (
         absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else path.name
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         (temporary / "data").mkdir(parents=True)

@@ -55,6 +55,7 @@ from exporl.data.formats.robomimic_outcomes import (
     successes_of,
     terminated_of,
 )
+from exporl.files.naming import make_folder_of
 
 UNKNOWN_ENV = {"env_name": "unknown", "type": 2, "env_kwargs": {}}
 """`env_args` of written files where none are given; type 2 is a Gymnasium environment to
@@ -272,7 +273,7 @@ def write_robomimic(
     """
     h5py = hdf5.package()
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     total = count = 0
     try:
