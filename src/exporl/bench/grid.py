@@ -11,6 +11,7 @@ from exporl.envs.registry import make_task
 from exporl.files.run_files import CONFIG
 from exporl.run.config import RunConfig, check, from_json, override, to_json
 from exporl.run.directory import finished
+from exporl.run.plan import never_happens
 from exporl.run.presets import preset_config
 from exporl.run.prior import check_file
 
@@ -98,6 +99,16 @@ def _problem(find_task: Callable[[str, Any], object], name: str, reward: Any) ->
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return str(error)
     return None
+
+
+def never_in(runs: Sequence[PlannedRun]) -> list[str]:
+    """What would never happen in runs of the suite, such as an update: a sentence for each
+    algorithm and task, with what to change."""
+    return [
+        f"{label} on {task}: {sentence}"
+        for (label, task), group in of_pairs(runs).items()
+        for sentence in never_happens(group[0].config)
+    ]
 
 
 def of_pairs(runs: Sequence[PlannedRun]) -> dict[tuple[str, str], list[PlannedRun]]:
