@@ -9,7 +9,7 @@ from typing import Any
 from exporl.bench.suite import AskedRun, Suite
 from exporl.envs.registry import make_task
 from exporl.files.run_files import CONFIG
-from exporl.run.config import RunConfig, check, from_json, override, to_json
+from exporl.run.config import RunConfig, check, check_names, from_json, to_json
 from exporl.run.directory import finished
 from exporl.run.plan import never_happens
 from exporl.run.presets import preset_config
@@ -85,8 +85,15 @@ def configuration(asked: AskedRun) -> RunConfig[Any]:
         FileNotFoundError, ModuleNotFoundError: its prior data cannot be read.
     """
     config = preset_config(asked.algorithm, asked.preset, asked.task)
-    config = dataclasses.replace(override(config, dict(asked.options)), seed=asked.seed)
-    config = from_json(json.loads(json.dumps(to_json(config))))  # checks the types of values
+    check_names(config, asked.options)
+    values = to_json(dataclasses.replace(config, seed=asked.seed))
+    for option, value in asked.options.items():
+        *groups, name = option.split(".")
+        group = values
+        for each in groups:
+            group = group[each]
+        group[name] = value
+    config = from_json(json.loads(json.dumps(values)))  # checks the types of values
     check(config)
     check_file(config)
     return config
