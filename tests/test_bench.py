@@ -13,6 +13,7 @@ from exporl.bench import fingerprint, running
 from exporl.bench.grid import plan_runs
 from exporl.bench.pace import Clock, Pace, paces
 from exporl.bench.suite import read_suite
+from exporl.cli.bench import ALLOWED
 from exporl.cli.main import main
 from exporl.parallel import processes
 from exporl.run.config import to_json
@@ -314,6 +315,18 @@ def test_the_grid_and_its_hours(tmp_path, capsys):
     # 2 s of training and 3 evaluations of 1 s over 20 steps
     assert "| expo | probe/delay | 2 | 1 | 20 | 0.25 (measured, 1 finished) | 0.00 |" in out
     assert "6 runs in" in out and "4 of them left to make" in out
+
+
+def test_what_would_never_happen_is_said(tmp_path, capsys):
+    """The preset tiny of RLPD begins with 1,000 random steps; the suite has 20."""
+    assert main(["bench", str(suite_file(tmp_path)), "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "rlpd on probe/delay: the policy never acts in training" in said
+    assert "rlpd on probe/delay: nothing is learnt online" in said
+
+
+def test_what_can_be_allowed_is_the_same_in_both_places():
+    assert ALLOWED == fingerprint.ALLOWED
 
 
 def test_imitation_alone_is_measured_by_its_own_steps(tmp_path):

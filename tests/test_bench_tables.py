@@ -118,6 +118,16 @@ def test_imitation_alone_has_no_steps_to_compare(path):
     assert cells(found["At the end, on the same starts"], "probe/delay")["baseline"] == "bc"
 
 
+def test_a_task_that_nobody_solves_says_nothing_about_steps(path):
+    for run in read_suite(path).runs:
+        if run.task == "probe/bandit" and run.label != "bc":
+            write_run(run.run_dir, config(run), {0: 0.0, 30: 0.1})
+    found = made(path)
+    bandit = cells(found["Steps to a score"], "probe/bandit", "expo")
+    assert (bandit["reached"], bandit["steps"], bandit["ratio"]) == ("0 of 2", "≥ 30", "-")
+    assert cells(found["Over all tasks"], "expo")["ratio"] == "≥ 2.00 [1.50, 3.00]"
+
+
 def test_what_is_not_finished_is_left_out_and_said(path):
     results = read_results(read_suite(path))
     assert len(results.runs) == 4

@@ -9,8 +9,9 @@ from typing import Any
 from exporl.bench.suite import AskedRun, Suite
 from exporl.envs.registry import make_task
 from exporl.files.run_files import CONFIG
-from exporl.run.config import RunConfig, check, from_json, override, to_json
+from exporl.run.config import RunConfig, check, check_names, from_json, to_json
 from exporl.run.directory import finished
+from exporl.run.plan import never_happens
 from exporl.run.presets import preset_config
 from exporl.run.prior import check_file
 
@@ -84,8 +85,15 @@ def configuration(asked: AskedRun) -> RunConfig[Any]:
         FileNotFoundError, ModuleNotFoundError: its prior data cannot be read.
     """
     config = preset_config(asked.algorithm, asked.preset, asked.task)
-    config = dataclasses.replace(override(config, dict(asked.options)), seed=asked.seed)
-    config = from_json(json.loads(json.dumps(to_json(config))))  # checks the types of values
+    check_names(config, asked.options)
+    values = to_json(dataclasses.replace(config, seed=asked.seed))
+    for option, value in asked.options.items():
+        *groups, name = option.split(".")
+        group = values
+        for each in groups:
+            group = group[each]
+        group[name] = value
+    config = from_json(json.loads(json.dumps(values)))  # checks the types of values
     check(config)
     check_file(config)
     return config
@@ -98,6 +106,16 @@ def _problem(find_task: Callable[[str, Any], object], name: str, reward: Any) ->
     except (ValueError, OSError, ModuleNotFoundError) as error:
         return str(error)
     return None
+
+
+def never_in(runs: Sequence[PlannedRun]) -> list[str]:
+    """What would never happen in runs of the suite, such as an update: a sentence for each
+    algorithm and task, with what to change."""
+    return [
+        f"{label} on {task}: {sentence}"
+        for (label, task), group in of_pairs(runs).items()
+        for sentence in never_happens(group[0].config)
+    ]
 
 
 def of_pairs(runs: Sequence[PlannedRun]) -> dict[tuple[str, str], list[PlannedRun]]:

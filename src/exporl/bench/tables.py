@@ -87,7 +87,8 @@ class Comparison:
 
     def ratio(self, label: str, tasks: Sequence[str]) -> Ratio | None:
         """Steps of the best baseline divided by those of an algorithm, on the tasks where both made
-        any; None for a baseline, and where there is no such task."""
+        any and somebody reached the score; None for a baseline, and where there is no such
+        task."""
         if label in self.suite.baselines:
             return None
         groups = [
@@ -95,6 +96,7 @@ class Comparison:
             for task in tasks
             if self.online(label, task) and (others := self._others(task))
         ]
+        groups = [(own, others) for own, others in groups if _anybody(own, *others.values())]
         return ratio_to_best(groups, np.random.default_rng(SEED)) if groups else None
 
     def _others(self, task: str) -> dict[str, list[Reach]]:
@@ -123,6 +125,11 @@ class Comparison:
             return NOTHING
         found = seeds_for_difference(*(np.log(steps) for steps, _ in values))
         return "none would" if math.isinf(found) else f"{found:.0f}"
+
+
+def _anybody(*groups: Sequence[Reach]) -> bool:
+    """Whether a run reached the score: where none did, all that is known is that none did."""
+    return any(not each.censored for group in groups for each in group)
 
 
 def tables(results: Results) -> list[Table]:

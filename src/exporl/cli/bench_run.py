@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from exporl.bench.fingerprint import ALLOWED
-from exporl.bench.grid import PlannedRun, of_pairs, plan_runs
+from exporl.bench.grid import PlannedRun, never_in, of_pairs, plan_runs
 from exporl.bench.pace import paces
 from exporl.bench.running import Outcome, run_suite
 from exporl.bench.suite import Suite
@@ -16,7 +15,6 @@ from exporl.cli.status import SOME_FAILED, STOPPED, notice
 from exporl.run.stopping import stop_on_signals
 from exporl.speed.tuning import keep_compiled_programs, usable_cores
 
-__all__ = ["ALLOWED", "run_request"]
 QUIET_S = 300.0
 """Where nobody watches a bar: seconds between lines about the runs that go on."""
 
@@ -36,6 +34,8 @@ def run_request(request: BenchRequest, suite: Suite) -> int:
             "every run needs one. Ask for fewer."
         )
     runs = plan_runs(suite)
+    for sentence in never_in(runs):
+        notice(sentence)
     if request.dry_run:
         print(expected(suite, runs, at_once), end="")
         return 0
@@ -125,7 +125,7 @@ def line_of(outcome: Outcome) -> str:
     else:
         how = _success(summary)
     left = ""
-    if outcome.place < outcome.of:
+    if outcome.place < outcome.of and outcome.ended != (None, None):
         left = "; time left not known yet"
         if outcome.left_s is not None:
             left = f"; about {in_words(outcome.left_s)} left"

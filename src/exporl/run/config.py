@@ -1,6 +1,7 @@
 """A run's configuration: frozen dataclasses, JSON there and back, differences by name."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Generic, Literal, TypeVar
 
 from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
@@ -253,11 +254,20 @@ def override(config: Any, values: dict[str, Any]) -> Any:
     Raises:
         ValueError: an option does not exist; names the closest.
     """
+    check_names(config, values)
+    return _override(config, values, "")
+
+
+def check_names(config: Any, names: Iterable[str]) -> None:
+    """Whether a configuration has these dotted options.
+
+    Raises:
+        ValueError: an option does not exist; names the closest.
+    """
     known = flatten(config)
-    for name in values:
+    for name in names:
         if name not in known:
             raise ValueError(f"unknown option {name!r}. {closest(name, known)}")
-    return _override(config, values, "")
 
 
 def _override(config: Any, values: dict[str, Any], prefix: str) -> Any:
