@@ -1,5 +1,8 @@
 """A run never ends in silence and never loses what it has learnt, however an environment fails."""
 
+import dataclasses
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from exporl.cli.main import main
 from exporl.envs.registry import make_task
 from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
+from exporl.run.endings import resumption, what_is_kept
 from exporl.run.loop import train
 from exporl.run.stopping import Interrupted
 from exporl.types import Decision
@@ -169,6 +173,14 @@ def test_a_failure_before_anything_is_learnt_says_that_there_is_nothing(tmp_path
     config = tiny("bc", **{"train.offline_steps": 0})
     note = failing(tmp_path, config, raising(KeyError("x")), evaluating=True, at_step=1)
     assert "checkpoint-000000000; go on with" in note
+
+
+def test_the_command_that_goes_on_can_be_typed_as_it_stands():
+    """With trust where the run names code of the user's own, and quoted."""
+    own = dataclasses.replace(tiny("bc"), task="my_module:my_task")
+    assert resumption(own, Path("runs/one")) == "exporl train --resume runs/one --trust"
+    assert resumption(tiny("bc"), Path("my run")) == "exporl train --resume 'my run'"
+    assert what_is_kept(own, Path("nowhere")).startswith("No checkpoint was written before")
 
 
 def test_what_cannot_be_saved_is_said(tmp_path, monkeypatch):

@@ -11,7 +11,9 @@ from exporl.acting.policy import load_policy
 from exporl.cli.main import main
 from exporl.envs.registry import make_task
 from exporl.files import checkpoint
+from exporl.files.atomic import append_line
 from exporl.run.config import override
+from exporl.run.directory import write_config
 from exporl.run.loop import train
 from exporl.run.saved import find_resumable
 from exporl.run.session import load_run
@@ -113,6 +115,16 @@ def test_demonstrations_collected_again_are_compared_before_they_are_kept(run):
 def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(run):
     shutil.rmtree(run / "checkpoints")
     refused(run, r"tells of 24 environment steps, and its newest checkpoint is of 0: newer ones")
+
+
+def test_a_run_killed_before_its_first_checkpoint_may_go_on_with_more_of_them(tmp_path):
+    """Its lines tell of steps that it was not to save yet."""
+    write_config(tiny(**{"log.save_every": 12}), tmp_path)
+    append_line(tmp_path / "metrics.jsonl", {"phase": "online", "env_steps": 10})
+    assert find_resumable(tiny(**{"log.save_every": 4}), tmp_path, str) is None
+    append_line(tmp_path / "metrics.jsonl", {"phase": "online", "env_steps": 14})
+    with pytest.raises(ValueError, match="its newest checkpoint is of 0: newer ones were removed"):
+        find_resumable(tiny(**{"log.save_every": 1000}), tmp_path, str)
 
 
 EDITS = {

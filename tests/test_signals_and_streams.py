@@ -17,6 +17,7 @@ import pytest
 
 from exporl.acting.asked import Asked, Watch
 from exporl.acting.failures import StoppedAtOnce
+from exporl.cli import train as command
 from exporl.cli.main import main
 from exporl.cli.streams import Unbroken, unbroken
 from exporl.data.formats import save_npz
@@ -25,9 +26,10 @@ from exporl.envs.registry import make_task
 from exporl.files import checkpoint
 from exporl.files.atomic import append_line, write_text
 from exporl.files.leftovers import OLD_S, tidy
+from exporl.files.run_files import CONFIG, SEEDS
 from exporl.run.loop import train
 from exporl.run.progress import Silent
-from exporl.run.stopping import Interrupted, stop_on_signals
+from exporl.run.stopping import Interrupted, interrupted_by_signals, stop_on_signals
 from exporl.speed import tuning
 from helpers.faults import Faulty, faulty_task
 from helpers.runs import newest, tiny
@@ -64,6 +66,90 @@ def test_a_signal_that_is_ignored_stays_so():
         assert not stop.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_where_it_would_end_the_process_without_a_word(number):
+    before = signal.getsignal(number)
+    assert before is signal.SIG_DFL
+    with pytest.raises(StoppedAtOnce), interrupted_by_signals():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        with interrupted_by_signals():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", FIRST)
+def test_a_signal_that_python_had_to_ignore_is_obeyed_at_the_next_step(monkeypatch, number):
+    class Collected:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    stop, ignored = threading.Event(), []
+    monkeypatch.setattr(sys, "unraisablehook", lambda seen: ignored.append(seen.exc_type))
+    with interrupted_by_signals():
+        Collected()
+        assert ignored == [StoppedAtOnce]
+        with stop_on_signals(stop, lambda message: None):
+            assert stop.is_set()
+    fresh = threading.Event()
+    with interrupted_by_signals(), stop_on_signals(fresh, lambda message: None):
+        assert not fresh.is_set()
+
+
+BEGINNING = ["train", "bc", "--task", "probe/delay"]
+
+
+@pytest.mark.parametrize("number", FIRST)
+def test_a_signal_before_the_first_step_leaves_nothing_and_says_what_to_do(
+    tmp_path, monkeypatch, capsys, number
+):
+    def stopped(*args, **options):
+        assert (tmp_path / "run" / CONFIG).is_file()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("exporl.run.loop.build", stopped)
+    assert main([*BEGINNING, "--run-dir", str(tmp_path / "run")]) == 130
+    told = "stopped at once. Nothing had begun: start it again with the same command.\n"
+    assert capsys.readouterr().err == told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_before_a_resumption_goes_on_says_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr(
+        command, "run_request", lambda request: signal.raise_signal(signal.SIGHUP) or 0
+    )
+    assert main(["train", "--resume", "a run", "--trust"]) == 130
+    told = "Nothing was changed; go on with: exporl train --resume 'a run' --trust\n"
+    assert capsys.readouterr().err == f"stopped at once. {told}"
+
+
+def test_many_seeds_that_are_stopped_at_once_say_what_goes_on(tmp_path, monkeypatch):
+    def stopped(config, folder, *args, **options):
+        folder.mkdir()
+        write_text(folder / SEEDS, '{"first": 0, "number": 2}')
+        raise StoppedAtOnce
+
+    monkeypatch.setattr(command, "train_seeds", stopped)
+    with pytest.raises(StoppedAtOnce) as caught:
+        command.train_many(tiny(), tmp_path / "many", 2, "auto", resume=False)
+    (note,) = caught.value.__notes__
+    assert note == f"Go on with: exporl train --resume {tmp_path / 'many'}"
+
+
+def test_a_run_that_is_stopped_at_once_as_it_begins_says_what_goes_on(tmp_path, monkeypatch):
+    def stopped(config, run_dir, *args, **options):
+        write_text(run_dir / CONFIG, "{}")
+        raise StoppedAtOnce
+
+    monkeypatch.setattr(command, "train", stopped)
+    with pytest.raises(StoppedAtOnce) as caught:
+        command.train_one(tiny(), tmp_path, resume=False)
+    assert caught.value.__notes__ == [f"Go on with: exporl train --resume {tmp_path}"]
 
 
 def test_what_is_said_about_a_signal_does_not_wait_for_what_is_being_said():

@@ -11,6 +11,7 @@ from typing import NoReturn
 from exporl.acting.failures import EnvironmentFailed, in_words
 from exporl.cli.status import FAILED, STOPPED, notice
 from exporl.cli.streams import unbroken
+from exporl.run.stopping import interrupted_by_signals
 from exporl.suggest import closest
 
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 for success, 2 for a mistake in the request or an environment that
     failed, 1 where parts of what was asked for failed, 130 when stopped by a signal. What the
     command does goes on when its output is no longer read."""
-    with unbroken():
+    with unbroken(), interrupted_by_signals():
         return _main(argv)
 
 

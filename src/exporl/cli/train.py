@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from exporl.cli.bars import Bars, only_bar
 from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED, notice, say
 from exporl.cli.train_help import WIDTH, train_help
-from exporl.cli.train_request import RUNS, Request
-from exporl.files.run_files import REPORT, seed_runs
-from exporl.outside import outside_names
+from exporl.cli.train_request import NOT_BEGUN, RUNS, Request
+from exporl.files.run_files import CONFIG, REPORT, seed_runs
+from exporl.parallel.order import ordered_config, ordered_seeds
 from exporl.parallel.seeds import train_seeds
 from exporl.report.returns import interval, number
-from exporl.run.config import RunConfig, flatten, to_json
+from exporl.run.config import RunConfig, flatten
 from exporl.run.directory import load_config
+from exporl.run.endings import resumption
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
 from exporl.run.stopping import Interrupted
@@ -37,7 +38,8 @@ from exporl.speed.tuning import keep_compiled_programs
 def run_request(request: Request) -> int:
     """Trains what was asked for: one run or many seeds, new or resumed; the exit status."""
     resume = request.resume is not None
-    begun = seed_runs(request.resume) if request.resume is not None else {}
+    folder = request.resume
+    begun = {*seed_runs(folder), *ordered_seeds(folder)} if folder is not None else set[int]()
     config = _new_config(request) if not resume else _begun_config(request, begun)
     config = with_options(config, request.options)
     many = bool(begun) or request.seeds is not None
@@ -53,13 +55,18 @@ def run_request(request: Request) -> int:
     return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
 
 
-def _begun_config(request: Request, begun: dict[int, Path]) -> RunConfig[Any]:
+def _begun_config(request: Request, seeds: Collection[int]) -> RunConfig[Any]:
     """The configuration that a run, or the first of a folder of seeds, was started with. Code that
     was named in the command is trusted."""
     assert request.resume is not None
-    named = [name for name in (request.task, request.algorithm) if name is not None]
-    run_dir = begun[min(begun)] if begun else request.resume
-    config = load_config(run_dir, trust=request.trust or named)
+    trust = request.trust or [n for n in (request.task, request.algorithm) if n is not None]
+    if not seeds:
+        config = load_config(request.resume, trust=trust)
+    else:
+        runs = list(seed_runs(request.resume).values())
+        load = load_config if runs else ordered_config
+        config = load(runs[0] if runs else request.resume, trust=trust)
+        config = dataclasses.replace(config, seed=min(seeds))
     if request.algorithm not in (None, config.algorithm):
         raise ValueError(
             f"{request.resume} was started with {config.algorithm}, not {request.algorithm}."
@@ -143,9 +150,16 @@ def _whole_numbers(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | N
     )
 
 
-def _trust_of(config: RunConfig[Any]) -> str:
-    """What has to be added to go on with a run: it may name code of the user's own."""
-    return " --trust" if outside_names(to_json(config)) else ""
+@contextlib.contextmanager
+def _saying_what_goes_on(config: RunConfig[Any], folder: Path) -> Iterator[None]:
+    """While it lasts, who stops at once is told what goes on with what has begun by then."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        begun = (folder / CONFIG).is_file() or ordered_seeds(folder)
+        if begun and not getattr(stopped, "__notes__", ()):
+            stopped.add_note(f"Go on with: {resumption(config, folder)}")
+        raise
 
 
 def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
@@ -153,11 +167,12 @@ def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
     console = Console(stderr=True)
     progress = only_bar(console)
     try:
-        summary = train(config, run_dir, progress, resume=resume)
+        with _saying_what_goes_on(config, run_dir):
+            summary = train(config, run_dir, progress, resume=resume)
     except Interrupted as stopped:
         progress.close()
         console.print(
-            f"{stopped}. Go on with: exporl train --resume {run_dir}{_trust_of(config)}",
+            f"{stopped}. Go on with: {resumption(config, run_dir)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -178,11 +193,13 @@ def train_many(
     """Trains several seeds, each under a bar of its own; the exit status."""
     bars = Bars(Console(stderr=True))
     try:
-        results = train_seeds(
-            config, folder, num_seeds, mode=mode, progress=bars.add, resume=resume
-        )
+        with _saying_what_goes_on(config, folder):
+            results = train_seeds(
+                config, folder, num_seeds, mode=mode, progress=bars.add, resume=resume
+            )
     except Interrupted as stopped:
-        bars.say(f"{stopped}. Go on with: exporl train --resume {folder}{_trust_of(config)}")
+        begun = ordered_seeds(folder)
+        bars.say(f"{stopped}. Go on with: {resumption(config, folder)}" if begun else NOT_BEGUN)
         return STOPPED
     finally:
         bars.close()
@@ -194,6 +211,8 @@ def train_many(
             else f"{_outcome(after)} at {after['env_steps']} environment steps"
         )
         say(f"s{result.seed}: {outcome}")
+    if any(result.error for result in results) and ordered_seeds(folder):
+        say(f"go on with: {resumption(config, folder)}")
     if any(result.summary for result in results):
         say(f"report: {folder / REPORT}")
     return FAILED if any(result.error for result in results) else 0

@@ -3,6 +3,7 @@ waiting for JAX; then `cli/train.py` does it."""
 
 import dataclasses
 import importlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from exporl.suggest import closest
 
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
+
+NOT_BEGUN = "Nothing had begun: start it again with the same command."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,20 @@ def train_command(args: list[str]) -> int:
         print(train_help(), end="")
         return 0
     check_request(request)
-    return importlib.import_module("exporl.cli.train").run_request(request)
+    try:
+        return importlib.import_module("exporl.cli.train").run_request(request)
+    except KeyboardInterrupt as stopped:
+        if not getattr(stopped, "__notes__", ()):
+            stopped.add_note(_how_to_begin(request))
+        raise
+
+
+def _how_to_begin(request: Request) -> str:
+    """What to do where training was stopped before it began, or before what it resumes was read."""
+    if request.resume is None:
+        return NOT_BEGUN
+    folder, trust = shlex.quote(str(request.resume)), " --trust" if request.trust else ""
+    return f"Nothing was changed; go on with: exporl train --resume {folder}{trust}"
 
 
 def parse(args: Sequence[str]) -> Request:

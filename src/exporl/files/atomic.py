@@ -1,9 +1,12 @@
 """Files replaced in one step, and files of JSON lines that a crash may cut off."""
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,27 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; names the file.
     """
+    with _replacing(path) as temporary:
+        write_bytes(temporary, text.encode())
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copies a file in one step: at its new place it is whole or not there, whenever the copying
+    process is killed."""
+    with _replacing(path) as temporary:
+        with naming(path):
+            shutil.copyfile(source, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A place beside a file for its new content, which takes the file's place once it is
+    written."""
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        write_bytes(temporary, text.encode())
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         if error.errno is None:

@@ -34,6 +34,8 @@ REPORT = "report.html"
 """The page about it."""
 OUTPUT = "output.txt"
 """Whatever a process that trained it, or its simulator, printed."""
+SEEDS = "seeds.json"
+"""Which seeds a folder of seeds was started for, and with what; it lies beside their runs."""
 LOCK = ".lock"
 """Held by the process that trains it."""
 RESUMABLE = ("train.online_steps", "eval.", "log.")

@@ -6,7 +6,6 @@ can be evaluated, reported and resumed singly.
 
 import dataclasses
 import functools
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ import jax
 from exporl.acting.failures import in_words
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
-from exporl.files.atomic import refuse_link
-from exporl.files.run_files import DEMONSTRATIONS, REPORT, seed_runs
+from exporl.files.atomic import copy_file, refuse_link
+from exporl.files.run_files import DEMONSTRATIONS, REPORT, SEEDS, seed_runs
 from exporl.files.undo import clear_refused
 from exporl.outside import outside_names
+from exporl.parallel.order import ordered, ordered_config
 from exporl.parallel.processes import Ended, Job, run_processes
 from exporl.parallel.seed_batch import SeedBatch
 from exporl.report.page import write_report
@@ -93,16 +93,16 @@ def train_seeds(
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
-        _share_demonstrations(waiting[0].config, [job.run_dir for job in jobs], rows[0].say)
         run, stop = run_processes if mode == "processes" else run_together, threading.Event()
-        with stop_on_signals(stop, rows[0].say):
-            ended = run(waiting, rows, stop)
+        with ordered(folder, config, num_seeds):
+            _share_demonstrations(waiting[0].config, [job.run_dir for job in jobs], rows[0].say)
+            with stop_on_signals(stop, rows[0].say):
+                ended = run(waiting, rows, stop)
         for job, (summary, error) in zip(waiting, ended, strict=True):
             if error is not None:
                 clear_refused(job.run_dir)
             results[job.config.seed] = SeedResult(job.config.seed, job.run_dir, summary, error)
-        stopped = sum(outcome == (None, None) for outcome in ended)
-        if stopped:
+        if stopped := sum(outcome == (None, None) for outcome in ended):
             raise Interrupted(f"stopped {stopped} of {num_seeds} seeds; everything is saved")
     reported = [result.run_dir for result in results.values() if result.summary is not None]
     if reported:
@@ -133,14 +133,18 @@ def _check_begun(
     folder: Path, begun: dict[int, Path], configs: Sequence[RunConfig[Any]], resume: bool
 ) -> None:
     """Whether runs that are there already may go on as asked."""
-    if begun and not resume:
+    order = (folder / SEEDS).exists()
+    if (begun or order) and not resume:
         raise FileExistsError(
             f"{folder} already holds runs. Continue them with `exporl train --resume {folder}`, or "
             "choose another --run-dir."
         )
+    named = set(outside_names(to_json(configs[0])).values())
+    if order:
+        then = ordered_config(folder, trust=named)
+        check_same(then, dataclasses.replace(configs[0], seed=then.seed))
     for one in configs:
         if one.seed in begun:
-            named = set(outside_names(to_json(one)).values())
             check_same(load_config(begun[one.seed], trust=named), one)
 
 
@@ -211,4 +215,4 @@ def _share_demonstrations(
         refuse_link(path)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, path)
+            copy_file(source, path)

@@ -2,12 +2,16 @@
 whoever reads the error is told what there is to go on from."""
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from exporl.acting.failures import EnvironmentFailed, StoppedAtOnce
 from exporl.files import checkpoint
 from exporl.files.run_files import CHECKPOINTS
+from exporl.outside import outside_names
+from exporl.run.config import RunConfig, to_json
 from exporl.run.stopping import Interrupted
 
 
@@ -40,7 +44,7 @@ def saving_where_environments_fail(save: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def telling_what_is_kept(run_dir: Path) -> Iterator[None]:
+def telling_what_is_kept(config: RunConfig[Any], run_dir: Path) -> Iterator[None]:
     """While it lasts, every error but a clean stop gets a note: the checkpoint that there is, and
     the command that goes on from it."""
     try:
@@ -48,11 +52,11 @@ def telling_what_is_kept(run_dir: Path) -> Iterator[None]:
     except Interrupted:
         raise
     except BaseException as error:
-        error.add_note(what_is_kept(run_dir))
+        error.add_note(what_is_kept(config, run_dir))
         raise
 
 
-def what_is_kept(run_dir: Path) -> str:
+def what_is_kept(config: RunConfig[Any], run_dir: Path) -> str:
     """The newest intact checkpoint of a run and how to go on from it, in words."""
     try:
         found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=("learner",))
@@ -60,4 +64,11 @@ def what_is_kept(run_dir: Path) -> str:
         return f"Nothing to go on from: {error}"
     if found is None:
         return "No checkpoint was written before: there is nothing to go on from."
-    return f"The last checkpoint is {found.name}; go on with: exporl train --resume {run_dir}"
+    return f"The last checkpoint is {found.name}; go on with: {resumption(config, run_dir)}"
+
+
+def resumption(config: RunConfig[Any], folder: Path) -> str:
+    """The command that goes on with a run or a folder of seeds, which may name code of the user's
+    own."""
+    trust = " --trust" if outside_names(to_json(config)) else ""
+    return f"exporl train --resume {shlex.quote(str(folder))}{trust}"

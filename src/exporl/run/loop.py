@@ -387,7 +387,7 @@ def train(
                 config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
             )
         stopping = stop_on_signals(trainer.stop, trainer.progress.say)
-        with trainer, stopping, telling_what_is_kept(run_dir):
+        with trainer, stopping, telling_what_is_kept(config, run_dir):
             trainer.pretrain()
             trainer.pretrain_critic()
             trainer.online()

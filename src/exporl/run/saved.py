@@ -15,7 +15,7 @@ from exporl.files.beside import (
     restore_missing,
 )
 from exporl.files.checkpoint import CorruptCheckpointError, Found
-from exporl.files.run_files import CHECKPOINTS, CONFIG, RESUMABLE
+from exporl.files.run_files import CHECKPOINTS, CONFIG, RESUMABLE, read_config
 from exporl.run.config import RunConfig, differences, from_json
 
 RECORD: dict[str, type | tuple[type, ...]] = {
@@ -104,7 +104,13 @@ def find_resumable(
 
 
 def _missing(config: RunConfig[Any], run_dir: Path, steps: int) -> str | None:
-    return missing_checkpoints(run_dir, steps, config.log.save_every, config.num_envs)
+    """As `missing_checkpoints`. What was written since the newest checkpoint, the process has
+    written whose options are in config.json: those that are asked for now may be others."""
+    log = read_config(run_dir).get("log")
+    every = log.get("save_every") if isinstance(log, dict) else None
+    if type(every) is not int or every < 1:
+        every = config.log.save_every
+    return missing_checkpoints(run_dir, steps, every, config.num_envs)
 
 
 def _check_record(found: Found) -> None:

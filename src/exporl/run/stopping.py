@@ -12,10 +12,45 @@ _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, a service manager, a terminal that closes."""
 _AT_ONCE = ("SIGINT", "SIGTERM")
 """Those that stop at once where one has come before; a closing terminal sends SIGHUP twice."""
+_swallowed = threading.Event()
+"""Set by a signal that interrupted the program. Where the program goes on all the same, Python was
+in the middle of what ignores exceptions, such as a callback of the garbage collector."""
 
 
 class Interrupted(Exception):
     """Training was asked to stop; a checkpoint was written first."""
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGHUP interrupt as Ctrl-C does, where they would otherwise end
+    the process without a word, and leave what is half done. `stop_on_signals` obeys an interruption
+    that Python had to ignore.
+
+    Raises:
+        StoppedAtOnce: wherever the program is when the signal arrives.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: Any) -> None:
+        _swallowed.set()
+        raise StoppedAtOnce
+
+    untouched = (signal.SIG_DFL, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in _STOPPING if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler in untouched}
+    _swallowed.clear()
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        _swallowed.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -44,6 +79,8 @@ def stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Iterat
     numbers = [getattr(signal, name) for name in _STOPPING if hasattr(signal, name)]
     numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, handle) for number in numbers}
+    if _swallowed.is_set():
+        stop.set()
     try:
         yield
     finally:
