@@ -25,7 +25,8 @@ class UntilGood(exporl.Callback):
 if __name__ == "__main__":
     stop = threading.Event()
     watcher = UntilGood(stop, enough=0.9)
-    options = {"train.online_steps": 2_000, "eval.every": 100, "eval.episodes": 20}
+    options = {"train.offline_steps": 500, "eval.every": 100, "eval.episodes": 20}
+    options |= {"train.critic_warmup_steps": 100, "train.update_after": 20, "log.every": 50}
     options |= {"algo.edit_scale": 0.3, "algo.initial_temperature": 0.02}
     options |= {"algo.critic_learning_rate": 3e-3, "algo.edit_learning_rate": 3e-3}
     config = exporl.override(exporl.preset_config("expo", "tiny", "probe/delay"), options)

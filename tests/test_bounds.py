@@ -88,9 +88,17 @@ class PaidBySuccess(gymnasium.Wrapper):
 def sparse_probe():
     """`probe/delay`, but paid by success alone: its values have a range."""
     probe = make_task("probe/delay")
+
+    def collect(*asked):
+        return [
+            dataclasses.replace(episode, rewards=episode.successes.astype(np.float32))
+            for episode in probe.collect(*asked)
+        ]
+
     return dataclasses.replace(
         probe,
         make_env=lambda: PaidBySuccess(probe.make_env()),
+        collect=collect,
         reward=sparse_reward("-1/0"),
         reward_range=(0.0, 1.0),
     )

@@ -5,12 +5,10 @@ import pytest
 from exporl.algos import ALGORITHMS
 from exporl.cli.demo import PRESETS
 from exporl.cli.main import main
-from helpers.runs import TINY
+from helpers.runs import tiny_options
 
-SMALL = TINY | {
+SMALL = {
     "chunk_length": 2,
-    "train.offline_steps": 10,
-    "train.critic_warmup_steps": 10,
     "train.update_after": 10,
     "eval.every": 20,
     "eval.episodes": 2,
@@ -22,13 +20,7 @@ SMALL = TINY | {
 def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
     pytest.importorskip("metaworld")
     for name in ("expo", "rlpd"):
-        small = {
-            k: (v, "test")
-            for k, v in SMALL.items()
-            if name == "expo" or not k.startswith(("base.", "algo.num", "train.off"))
-        }
-        if name == "rlpd":
-            small["train.critic_warmup_steps"] = (0, "test")
+        small = {option: (value, "test") for option, value in (tiny_options(name) | SMALL).items()}
         presets, preset = ALGORITHMS[name].presets, PRESETS[name]
         monkeypatch.setitem(presets, preset, {**presets[preset], **small})
     args = ["demo", "--dir", str(tmp_path), "--task", "metaworld/reach-v3", "--steps", "24"]

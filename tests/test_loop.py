@@ -96,7 +96,7 @@ def test_the_example_stops_a_run_that_is_good_enough(tmp_path, monkeypatch, caps
     lines = read_lines(tmp_path / "runs" / "watched" / "eval.jsonl")
     rates = [line["policy"]["success_rate"] for line in lines]
     assert rates[-1] >= 0.9 > max(rates[:-1])
-    learnt_and_acted(tmp_path / "runs" / "watched", least_updates=1_000)
+    learnt_and_acted(tmp_path / "runs" / "watched", least_updates=500)
 
 
 @pytest.mark.slow
@@ -293,9 +293,9 @@ def test_every_episode_is_checked_once_before_it_is_stored(tmp_path, monkeypatch
     checked = []
     faults = episodes.faults
 
-    def counting(episode, spec=None):
+    def counting(episode, spec=None, paid=None):
         checked.append((len(episode), spec is not None))
-        return faults(episode, spec)
+        return faults(episode, spec, paid)
 
     monkeypatch.setattr(episodes, "faults", counting)
     monkeypatch.setattr(formats, "faults", counting)

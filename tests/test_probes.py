@@ -1,61 +1,23 @@
 """Learning on the tiny tasks whose right answer is known, by update calls on minibatches from the
 replay."""
 
-import functools
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from exporl.algos import make_algorithm
 from exporl.algos.expo_entry import make_expo
-from exporl.data.columns import needed_columns
-from exporl.data.mixture import Mixture
-from exporl.data.replay import Replay
-from exporl.envs.probes import SPEC, collect
-from exporl.policies import BaseConfig, make_base
-from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
-
-
-def base_policy(kind):
-    config = BaseConfig(
-        kind=kind,
-        num_steps=5,
-        width=32,
-        num_blocks=1,
-        time_dim=8,
-        learning_rate=3e-3,
-        decay_steps=0,
-    )
-    return make_base(config, SPEC)
-
-
-@functools.cache
-def algorithm(name, kind):
-    return make_algorithm(name, CONFIGS[name], SPEC, base_policy(kind))
-
-
-def replay_of(probe, noise=0.3, bootstrap_timeouts=True):
-    columns = needed_columns(("data_return",), 0, SPEC, DISCOUNT)
-    replay = Replay(SPEC, 2000, prior=True, bootstrap_timeouts=bootstrap_timeouts, columns=columns)
-    for episode in collect(probe, 300, noise, seed=0):
-        replay.add_episode(episode, float)
-    return replay
-
-
-def learn(name, kind, replay, **calls):
-    """The state after so many update calls per phase, each on ten minibatches of 64."""
-    chosen, mixture, rng = algorithm(name, kind), Mixture([(replay, 1.0)]), np.random.default_rng(0)
-    state = jax.jit(chosen.init)(jax.random.key(0))
-    for phase, count in calls.items():
-        for i in range(count):
-            batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
-            state, metrics = chosen.update(state, batches, jax.random.key(i), phase=phase)
-    return SimpleNamespace(
-        algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics
-    )
+from exporl.envs.probes import SPEC
+from helpers.probes import (
+    CONFIGS,
+    DISCOUNT,
+    bandit_reward,
+    base_policy,
+    learn,
+    replay_of,
+    samples,
+    value,
+)
 
 
 @pytest.fixture(scope="module", params=["flow", "diffusion"])
@@ -92,21 +54,11 @@ def test_edits_move_towards_the_optimum(bandit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rlpd", "calql"])
-def test_gaussian_policies_approach_the_optimum(name):
-    learnt = learn(name, "flow", replay_of("bandit"), online=150)
+def test_rlpd_approaches_the_optimum():
+    learnt = learn("rlpd", "flow", replay_of("bandit"), online=150)
     mode = samples(learnt, "evaluate", 1)[0]
     np.testing.assert_allclose(mode, 0.8, atol=0.15)
     assert bandit_reward(samples(learnt)) > -0.3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["best_of_n", "idql", "fql", "qc"])
-def test_others_around_a_base_beat_it_too(name):
-    learnt = learn(name, "flow", replay_of("bandit"), pretrain=30, online=60)
-    own, base = bandit_reward(samples(learnt)), bandit_reward(samples(learnt, "base"))
-    assert own > base + 0.3 and own > -0.4
-    np.testing.assert_allclose(base, -0.8, atol=0.2)
 
 
 @pytest.mark.slow
@@ -126,7 +78,7 @@ def test_bc_reproduces_both_modes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["expo", "best_of_n", "idql", "fql", "calql", "qc", "rlpd"])
+@pytest.mark.parametrize("name", ["expo", "rlpd"])
 def test_values_reach_back_in_time(name):
     learnt = learn(name, "flow", replay_of("delay"), online=100)
     first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
@@ -142,8 +94,6 @@ def test_values_reach_back_in_time(name):
     [
         ("expo", "terminal", True, 1),
         ("expo", "timeout", True, 10),
-        *((name, "terminal", True, 1) for name in ("best_of_n", "idql", "fql", "calql", "qc")),
-        *((name, "timeout", True, 10) for name in ("best_of_n", "idql", "fql", "calql", "qc")),
         ("rlpd", "terminal", True, 1),
         ("rlpd", "timeout", True, 10),
         ("rlpd", "timeout", False, 1),

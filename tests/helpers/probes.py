@@ -1,5 +1,8 @@
 """Algorithms small enough for the probe tasks, and what they have learnt there."""
 
+import functools
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +16,14 @@ from exporl.algos import (
     IdqlConfig,
     QcConfig,
     RlpdConfig,
+    make_algorithm,
 )
+from exporl.data.columns import needed_columns
+from exporl.data.mixture import Mixture
+from exporl.data.replay import Replay
+from exporl.envs.probes import SPEC, collect
 from exporl.nets.critic import Critic
+from exporl.policies import BaseConfig, make_base
 
 DISCOUNT, HIDDEN = 0.9, (32,)
 
@@ -86,6 +95,45 @@ CONFIGS = {
     ),
     "bc": BcConfig(),
 }
+
+
+def base_policy(kind):
+    config = BaseConfig(
+        kind=kind,
+        num_steps=5,
+        width=32,
+        num_blocks=1,
+        time_dim=8,
+        learning_rate=3e-3,
+        decay_steps=0,
+    )
+    return make_base(config, SPEC)
+
+
+@functools.cache
+def algorithm(name, kind):
+    return make_algorithm(name, CONFIGS[name], SPEC, base_policy(kind))
+
+
+def replay_of(probe, noise=0.3, bootstrap_timeouts=True):
+    columns = needed_columns(("data_return",), 0, SPEC, DISCOUNT)
+    replay = Replay(SPEC, 2000, prior=True, bootstrap_timeouts=bootstrap_timeouts, columns=columns)
+    for episode in collect(probe, 300, noise, seed=0):
+        replay.add_episode(episode, float)
+    return replay
+
+
+def learn(name, kind, replay, **calls):
+    """The state after so many update calls per phase, each on ten minibatches of 64."""
+    chosen, mixture, rng = algorithm(name, kind), Mixture([(replay, 1.0)]), np.random.default_rng(0)
+    state = jax.jit(chosen.init)(jax.random.key(0))
+    for phase, count in calls.items():
+        for i in range(count):
+            batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
+            state, metrics = chosen.update(state, batches, jax.random.key(i), phase=phase)
+    return SimpleNamespace(
+        algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics
+    )
 
 
 def samples(learnt, mode="explore", num=500):

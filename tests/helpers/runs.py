@@ -41,7 +41,8 @@ TINY = {
 }
 
 
-def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
+def tiny_options(algorithm):
+    """What of `TINY` an algorithm knows."""
     of_algorithm = {
         f"algo.{field.name}" for field in dataclasses.fields(ALGORITHMS[algorithm].config)
     }
@@ -54,7 +55,12 @@ def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
             "train.critic_pretrain_steps": 8 if algorithm == "calql" else 0,
             "train.random_steps": 6,
         }
-    config = override(preset_config(algorithm, "tiny", task), options | changes)
+    return options
+
+
+def tiny(algorithm="expo", task="probe/delay", seed=0, **changes):
+    options = tiny_options(algorithm) | changes
+    config = override(preset_config(algorithm, "tiny", task), options)
     return dataclasses.replace(config, seed=seed)
 
 

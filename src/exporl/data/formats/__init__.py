@@ -193,9 +193,13 @@ def load_episodes(
     if skipped:
         say(f"skipped {skipped} damaged episodes of {path}, read {len(episodes)}")
     if not episodes:
-        damaged = f" ({skipped} damaged)" if skipped else ""
-        raise ValueError(f"{path} has no usable episode{damaged}.")
+        raise _nothing_usable(path, skipped)
     return episodes
+
+
+def _nothing_usable(path: Path, skipped: int) -> ValueError:
+    damaged = f" ({skipped} damaged)" if skipped else ""
+    return ValueError(f"{path} has no usable episode{damaged}.")
 
 
 def _remarks(
