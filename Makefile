@@ -7,9 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-fast lint format tables clean
-# One more process than there are cores: tests that wait for processes of their own leave theirs idle.
-WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST = $(BIN)/python -m pytest -n auto --dist worksteal
 AS_USERS_RUN_THEM := tests/test_golden.py tests/test_probes.py
 
 demo: $(VENV)/.demo

@@ -38,5 +38,6 @@ def test_values_reach_back_in_time(name):
 @pytest.mark.parametrize("name", ["idql", "fql", "calql", "qc"])
 @pytest.mark.parametrize(("probe", "expected"), [("terminal", 1), ("timeout", 10)])
 def test_values_beyond_the_end(name, probe, expected):
-    learnt = learn(name, "flow", replay_of(probe), online=70)
+    calls = 200 if name == "idql" else 70  # its critics follow V, which follows the critics
+    learnt = learn(name, "flow", replay_of(probe), online=calls)
     np.testing.assert_allclose([value(learnt, (0, 0), a) for a in (-0.5, 0.5)], expected, rtol=0.05)

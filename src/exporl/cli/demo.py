@@ -23,11 +23,9 @@ from exporl.run.presets import preset_config
 from exporl.speed.tuning import keep_compiled_programs
 from exporl.stats.intervals import paired_difference, wilson
 
-TASK = "metaworld/assembly-v3"
+TASK = "metaworld/peg-insert-side-v3"
 STEPS = 5_000
-PRESETS = {"expo": "stable", "rlpd": "demo"}
-DEMO_NOISE = 0.3
-"""Action noise of the demonstrations: most of them still succeed."""
+PRESETS = {"expo": "demo", "rlpd": "demo"}
 
 
 def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., int]) -> int:
@@ -45,11 +43,7 @@ def demo(folder: Path, *, seed: int, task: str, steps: int, run: Callable[..., i
         0, or the exit status of the run that did not finish.
     """
     demonstrations = folder / f"demonstrations-{task.split('/')[-1]}.npz"
-    given = {
-        "data.path": str(demonstrations),
-        "data.demo_noise": DEMO_NOISE,
-        "train.online_steps": steps,
-    }
+    given = {"data.path": str(demonstrations), "train.online_steps": steps}
     configs = {}
     for name, preset in PRESETS.items():
         new = override(preset_config(name, preset, task), given)
