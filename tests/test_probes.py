@@ -1,6 +1,8 @@
 """Learning on the tiny tasks whose right answer is known, by update calls on minibatches from the
 replay."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
