@@ -280,6 +280,7 @@ number = 3
 def test_module_and_function_name_a_task(tmp_path, monkeypatch, capsys):
     (tmp_path / "my_robot.py").write_text(MODULE)
     (tmp_path / "torn.py").write_text("1 / 0")
+    (tmp_path / "leaves.py").write_text("raise SystemExit")
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
     task = make_task("my_robot:task")
@@ -291,6 +292,8 @@ def test_module_and_function_name_a_task(tmp_path, monkeypatch, capsys):
         "torn:task": (
             "cannot import 'torn' of task 'torn:task': ZeroDivisionError: division by zero"
         ),
+        "leaves:task": "cannot import 'leaves' of task 'leaves:task': SystemExit",
+        "sys:exit": "sys:exit() raised SystemExit",
         "my_robot:tusk": "my_robot has no function 'tusk'. Did you mean 'task'?",
         "my_robot:number": "my_robot has no function 'number'.",
         "my_robot:breaks": (

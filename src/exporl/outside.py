@@ -98,7 +98,7 @@ def load_module(name: str, what: str) -> ModuleType:
         sys.path.insert(0, str(here))
     try:
         return importlib.import_module(module)
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise ValueError(
             f"cannot import {module!r} of {what} {name!r}: {type(error).__name__}: {error}. "
             f"Modules are looked for in the current directory, {here}, and among the installed "

@@ -150,7 +150,7 @@ def import_task(name: str, reward: Reward) -> Task:
         )
     try:
         made = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # it may exit as well
         raise ValueError(
             f"{name}() raised {type(error).__name__}: {error}. It must take no arguments and return"
             " a gymnasium.Env or a Task."

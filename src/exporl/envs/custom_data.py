@@ -138,7 +138,7 @@ class Recorded:
             ended = episode.terminated and step == steps - 1
             try:
                 found.append(bool(self.success(float(episode.rewards[step]), ended, info)))
-            except Exception as error:  # the user's function may raise anything
+            except (Exception, SystemExit) as error:  # the user's function may raise anything
                 return episode.successes, (
                     f"{episode.question} The task's success function raised "
                     f"{type(error).__name__}: {error} for the recorded step {step}, whose info has "
