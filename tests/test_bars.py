@@ -6,7 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from exporl.cli.bars import Bars, in_words
+from exporl.cli.bars import Bars
+from exporl.run.progress import duration
 
 
 class Clock:
@@ -87,7 +88,7 @@ def test_a_line_now_and_then_where_nobody_watches():
     [(0.2, "1 s"), (99.4, "99 s"), (150.0, "2 min"), (5_930.0, "99 min"), (12_240.0, "3.4 h")],
 )
 def test_times_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])

@@ -12,8 +12,8 @@ import pytest
 from exporl.bench import fingerprint, running
 from exporl.bench.grid import plan_runs
 from exporl.bench.pace import Clock, Pace, paces
+from exporl.bench.prints import ALLOWED
 from exporl.bench.suite import read_suite
-from exporl.cli.bench import ALLOWED
 from exporl.cli.main import main
 from exporl.parallel import processes
 from exporl.run.config import to_json
@@ -325,8 +325,11 @@ def test_what_would_never_happen_is_said(tmp_path, capsys):
     assert "rlpd on probe/delay: nothing is learnt online" in said
 
 
-def test_what_can_be_allowed_is_the_same_in_both_places():
-    assert ALLOWED == fingerprint.ALLOWED
+def test_what_can_be_allowed_is_advised_where_it_is_refused():
+    for kind in ALLOWED:
+        with pytest.raises(ValueError, match=f"add --allow {kind}"):
+            fingerprint.check_unmixed([fingerprint.Mismatch("a run", "differs.", kind)], ())
+        fingerprint.check_unmixed([fingerprint.Mismatch("a run", "differs.", kind)], (kind,))
 
 
 def test_imitation_alone_is_measured_by_its_own_steps(tmp_path):

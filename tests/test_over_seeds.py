@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from exporl.report.findings import findings
-from exporl.report.over_seeds import over_seeds, shown, success_over_seeds
 from exporl.report.page import write_report
 from exporl.report.run_data import read_run
 from exporl.stats.intervals import Z95, paired_difference, wilson
+from exporl.stats.over_seeds import over_seeds, shown, success_over_seeds
 from helpers.reports import fake_run
 
 

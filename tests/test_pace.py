@@ -43,6 +43,13 @@ def test_a_run_that_logged_too_little_tells_no_pace(tmp_path):
     assert measured_pace(run, episodes=4) is None
 
 
+def test_damaged_lines_of_a_run_are_left_out(tmp_path):
+    run = write_run(tmp_path / "run")
+    for name, bad in (("metrics.jsonl", '{"env_steps": "x"}\n{\n'), ("eval.jsonl", "{}\n[1]\n")):
+        (run / name).write_text(bad + (run / name).read_text())
+    assert measured_pace(run, episodes=4) == Pace(10.0, 0.5, 2.0)
+
+
 def test_a_longer_run_of_the_same_kind_is_expected_to_take_as_long_per_step(tmp_path, kept_in):
     config = tiny()
     assert expected_seconds(config) is None

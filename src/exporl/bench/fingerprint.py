@@ -16,8 +16,6 @@ from exporl.outside import outside_names
 from exporl.run.config import RunConfig, flatten, to_json
 from exporl.run.directory import versions
 
-ALLOWED = ("version", "configuration")
-"""What may be allowed to differ."""
 LOGGING = "log."
 """Options that change nothing in a table."""
 GROWS = "train.online_steps"

@@ -7,6 +7,8 @@ from exporl.files.reading import read_object
 
 PRINTS = "fingerprints"
 """Folder in a suite's folder, with one file per run."""
+ALLOWED = ("version", "configuration")
+"""What of a fingerprint may be allowed to differ."""
 CODE = ("versions", "source", "outside")
 """Of a fingerprint: what says which code it was."""
 COMMIT = "git"

@@ -69,7 +69,7 @@ def run_suite(
         stop: set, it ends all of them after a checkpoint.
         at_once: processes at a time, each with its share of the cores.
         allowed: what may differ between the runs there are and the code and file now:
-            `fingerprint.ALLOWED`.
+            `prints.ALLOWED`.
         row: makes what a run reports to.
         say: told what there is to know beside that.
         told: told of each run's end.

@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Column
 
 from exporl.cli.status import plain
+from exporl.run.progress import duration
 
 INTERVAL_S = 10.0
 """Between two lines where nobody watches a bar."""
@@ -144,16 +145,8 @@ class Bar:
             return f"{self.name} {self.note}".strip()
         left = self._bars.left_s(self) if self.done < self.total else None
         parts = [f"{self.label} {self.done}/{self.total}"]
-        parts += [] if left is None else [f"about {in_words(left)} left"]
+        parts += [] if left is None else [f"about {duration(left)} left"]
         return ", ".join(parts + ([self.note] if self.note else []))
-
-
-def in_words(seconds: float) -> str:
-    """A time to wait: 40 s, 12 min, 3.4 h; never none."""
-    if seconds < 100:
-        return f"{max(seconds, 1):.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def only_bar(console: Console) -> Bar:

@@ -1,20 +1,17 @@
 """`exporl bench`: what it is asked to do. Help and tables are answered without waiting for JAX;
 `cli/bench_run.py` does the rest."""
 
-import argparse
 import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from exporl.bench.prints import ALLOWED
 from exporl.cli.bench_help import HELP
 from exporl.cli.numbers import whole_number
+from exporl.cli.parsing import Parser
 from exporl.cli.status import notice
 from exporl.suggest import closest
-
-ALLOWED = ("version", "configuration")
-"""What `--allow` takes, as `bench.fingerprint.ALLOWED` has it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +27,13 @@ class BenchRequest:
     allowed: tuple[str, ...]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Its errors are sentences."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ValueError: the command line cannot be read."""
-        raise ValueError(f"{message}. `exporl bench --help` shows what there is.")
-
-
 def parse(args: Sequence[str]) -> BenchRequest:
     """The request that a command line makes.
 
     Raises:
         ValueError: it cannot be read.
     """
-    parser = _Parser(prog="exporl bench", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="exporl bench", add_help=False)
     parser.add_argument("suite", type=Path)
     parser.add_argument("--jobs", type=whole_number)
     parser.add_argument("--dry-run", "--dry_run", action="store_true")

@@ -9,9 +9,10 @@ from exporl.bench.grid import PlannedRun, never_in, of_pairs, plan_runs
 from exporl.bench.pace import paces
 from exporl.bench.running import Outcome, run_suite
 from exporl.bench.suite import Suite
-from exporl.cli.bars import Bar, Bars, in_words
+from exporl.cli.bars import Bar, Bars
 from exporl.cli.bench import BenchRequest
 from exporl.cli.status import SOME_FAILED, STOPPED, notice
+from exporl.run.progress import duration
 from exporl.run.stopping import stop_on_signals
 from exporl.speed.tuning import keep_compiled_programs, usable_cores
 
@@ -128,7 +129,7 @@ def line_of(outcome: Outcome) -> str:
     if outcome.place < outcome.of and outcome.ended != (None, None):
         left = "; time left not known yet"
         if outcome.left_s is not None:
-            left = f"; about {in_words(outcome.left_s)} left"
+            left = f"; about {duration(outcome.left_s)} left"
     width = len(str(outcome.of))
     return f"[{outcome.place:{width}}/{outcome.of}] {outcome.run.asked.name}: {how}{left}"
 
@@ -139,7 +140,7 @@ def _success(summary: dict[str, object]) -> str:
         return "finished"
     rates = [f"{who} {100 * after[who]:.0f}%" for who in ("policy", "base") if who in after]
     seconds = summary.get("train_s")
-    took = f", {in_words(seconds)}" if isinstance(seconds, float | int) else ""
+    took = f", {duration(seconds)}" if isinstance(seconds, float | int) else ""
     return f"success {', '.join(rates)} at {after['env_steps']:,} steps{took}"
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from exporl.report.markup import text
-from exporl.report.over_seeds import Found, over_seeds, shown
 from exporl.report.run_data import RunData
 from exporl.stats.intervals import paired_difference
+from exporl.stats.over_seeds import Found, over_seeds, shown
 
 
 def dip(run: RunData) -> tuple[int, float, float, float] | None:

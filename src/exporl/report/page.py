@@ -12,10 +12,10 @@ from exporl.report.axes import short
 from exporl.report.charts import STYLE, Series, drawable, large_chart, line_chart
 from exporl.report.findings import common_steps, findings
 from exporl.report.markup import text
-from exporl.report.over_seeds import success_over_seeds
 from exporl.report.returns import return_section
 from exporl.report.run_data import COLORS, OTHER_COLOR, RunData, read_run
 from exporl.stats.intervals import wilson
+from exporl.stats.over_seeds import success_over_seeds
 
 SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
 TOGETHER = (("_min", "_mean", "_max"), ("_prior", "_online"))

@@ -7,9 +7,9 @@ from typing import Any
 from exporl.report.charts import Series, large_chart
 from exporl.report.findings import common_steps, pooled
 from exporl.report.markup import text
-from exporl.report.over_seeds import over_seeds
 from exporl.report.run_data import COLORS, OTHER_COLOR, RunData
 from exporl.stats.intervals import paired_difference
+from exporl.stats.over_seeds import over_seeds
 
 Evaluation = Mapping[str, Any]
 """Who -> outcomes of their episodes, "returns" among them: a line of eval.jsonl."""

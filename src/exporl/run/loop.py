@@ -395,5 +395,6 @@ def train(
                 "train_s": trainer.clock.seconds,
                 "first_update_s": trainer.first_update_s,
             }
-            remember_pace(config, run_dir)
-            return conclude(run_dir, seconds)
+            summary = conclude(run_dir, seconds)
+        remember_pace(config, run_dir)
+    return summary

@@ -5,12 +5,10 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
-from exporl.files.atomic import read_lines
+from exporl.files.atomic import readable_lines
 from exporl.files.run_files import EVAL, METRICS
 from exporl.run.config import RunConfig, to_json
-from exporl.speed.tuning import keep_measurements, machine, measurements
+from exporl.speed.tuning import keep_measurements, machine, measurements, programs_folder
 
 PACES = "paces.json"
 """Paces of finished runs, beside the compiled programs."""
@@ -42,33 +40,38 @@ def kind(config: RunConfig[Any]) -> str:
 
 
 def measured_pace(run_dir: Path, episodes: int) -> Pace | None:
-    """The pace of a run, from its files; None where it logged too little to tell.
+    """The pace of a run, from what can be read of its files; None where that is too little to tell.
 
     Args:
         run_dir: its directory.
         episodes: per evaluation.
     """
-    lines = [
-        line
-        for line in read_lines(run_dir / METRICS)
-        if line.get("time/env_steps_per_s") and "time/train_s" in line
-    ]
-    evaluations = [line["time/eval_s"] for line in read_lines(run_dir / EVAL)]
-    if len(lines) < 2 or not evaluations:
+    lines = _numbers(run_dir / METRICS, "env_steps", "time/train_s", "time/env_steps_per_s")
+    evaluations = [seconds for (seconds,) in _numbers(run_dir / EVAL, "time/eval_s")]
+    if not lines or not evaluations:
         return None
-    first, last = lines[0], lines[-1]
-    steps = last["env_steps"] - first["env_steps"]
-    if steps <= 0:
+    (first_step, first_s, first_speed), (last_step, last_s, _) = lines[0], lines[-1]
+    if last_step <= first_step or first_speed <= 0:
         return None
-    per_step = (last["time/train_s"] - first["time/train_s"]) / steps
-    before = first["time/train_s"] - first["env_steps"] / first["time/env_steps_per_s"]
+    per_step = (last_s - first_s) / (last_step - first_step)
+    before = first_s - first_step / first_speed
     return Pace(before, per_step, sum(evaluations) / (len(evaluations) * episodes))
+
+
+def _numbers(path: Path, *names: str) -> list[list[float]]:
+    """What the lines of a file say under some names, of those lines that have them all."""
+    found = [[line.get(name) for name in names] for line in readable_lines(path)[0]]
+    return [
+        [float(value) for value in values if isinstance(value, int | float)]
+        for values in found
+        if all(isinstance(value, int | float) for value in values)
+    ]
 
 
 def remember_pace(config: RunConfig[Any], run_dir: Path) -> None:
     """Keeps the pace of a finished run for the plans of later ones, where compiled programs are
     kept."""
-    folder, pace = _folder(), measured_pace(run_dir, config.eval.episodes)
+    folder, pace = programs_folder(), measured_pace(run_dir, config.eval.episodes)
     if folder is None or pace is None:
         return
     known, name = measurements(folder / PACES), kind(config)
@@ -79,7 +82,7 @@ def remember_pace(config: RunConfig[Any], run_dir: Path) -> None:
 def expected_seconds(config: RunConfig[Any]) -> float | None:
     """How long a run will take, evaluations included; None where none of its kind has finished on
     this machine."""
-    folder = _folder()
+    folder = programs_folder()
     known, name = measurements(folder / PACES) if folder else {}, kind(config)
     parts = [known.get(f"{name} {part}") for part in Pace._fields]
     if any(part is None for part in parts):
@@ -98,8 +101,3 @@ def evaluations(config: RunConfig[Any]) -> int:
     else:
         between = max(-(-total // options.every) - 1, 0)
     return between + (2 if total else 1)
-
-
-def _folder() -> Path | None:
-    folder = jax.config.values["jax_compilation_cache_dir"]
-    return Path(folder) if folder else None

@@ -5,6 +5,7 @@ from typing import Any
 from exporl.algos import Algorithm
 from exporl.run.config import RunConfig
 from exporl.run.phases import update_calls_due
+from exporl.run.progress import duration
 
 
 def plan(config: RunConfig[Any], algorithm: Algorithm, seconds: float | None = None) -> str:
@@ -30,14 +31,8 @@ def plan(config: RunConfig[Any], algorithm: Algorithm, seconds: float | None = N
             f"{train.update_after + train.update_every:,} on"
         )
     if seconds is not None:
-        parts.append(f"about {_duration(seconds)} in all, as the last run of this kind took here")
+        parts.append(f"about {duration(seconds)} in all, as the last run of this kind took here")
     return "plan: " + "; ".join(parts or ["nothing to learn"])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _who_acts(config: RunConfig[Any], algorithm: Algorithm) -> str:

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on."""
+"""What a run tells while it goes on, and how it says times."""
 
 from typing import Protocol, runtime_checkable
 
@@ -28,3 +28,11 @@ class Silent:
 
     def say(self, message: str) -> None:
         """Ignored."""
+
+
+def duration(seconds: float) -> str:
+    """A time to wait in words: 40 s, 12 min, 3.4 h; never none."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -40,9 +40,8 @@ def keep_compiled_programs(say: Callable[[str], object] | None = None) -> Path |
     Args:
         say: told why none are kept.
     """
-    chosen = jax.config.values["jax_compilation_cache_dir"]
-    if chosen:
-        return Path(chosen)
+    if chosen := programs_folder():
+        return chosen
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporl"
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,6 +59,12 @@ def keep_compiled_programs(say: Callable[[str], object] | None = None) -> Path |
     return folder
 
 
+def programs_folder() -> Path | None:
+    """Where compiled programs are kept, and measurements beside them; None: nowhere."""
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    return Path(folder) if folder else None
+
+
 @functools.cache
 def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
     """Whether the machine works faster on the rows of all minibatches at once than on one minibatch
@@ -68,12 +73,12 @@ def hoisting_pays(rows: int, minibatches: int, width: int) -> bool:
     Measured once per machine and size where compiled programs are kept, else once per process.
     """
     what = f"{machine()}: {minibatches} x {rows} rows, width {width}"
-    folder = jax.config.values["jax_compilation_cache_dir"]
-    known = measurements(Path(folder) / MEASURED) if folder else {}
+    folder = programs_folder()
+    known = measurements(folder / MEASURED) if folder else {}
     if what not in known:
         known[what] = hoisting_gain(rows, minibatches, width)
         if folder:
-            keep_measurements(Path(folder) / MEASURED, known)
+            keep_measurements(folder / MEASURED, known)
     return known[what] > GAIN
 
 
