@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, compiled
-from exporl.algos.common import Imitation, Model
+from exporl.algos.common import Imitation, Model, required
 from exporl.algos.presets import TABLE1
 from exporl.options import check_options, option
 from exporl.policies.base import BasePolicy
@@ -96,8 +96,7 @@ def bc(
         ValueError: options out of range, or there is no base policy.
     """
     check_options(config)
-    if base is None:
-        raise ValueError("bc needs a base policy.")
+    base = required(base, "bc")
     agent = Bc(spec, Imitation(base, config.base_tau, config.base_data == "successes"))
     return compiled(agent, Needs(ALL_PHASES - {"critic_pretrain"}), has_base=True)
 

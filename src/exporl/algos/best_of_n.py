@@ -16,7 +16,7 @@ from typing import Literal
 from exporl.algos import expo_options
 from exporl.algos.algorithm import Algorithm, Entry, Measurements
 from exporl.algos.bounds import BoundOptions
-from exporl.algos.common import CRITIC_METRICS
+from exporl.algos.common import CRITIC_METRICS, required
 from exporl.algos.expo_entry import PRESETS as EXPO_PRESETS
 from exporl.algos.expo_entry import expo
 from exporl.algos.expo_options import Backup, ExpoConfig
@@ -108,9 +108,7 @@ def best_of_n(
         ValueError: options contradict each other, or there is no base policy.
     """
     check(config)
-    if base is None:
-        raise ValueError("best_of_n needs a base policy.")
-    return expo(as_expo(config), spec, base, precision)
+    return expo(as_expo(config), spec, required(base, "best_of_n"), precision)
 
 
 PRESETS = {name: without_foreign(preset, BestOfNConfig) for name, preset in EXPO_PRESETS.items()}

@@ -5,8 +5,8 @@ lower the values of actions drawn at random and from the policy against those of
 lowers no value of a policy's action below the return that the data really had from that state on,
 so that learning online need not first unlearn values that are far too low.
 
-Defaults are those of the public code (nakamotoo/Cal-QL, JaxCQL/conservative_sac.py) for AntMaze;
-docs/algorithms/calql.md has what differs.
+Defaults are those of the public code (nakamotoo/Cal-QL at ac6eafe: JaxCQL/conservative_sac.py and
+scripts/) for AntMaze; docs/algorithms/calql.md has what differs.
 """
 
 import dataclasses
@@ -333,35 +333,37 @@ def calql(
         ValueError: options out of range, or a precision that has no effect.
     """
     check_options(config)
-    if precision != "float32":
-        raise ValueError(
-            "calql samples no base policy and ranks no candidates: precision must be float32, "
-            f"got {precision}."
-        )
+    common.only_float32(precision, "calql")
     agent = Calql.create(config, spec)
     columns = (DATA_RETURN, *agent.critic_trainer.bounds.columns)
     return compiled(agent, Needs(ALL_PHASES - {"pretrain"}, columns), has_base=False)
 
 
 _CODE = "Cal-QL code, conservative_sac.py"
-_SCRIPT = "Cal-QL code, scripts"
+_SCRIPT = "Cal-QL code, scripts/"
 
 _PAPER: Preset = {
     "algo.conservatism": (5.0, _CODE),
     "algo.num_actions": (10, _CODE),
     "algo.max_backup": (True, _CODE),
+    "algo.hidden": ((256, 256, 256, 256), _SCRIPT),
+    "algo.policy_hidden": ((256, 256), _SCRIPT),
     "algo.critic_learning_rate": (3e-4, _CODE),
     "algo.policy_learning_rate": (1e-4, _CODE),
+    "algo.temperature_learning_rate": (1e-4, _CODE),
     "algo.tau": (0.005, _CODE),
     "train.discount": (0.99, _CODE),
     "train.batch_size": (256, _CODE),
     "train.utd_ratio": (1, _CODE),
     "data.prior_ratio": (0.5, _SCRIPT),
+    "train.critic_pretrain_steps": (1_000_000, _SCRIPT),
+    "train.online_steps": (1_000_000, _SCRIPT),
 }
 _ADROIT: Preset = {
     "algo.conservatism": (1.0, _SCRIPT),
     "algo.hidden": ((512, 512, 512), _SCRIPT),
     "algo.policy_hidden": ((512, 512), _SCRIPT),
+    "train.critic_pretrain_steps": (20_000, _SCRIPT),
 }
 _START: Preset = {
     "train.critic_pretrain_steps": (4_000, presets.SIZE),

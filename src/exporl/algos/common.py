@@ -28,6 +28,7 @@ from exporl.types import (
     Metrics,
     Observation,
     Params,
+    Precision,
     Spec,
 )
 
@@ -237,6 +238,30 @@ class Imitation:
         if proposals is None:
             proposals = propose(self.base, params, observation, 1, key, spec)
         return Decision(proposals[:, 0], {})
+
+
+def required(base: BasePolicy | None, name: str) -> BasePolicy:
+    """The base policy of an algorithm that cannot do without.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if base is None:
+        raise ValueError(f"{name} needs a base policy.")
+    return base
+
+
+def only_float32(precision: Precision, name: str) -> None:
+    """Whether the precision is the one that an algorithm without base policy has.
+
+    Raises:
+        ValueError: another was asked for, and would have no effect.
+    """
+    if precision != "float32":
+        raise ValueError(
+            f"{name} samples no base policy and ranks no candidates: precision must be float32, "
+            f"got {precision}."
+        )
 
 
 def update_temperature(

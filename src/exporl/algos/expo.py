@@ -26,7 +26,7 @@ from exporl.nets.critic import Critic, min_q, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.gaussian import TanhGaussian, distribution
 from exporl.ops import gaussian
-from exporl.ops.ensemble import random_members
+from exporl.ops.ensemble import aggregate, random_members
 from exporl.ops.selection import Candidates, Choice, Edits, select, take_candidate
 from exporl.ops.td import td_target
 from exporl.policies import base as policies
@@ -246,7 +246,7 @@ class Expo:
         features = flat_observation(batch.observation)
         edits = self.draw_edits(self.edit, edit_params, features, batch.action, eps, dropout_key)
         q_all = q_values(self.critic, critic_params, features, edits.action)
-        q = q_all.min(axis=0) if self.config.edit_value == "min" else q_all.mean(axis=0)
+        q = aggregate(q_all, self.config.edit_value)
         loss = (self.config.entropy_scale * temperature * edits.log_prob - q).mean()
         return loss, {
             "edit/loss": loss,

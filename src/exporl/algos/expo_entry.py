@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from exporl.algos import presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import TargetBounds
-from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, Imitation
+from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, Imitation, required
 from exporl.algos.expo import EDIT_METRICS, Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, resolve
 from exporl.algos.filtered import FILTER_METRICS, FilteredExpo
@@ -52,9 +52,7 @@ def expo(
         ValueError: options contradict each other, or there is no base policy.
     """
     check(config)
-    if base is None:
-        raise ValueError("expo needs a base policy.")
-    agent = make_expo(config, spec, base, precision)
+    agent = make_expo(config, spec, required(base, "expo"), precision)
 
     def propose(
         state: ExpoState, observation: Observation, key: KeyArray

@@ -4,9 +4,9 @@ A flow policy imitates. A one-step policy, a network from noise to action, is di
 climbs Q at the same time, so that no gradient has to pass through the flow's integration. The
 one-step policy acts, and the TD target bootstraps from it.
 
-Defaults are those of the paper and of its public code (seohongpark/fql, agents/fql.py), where
-alpha is `distill_weight`; docs/algorithms/fql.md has what differs. On action chunks this is QC-FQL
-(Li, Zhou, Levine, arXiv 2507.07969): the preset `qc`.
+Defaults are those of the paper and of its public code (seohongpark/fql at 719d044, agents/fql.py),
+where alpha is `distill_weight`; docs/algorithms/fql.md has what differs. On action chunks this is
+QC-FQL (Li, Zhou, Levine, arXiv 2507.07969): the preset `qc`.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.one_step import OneStep, one_step_action
+from exporl.ops.ensemble import aggregate
 from exporl.ops.td import td_target
 from exporl.options import check_options, option, sizes
 from exporl.policies.base import BasePolicy
@@ -151,7 +152,7 @@ class Fql:
         features = flat_observation(batch.next_observation)
         action = self.sample(policy_params, features, noise)
         q_all = q_values(self.critic, target_critic, features, action)
-        q = q_all.min(axis=0) if self.config.q_value == "min" else q_all.mean(axis=0)
+        q = aggregate(q_all, self.config.q_value)
         return td_target(batch.reward, batch.discount, q)
 
     def update_critic(
@@ -278,8 +279,7 @@ def fql(
         ValueError: options out of range, no base policy, or one that is no flow.
     """
     check_options(config)
-    if base is None:
-        raise ValueError("fql needs a base policy.")
+    base = common.required(base, "fql")
     chunk = (spec.chunk_length, spec.action_dim)
     if base.noise_shape != chunk:
         raise ValueError(

@@ -256,9 +256,7 @@ def idql(
         ValueError: options out of range, or there is no base policy.
     """
     check_options(config)
-    if base is None:
-        raise ValueError("idql needs a base policy.")
-    agent = Idql.create(config, spec, base, precision)
+    agent = Idql.create(config, spec, common.required(base, "idql"), precision)
     needs = Needs(columns=agent.critic_trainer.bounds.columns)
     return compiled(agent, needs, has_base=True)
 

@@ -7,8 +7,8 @@ choose, by their mean, and the mean of the target critics values what they chose
 Chunks are no part of the algorithm here: `chunk_length` says how many actions one has, and reward
 and discount of a row cover them. QC-FQL, its other form, is `fql.py` with the preset `qc`.
 
-Defaults are those of the public code (ColinQiyangLi/qc, agents/acfql.py, actor type best-of-n);
-docs/algorithms/qc.md has what differs.
+Defaults are those of the public code (ColinQiyangLi/qc at 48283b4, agents/acfql.py, actor type
+best-of-n); docs/algorithms/qc.md has what differs.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
+from exporl.ops.ensemble import aggregate
 from exporl.ops.selection import take_candidate
 from exporl.ops.td import td_target
 from exporl.options import check_options, option, sizes
@@ -121,10 +122,6 @@ class Qc:
 
     # The choice, and the critics' target.
 
-    def aggregate(self, q: Float[Array, "e *b"]) -> Float[Array, "*b"]:
-        """One value of the ensemble's."""
-        return q.min(axis=0) if self.config.q_value == "min" else q.mean(axis=0)
-
     def best(
         self,
         critic_params: Params,
@@ -133,7 +130,7 @@ class Qc:
     ) -> tuple[Float[Array, "b h a"], Float[Array, "b n"]]:
         """The sample of highest value, and the values of all."""
         q_all = q_values(self.ranking_critic, critic_params, features[:, None], samples)
-        q = self.aggregate(q_all)
+        q = aggregate(q_all, self.config.q_value)
         return take_candidate(samples, q.argmax(axis=-1)), q
 
     def propose(
@@ -153,7 +150,8 @@ class Qc:
         and their values of all samples."""
         features = flat_observation(batch.next_observation)
         action, q = self.best(state.critic.params, features, samples)
-        value = self.aggregate(q_values(self.critic, state.target_critic, features, action))
+        q_all = q_values(self.critic, state.target_critic, features, action)
+        value = aggregate(q_all, self.config.q_value)
         return td_target(batch.reward, batch.discount, value), q
 
     # One update call: critics and flow learn from every minibatch.
@@ -225,9 +223,7 @@ def qc(
         ValueError: options out of range, or there is no base policy.
     """
     check_options(config)
-    if base is None:
-        raise ValueError("qc needs a base policy.")
-    agent = Qc.create(config, spec, base, precision)
+    agent = Qc.create(config, spec, common.required(base, "qc"), precision)
     needs = Needs(columns=agent.critic_trainer.bounds.columns)
     return compiled(agent, needs, has_base=True)
 

@@ -288,11 +288,7 @@ def rlpd(
         ValueError: options contradict each other.
     """
     check(config)
-    if precision != "float32":
-        raise ValueError(
-            "rlpd samples no base policy and ranks no candidates: precision must be float32, "
-            f"got {precision}."
-        )
+    common.only_float32(precision, "rlpd")
     agent = Rlpd.create(config, spec)
     needs = Needs(ALL_PHASES - {"pretrain"}, agent.critic_trainer.bounds.columns)
     return compiled(agent, needs, has_base=False)

@@ -1,5 +1,7 @@
 """Ensembles of critics: which members vote, and how far they disagree."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
@@ -19,6 +21,11 @@ def take_members(params: Params, members: Int[Array, " m"]) -> Params:
         return leaf[members]
 
     return jax.tree.map(take, params)
+
+
+def aggregate(q: Float[Array, "e *b"], how: Literal["mean", "min"]) -> Float[Array, "*b"]:
+    """One value of the whole ensemble's: their mean, or the least."""
+    return q.min(axis=0) if how == "min" else q.mean(axis=0)
 
 
 def spread(q: Float[Array, "e *b"]) -> Float[Array, ""]:
