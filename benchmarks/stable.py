@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from common import write_result
 
-from exporl.acting.guard import Guard, Outcome
+from exporl.acting.guard import ARMS, Guard, Outcome
 from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.files.run_files import CHECKPOINTS
@@ -136,19 +136,30 @@ def collected(task: str, row: str, seed: int) -> dict[str, Any] | None:
 
 def guarded_anew(run: Path, result: dict[str, Any]) -> dict[str, Any]:
     """Whom this version's guard deploys, by the episodes that a run's newest checkpoint tells of:
-    nothing that is learnt depends on it."""
+    nothing that is learnt depends on it. With the episodes that each arm had ended by then, and the
+    arm with the better record."""
     if "unguarded" not in result:
         return {}
     newest = max((run / CHECKPOINTS).glob("checkpoint-*"))
     told = checkpoint.load(newest)[1]["rollout"]["outcomes"]
     outcomes = [Outcome(*outcome) for outcome in told]
-    deployed = [
-        Guard().deployed([outcome for outcome in outcomes if outcome.env_steps <= step])
+    until = [
+        [outcome for outcome in outcomes if outcome.env_steps <= step]
         for step in result["env_steps"]
     ]
+    deployed = [Guard().deployed(known) for known in until]
     either = zip(deployed, result["base"], result["unguarded"], strict=True)
-    policy = [base if arm == "base" else policy for arm, base, policy in either]
-    return {"deployed": deployed, "policy": policy}
+    return {
+        "deployed": deployed,
+        "policy": [base if arm == "base" else policy for arm, base, policy in either],
+        "episodes": {
+            arm: [sum(outcome.arm == arm for outcome in known) for known in until] for arm in ARMS
+        },
+        "better_by_record": [
+            max(estimates, key=lambda arm: estimates[arm])
+            for estimates in map(Guard().estimates, until)
+        ],
+    }
 
 
 def deploying_no_edits(result: dict[str, Any]) -> dict[str, Any]:
