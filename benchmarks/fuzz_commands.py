@@ -265,9 +265,9 @@ def of_places(rng: random.Random) -> Iterator[Line]:
                 "no such name",
             )
         yield Line(("check", text), True, (text.strip() or "task",), "no such task")
-        yield Line(
-            ("train", "expo", "--task", text), True, (text.strip() or "task",), "no such task"
-        )
+        # what looks like an option is none's value: the message names the option that lacks one
+        names = (text.strip() or "task", *(("--task",) if text.startswith("-") else ()))
+        yield Line(("train", "expo", "--task", text), True, names, "no such task")
     for task in ("probe/", "/", "probe/bandit/x", "os:system", ":", "a:b", "sys:exit", "os:_exit",
                  "builtins:exec", "json:loads", "probe:bandit", "metaworld/push", "antigravity:x:y",
                  "posix:abort ", "time:sleep", "builtins:input"):  # fmt: skip

@@ -315,7 +315,7 @@ def test_the_command_prints_a_table_and_fails_where_something_is_broken(
     assert main(["check", "probe/bandits"]) == 2
     assert "Did you mean 'probe/bandit'" in capsys.readouterr().err
     assert main(["check", "probe/bandit", "--demos", "-1"]) == 2
-    assert "must be at least 0" in capsys.readouterr().err
+    assert "--demos: must be in [0, 1000000], got -1" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -77,6 +77,14 @@ def test_a_folder_of_runs_that_learn_from_the_environments_rewards(tmp_path, cap
         (["train", "expo", "--task", "probe/bandit", "--preset", "smal"], "Did you mean 'small'"),
         (["train", "--resume", "nowhere"], "nowhere is not a run directory"),
         (
+            ["train", "expo", "--task", "probe/bandit", "--data.path", ""],
+            "data.path is empty: give a file",
+        ),
+        (
+            ["train", "expo", "--task", "probe/bandit", "--data.demos", "1e15"],
+            "data.demos must be in [0, 1000000]",
+        ),
+        (
             ["train", "expo", "--task", "probe/bandit", "--data.path", "gone.npz"],
             "no data file at gone.npz",
         ),

@@ -282,6 +282,7 @@ LEAST = {
     "log.keep": 1,
 }
 BOUNDED = ("seed", "eval.seed", "data.demo_seed", "num_envs", "eval.num_envs")
+BOUNDED += ("data.demos", "eval.episodes")
 RANGES = ("train.discount", "data.prior_ratio")
 OPTIONAL = {"data.demos": 20, "data.horizon": 100}
 """Numbers that are None by default."""

@@ -9,10 +9,10 @@ import pytest
 
 from exporl import options
 from exporl.cli.main import main
-from exporl.cli.numbers import SEEDS, number
+from exporl.cli.numbers import number
 from exporl.cli.status import plain
 from exporl.data.formats import save_npz
-from exporl.options import Interval
+from exporl.options import LARGEST_SEED, Interval
 from helpers.episodes import random_episode
 from helpers.recordings import flat, write_hdf5, write_npz
 
@@ -56,6 +56,12 @@ def test_text_for_a_terminal(text, shown):
     ("args", "message"),
     [
         (["collect", "probe/bandit", "--output", "x.npz", "--noise", "nan"], "--noise: must be at"),
+        (["collect", "probe/bandit", "--output", "x.npz/"], "'x.npz/' is a file by its ending"),
+        (["convert", "a.npz", "x.hdf5/"], "'x.hdf5/' is a file by its ending .hdf5 and a folder"),
+        (
+            ["collect", "probe/bandit", "--output", "x.npz", "--episodes", "1e15"],
+            "--episodes: must be in [1, 1000000], got 1e15",
+        ),
         (["collect", "probe/bandit", "--output", "x.npz", "--noise", "inf"], "--noise: must be at"),
         (["collect", "probe/bandit", "--output", "x.npz", "--seed", "1e10"], "--seed: must be in"),
         (["collect", "probe/bandit", "--output", "x.npz", "--episodes", "no"], "got 'no'"),
@@ -132,6 +138,6 @@ def test_values_that_are_none_are_answered_with_the_files_name(name, end, tmp_pa
 
 
 def test_seeds_of_commands_are_those_of_options():
-    assert Interval.parse(options.SEEDS).high == SEEDS
-    assert number(0, SEEDS)("1e3") == 1000 and type(number(0)("1e3")) is int
+    assert Interval.parse(options.SEEDS).high == LARGEST_SEED
+    assert number(0, LARGEST_SEED)("1e3") == 1000 and type(number(0)("1e3")) is int
     assert number(0, whole=False)("2.5") == 2.5

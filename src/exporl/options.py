@@ -65,8 +65,13 @@ def _bound(value: float) -> str:
 
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 """Of the float32 numbers that processors do not round to 0 or to infinity."""
-SEEDS = "[0, 4294967295]"
+LARGEST_SEED = 2**32 - 1
+SEEDS = f"[0, {LARGEST_SEED}]"
 """Seeds that lead to different draws."""
+MOST_EPISODES = 1_000_000
+"""Episodes that are collected, or made in an evaluation, at a time."""
+MOST_SEEDS = 10_000
+"""Runs of one folder of seeds, or of an algorithm on a task of a suite."""
 
 
 def _single(value: float) -> float:

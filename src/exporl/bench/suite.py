@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporl.options import SEEDS, Interval
+from exporl.options import MOST_SEEDS, SEEDS, Interval
 from exporl.suggest import closest
 
 FOLDER = Path("runs/bench")
@@ -18,8 +18,6 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What an algorithm of a suite may be called: it names a folder."""
 OWN = {"task": "[tasks]", "algorithm": "algorithm", "preset": "preset", "seed": "seeds"}
 """Options of a run that a suite gives in another way."""
-MOST_SEEDS = 10_000
-"""Of one algorithm."""
 SUITE_KEYS = ("folder", "seeds", "preset", "score", "measure", "window", "baselines")
 ALGORITHM_KEYS = ("algorithm", "preset", "seeds", "seconds_per_step", "options", "on")
 TASK_KEYS = ("score", "seconds_per_step", "options")

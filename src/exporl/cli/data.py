@@ -11,6 +11,7 @@ from rich.console import Console
 from exporl.cli.bars import only_bar
 from exporl.cli.data_options import add_reading, make_parser, records_of, summary, task_named
 from exporl.cli.data_sources import collect_command, download_command
+from exporl.cli.numbers import target
 from exporl.cli.status import FAILED, say
 from exporl.suggest import closest
 
@@ -146,7 +147,7 @@ def _convert_options(args: list[str]) -> argparse.Namespace:
         ],
     )
     parser.add_argument("source", type=Path, help="file or folder to read")
-    parser.add_argument("target", type=Path, help="file or folder to write")
+    parser.add_argument("target", type=target, help="file or folder to write")
     parser.add_argument(
         "--to", metavar="FORMAT", help="format to write (default: from DST's ending)"
     )

@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from exporl.cli.bars import only_bar
-from exporl.cli.data_options import make_parser, positive, summary, task_named
-from exporl.cli.numbers import SEEDS, number
+from exporl.cli.data_options import make_parser, summary, task_named
+from exporl.cli.numbers import number, target
 from exporl.cli.status import say
+from exporl.options import LARGEST_SEED, MOST_EPISODES
 
 
 def _collect_options(args: list[str]) -> argparse.Namespace:
@@ -26,9 +27,11 @@ def _collect_options(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("task", help="family/name, see `exporl tasks`")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="file or folder to write"
+        "--output", type=target, required=True, metavar="FILE", help="file or folder to write"
     )
-    parser.add_argument("--episodes", type=positive, default=20, help="how many (default 20)")
+    parser.add_argument(
+        "--episodes", type=number(1, MOST_EPISODES), default=20, help="how many (default 20)"
+    )
     parser.add_argument(
         "--noise",
         type=number(0, whole=False),
@@ -36,7 +39,7 @@ def _collect_options(args: list[str]) -> argparse.Namespace:
         help="standard deviation of action noise (default 0.3)",
     )
     parser.add_argument(
-        "--seed", type=number(0, SEEDS), default=0, help="fixes starts and noise (default 0)"
+        "--seed", type=number(0, LARGEST_SEED), default=0, help="fixes starts and noise (default 0)"
     )
     parser.add_argument(
         "--to", metavar="FORMAT", help="format to write (default: from FILE's ending)"

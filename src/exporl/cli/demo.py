@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporl.cli.numbers import SEEDS, number
+from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import notice, say
 from exporl.cli.train import train_one
@@ -15,6 +15,7 @@ from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
 from exporl.files.atomic import read_lines
 from exporl.files.run_files import CONFIG, EVAL, REPORT
+from exporl.options import LARGEST_SEED
 from exporl.report.findings import dip
 from exporl.report.page import read_run, write_report
 from exporl.run.config import check, override
@@ -125,7 +126,7 @@ def demo_command(args: list[str]) -> int:
         help="where everything goes (default runs/demo)",
     )
     parser.add_argument(
-        "--seed", type=number(0, SEEDS), default=0, help="training seed (default 0)"
+        "--seed", type=number(0, LARGEST_SEED), default=0, help="training seed (default 0)"
     )
     parser.add_argument("--task", default=TASK, help=f"a Meta-World task (default {TASK})")
     parser.add_argument(

@@ -1,15 +1,16 @@
-"""Numbers as people write them."""
+"""Numbers and names of files as people write them."""
 
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 EXACT = 2**53
 """Up to here every whole number is one in floating point too."""
 
 
-SEEDS = 2**32 - 1
-"""The largest seed, as `options.SEEDS` says."""
+ONE_FILE = (".npz", ".hdf5", ".h5")
+"""Endings of what is never a folder."""
 
 
 def number(
@@ -35,6 +36,17 @@ def number(
         return value
 
     return read
+
+
+def target(text: str) -> Path:
+    """The file or folder to write that an option of `argparse` names."""
+    path = Path(text)
+    if text.endswith("/") and path.suffix in ONE_FILE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a file by its ending {path.suffix} and a folder by the / behind it: "
+            "leave one of them out"
+        )
+    return path
 
 
 def whole_number(text: str) -> int:

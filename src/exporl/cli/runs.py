@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exporl.cli.numbers import SEEDS, number
+from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import FAILED, notice, say
 from exporl.files.atomic import append_line
 from exporl.files.run_files import EVALUATIONS, REPORT, runs_in
+from exporl.options import LARGEST_SEED, MOST_EPISODES
 from exporl.report.page import write_report
 from exporl.report.returns import return_words
 from exporl.run.progress import Silent
@@ -31,10 +32,12 @@ def eval_command(args: list[str]) -> int:
         prog="exporl eval", description="Evaluate a run's policy and base policy, paired."
     )
     parser.add_argument("run", type=Path, help="run directory, or a folder of seeds or of runs")
-    parser.add_argument("--episodes", type=number(1), default=100, help="episodes (default 100)")
+    parser.add_argument(
+        "--episodes", type=number(1, MOST_EPISODES), default=100, help="episodes (default 100)"
+    )
     parser.add_argument(
         "--seed",
-        type=number(0, SEEDS),
+        type=number(0, LARGEST_SEED),
         default=2_000_003,
         help="seed of the starts; training evaluates on others",
     )

@@ -8,13 +8,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from exporl.cli.data_options import add_format, reading
-from exporl.cli.numbers import SEEDS, number
+from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import FAILED, plain, say
 from exporl.data.formats import load_episodes
 from exporl.envs.check import check_task
 from exporl.envs.registry import list_tasks, make_task
 from exporl.envs.task import Family
+from exporl.options import LARGEST_SEED, MOST_EPISODES
 from exporl.suggest import closest
 
 COLORS = {"pass": "green", "fail": "red", "skip": "yellow"}
@@ -104,8 +105,7 @@ def _install(record: Family, markup: bool = True) -> str:
     )
 
 
-def check_command(args: list[str]) -> int:
-    """`exporl check TASK [--data PATH] [--demos N] [--noise S] [--seed S] [--reward R]`."""
+def _check_parser() -> Parser:
     parser = Parser(
         prog="exporl check",
         description=(
@@ -120,7 +120,7 @@ def check_command(args: list[str]) -> int:
     )
     parser.add_argument(
         "--demos",
-        type=number(0),
+        type=number(0, MOST_EPISODES),
         default=3,
         help="episodes to collect, or read from --data (default 3)",
     )
@@ -134,10 +134,18 @@ def check_command(args: list[str]) -> int:
         "--reward", default="-1/0", help="learning reward: -1/0 (default), 0/1 or env"
     )
     parser.add_argument(
-        "--seed", type=number(0, SEEDS), default=0, help="seed of starts and actions (default 0)"
+        "--seed",
+        type=number(0, LARGEST_SEED),
+        default=0,
+        help="seed of starts and actions (default 0)",
     )
     add_format(parser)
-    options = parser.parse_args(args)
+    return parser
+
+
+def check_command(args: list[str]) -> int:
+    """`exporl check TASK [--data PATH] [--demos N] [--noise S] [--seed S] [--reward R]`."""
+    options = _check_parser().parse_args(args)
     asked = (("format",) if options.format else ()) + reading(options).asked()
     if options.data is None and asked:
         raise ValueError(

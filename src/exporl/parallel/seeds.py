@@ -19,6 +19,7 @@ from exporl.envs.registry import make_task
 from exporl.files.atomic import copy_file, refuse_link
 from exporl.files.run_files import DEMONSTRATIONS, REPORT, SEEDS, seed_runs
 from exporl.files.undo import clear_refused
+from exporl.options import MOST_SEEDS
 from exporl.outside import outside_names
 from exporl.parallel.order import ordered, ordered_config
 from exporl.parallel.processes import Ended, Job, run_processes
@@ -31,8 +32,6 @@ from exporl.run.prior import check_file
 from exporl.run.progress import Progress, Silent
 from exporl.run.stopping import Interrupted, stop_on_signals
 
-MOST_SEEDS = 10_000
-"""Runs of one folder."""
 MODES = ("auto", "processes", "vmap")
 
 

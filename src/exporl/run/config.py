@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
 from exporl.data.formats.record import ReadOptions
 from exporl.envs.task import Reward
-from exporl.options import SEEDS, check_options, option
+from exporl.options import MOST_EPISODES, SEEDS, check_options, option
 from exporl.outside import is_outside
 from exporl.plain import added, from_plain
 from exporl.policies import BaseConfig
@@ -44,7 +44,7 @@ class DataConfig:
     (LeRobot)."""
     skip_bad: bool = False
     """Leave out damaged episodes of the file, and say which, instead of stopping."""
-    demos: int | None = option(None, within="[0, inf)")
+    demos: int | None = option(None, within=f"[0, {MOST_EPISODES}]")
     """Episodes to take from the file, in order, or to collect without one; by default the whole
     file, or 20 collected. 0: no prior data, or the whole file."""
     demo_noise: float = option(0.3, within="[0, inf)")
@@ -120,7 +120,7 @@ class EvalConfig:
     last."""
     at: tuple[int, ...] = option((), within="[0, inf)", absent=())
     """Environment steps at which to evaluate, instead of `every`; beside the first and the last."""
-    episodes: int = option(50, within="[1, inf)")
+    episodes: int = option(50, within=f"[1, {MOST_EPISODES}]")
     """Episodes per evaluation, the same starts every time."""
     num_envs: int = option(10, within=ENVIRONMENTS)
     """Environments stepped together."""

@@ -92,10 +92,15 @@ def check_file(config: RunConfig[Any]) -> None:
     begun; its content is checked when it is read.
 
     Raises:
-        ValueError: an option that the format of the file does not have, or no known format.
+        ValueError: an empty name, an option that the format of the file does not have, or no known
+            format.
         FileNotFoundError, ModuleNotFoundError: see `data.formats.find_format`.
     """
     data = config.data
+    if data.path == "":
+        raise ValueError(
+            "data.path is empty: give a file or folder of episodes, or leave the option out."
+        )
     if data.path is not None:
         check_reading(Path(data.path), data.format, data.reading)
 
