@@ -38,6 +38,7 @@ ROOMS = (
     "speed",
     "stats",
     "report",
+    "bundle",
     "parallel/background",
     "run",
     "parallel",
@@ -61,6 +62,9 @@ HEAVY = {
     "av",
     "minari",
     "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "huggingface_hub",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

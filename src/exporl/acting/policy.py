@@ -14,7 +14,7 @@ from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
-from exporl.files import checkpoint
+from exporl.files import bundle, checkpoint
 from exporl.files.beside import check_objects, difference, missing_checkpoints
 from exporl.files.reading import read_object
 from exporl.files.run_files import (
@@ -31,7 +31,7 @@ from exporl.policies import BaseConfig, make_base
 from exporl.randomness import EVALUATE, INIT, run_key
 from exporl.spec import Spec
 from exporl.suggest import closest
-from exporl.types import Decision, Mode, Params, Precision
+from exporl.types import Decision, KeyArray, Mode, Params, Precision
 
 LEARNER = "learner"
 """The part of a checkpoint that acting needs."""
@@ -183,23 +183,31 @@ def _checked(seed: int) -> int:
     return int(seed)
 
 
-def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
-    """The policy of a finished or interrupted run, as it was deployed at the newest checkpoint.
+def load_policy(
+    run: Path | str, *, trust: Trust = False, checkpoint_name: str | None = None
+) -> Policy:
+    """The policy of a bundle, or of a finished or interrupted run, as it was deployed at the newest
+    checkpoint.
 
-    Reads nothing but the run directory: config.json, policy.json, statistics.json where
+    Reads nothing but the folder. Of a run: config.json, policy.json, statistics.json where
     observations are normalised, and of the newest intact checkpoint its manifest and
-    learner.safetensors. It runs on any device, whatever the run was trained on.
+    learner.safetensors. A bundle is compared with its manifest first, every file of it. It runs on
+    any device, whatever the run was trained on.
 
     Args:
-        run: the run directory, or a copy of it.
-        trust: whether an algorithm or a base policy `module:attribute` that the run names may be
-            loaded, which runs its code: all of them, or these names.
+        run: the run directory or the bundle, or a copy of it.
+        trust: whether an algorithm or a base policy `module:attribute` that it names may be loaded,
+            which runs its code: all of them, or these names.
+        checkpoint_name: of a run, another checkpoint than the newest.
 
     Raises:
-        ValueError: not a run directory, a file of it is missing, damaged or not what the checkpoint
-            remembers (names it), code that is not trusted, or there is no checkpoint.
+        ValueError: neither a run directory nor a bundle, a file of it is missing, damaged or not
+            what the checkpoint or the manifest remembers (names it), code that is not trusted, or
+            there is no checkpoint.
     """
     run_dir = Path(run)
+    if bundle.is_bundle(run_dir):
+        return _from_bundle(run_dir, trust)
     seeds = seed_runs(run_dir)
     if seeds and not (run_dir / CONFIG).is_file():
         raise ValueError(
@@ -208,7 +216,7 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
         )
     config = read_config(run_dir)
     check_trust(run_dir, config, trust, task=False)
-    found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=(LEARNER,))
+    found = _found(run_dir, checkpoint_name)
     if found is None:
         raise ValueError(
             f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
@@ -217,7 +225,8 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
     options = _Options.of(config, str(run_dir / CONFIG))
     _check_options(options, found)
     check_objects(run_dir, found.record, found.name)
-    _warn_of_newer(run_dir, config, found)
+    if checkpoint_name is None:
+        _warn_of_newer(run_dir, config, found)
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm = options.algorithm(interface.spec)
@@ -229,6 +238,42 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
         mode="base" if found.record.get("deployed") == "base" else "evaluate",
         checkpoint_name=found.name,
     )
+
+
+def _from_bundle(folder: Path, trust: Trust) -> Policy:
+    """The policy of a bundle, once all of its files are what its manifest says."""
+    bundle.check_bundle(folder)
+    config = read_object(folder / CONFIG)
+    check_trust(folder, config, trust, task=False)
+    options = _Options.of(config, str(folder / CONFIG))
+    interface = read_interface(folder)
+    algorithm = options.algorithm(interface.spec)
+
+    def acting(key: KeyArray) -> Params:
+        """What acting needs, as it is before the first update."""
+        return algorithm.acting(algorithm.init(key))
+
+    wanted = jax.eval_shape(acting, run_key(0, INIT))
+    return Policy(
+        algorithm,
+        from_arrays(wanted, bundle.load_parameters(folder)),
+        interface,
+        _normalizer(folder, interface),
+        mode="base" if config.get("mode") == "base" else "evaluate",
+        checkpoint_name=str(config.get("checkpoint", "")),
+    )
+
+
+def _found(run_dir: Path, name: str | None) -> checkpoint.Found | None:
+    """The newest intact checkpoint of a run, or the one of a name."""
+    folder = run_dir / CHECKPOINTS
+    if name is None:
+        return checkpoint.find_newest(folder, only=(LEARNER,))
+    known = sorted(path.name for path in folder.glob(f"{checkpoint.PREFIX}*"))
+    if name not in known:
+        there = f"it has {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"{run_dir} has no checkpoint {name!r}: {there}.")
+    return checkpoint.Found(*checkpoint.load(folder / name, (LEARNER,)), [], name)
 
 
 def _warn_of_newer(run_dir: Path, config: Mapping[str, Any], found: checkpoint.Found) -> None:
