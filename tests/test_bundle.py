@@ -264,44 +264,51 @@ def test_parameters_of_another_policy(bundle, tmp_path):
 # Writing.
 
 
-class Killed(BaseException):
-    """As a kill does: nothing after it runs but what Python itself unwinds."""
+def failing(at: int, lasting: bool):
+    """What makes calls fail: the one of a number, and all after it if it is `lasting`."""
+    count = [-1]
+
+    def wrap(call):
+        def counted(*args, **kwargs):
+            count[0] += 1
+            if count[0] == at or (lasting and count[0] > at):
+                raise OSError(28, "No space left on device")
+            return call(*args, **kwargs)
+
+        return counted
+
+    return wrap
 
 
-def test_writing_stopped_anywhere_leaves_all_or_nothing(bundle, tmp_path, monkeypatch):
-    """After every call that reaches the disk, also where another bundle is being replaced."""
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "for good"])
+@pytest.mark.parametrize("name", ["new", "arm"])
+def test_writing_that_fails_anywhere_leaves_all_or_nothing(bundle, monkeypatch, name, lasting):
+    """At every call that reaches the disk, for a new bundle and for one that is replaced."""
     contents = {p.name: p.read_bytes() for p in bundle.iterdir() if p.name != "manifest.json"}
-    before, done = content_of(bundle), False
-    for at in range(40):
-        left = [at]
-
-        def stopping(call, left=left):
-            def stopped(*args, **kwargs):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise OSError(28, "No space left on device")
-                return call(*args, **kwargs)
-
-            return stopped
-
+    contents["README.md"] = b"new"
+    folder, before, at, done = bundle.parent / name, content_of(bundle), 0, False
+    while not done:
         with monkeypatch.context() as patch:
-            patch.setattr(files, "write_bytes", stopping(files.write_bytes))
-            patch.setattr(Path, "rename", stopping(Path.rename))
-            new, done = {**contents, "README.md": b"new"}, False
-            for folder in (tmp_path / "new", bundle):
-                left[0] = at
-                try:
-                    files.write_bundle(folder, new, replace=True)
-                    done = True
-                except OSError:
-                    assert folder != bundle or content_of(bundle) == before
-                    assert folder == bundle or not folder.exists()
-        hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
-        assert not hidden or at == len(contents) + 2  # the way back failed as well
-        if done:
-            break
-    assert done and (bundle / "README.md").read_bytes() == b"new"
-    files.check_bundle(bundle), files.check_bundle(tmp_path / "new")
+            wrap = failing(at, lasting)
+            patch.setattr(files, "write_bytes", wrap(files.write_bytes))
+            patch.setattr(Path, "rename", wrap(Path.rename))
+            try:
+                files.write_bundle(folder, contents, replace=True)
+                done = True
+            except OSError:
+                at += 1
+        hidden = [path for path in bundle.parent.iterdir() if path.name.startswith(".")]
+        if done or name == "new":
+            assert hidden == [] and (done or not folder.exists())
+        elif not bundle.exists():
+            (kept,) = hidden
+            assert lasting and kept.name.endswith(".before") and content_of(kept) == before
+            kept.rename(bundle)
+        else:
+            assert content_of(bundle) == before and hidden == []
+    assert at == len(contents) + (3 if name == "arm" else 2)
+    files.check_bundle(folder)
+    assert (folder / "README.md").read_bytes() == b"new"
 
 
 def test_nothing_is_overwritten_unless_it_is_a_bundle_and_asked_for(run, bundle, tmp_path):

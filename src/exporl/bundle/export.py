@@ -81,10 +81,7 @@ def export_bundle(
     """
     run_dir, folder = Path(run), Path(folder)
     check_target(folder, replace=replace)
-    if part not in get_args(Part):
-        raise ValueError(f"part must be one of {', '.join(get_args(Part))}, got {part!r}.")
-    if is_bundle(run_dir):
-        raise ValueError(f"{run_dir} is a bundle already: copy the folder.")
+    _check_request(run_dir, part)
     whole = load_policy(run_dir, trust=trust, checkpoint_name=checkpoint_name)
     config = read_config(run_dir)
     saved = run_dir / CHECKPOINTS / whole.checkpoint_name
@@ -109,6 +106,14 @@ def export_bundle(
     contents[CARD] = model_card(policy, about).encode()
     write_bundle(folder, contents, replace=replace)
     return Exported(folder, {name: len(content) for name, content in contents.items()}, said)
+
+
+def _check_request(run_dir: Path, part: str) -> None:
+    """Raises ValueError where there is nothing to be exported."""
+    if part not in get_args(Part):
+        raise ValueError(f"part must be one of {', '.join(get_args(Part))}, got {part!r}.")
+    if is_bundle(run_dir):
+        raise ValueError(f"{run_dir} is a bundle already: copy the folder.")
 
 
 def _parameters(policy: Policy, config: Mapping[str, Any], part: Part) -> dict[str, bytes]:

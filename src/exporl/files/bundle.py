@@ -53,8 +53,10 @@ def is_bundle(folder: Path) -> bool:
 
 
 def write_bundle(folder: Path, contents: Mapping[str, bytes], *, replace: bool = False) -> None:
-    """Writes a bundle: whenever the writing process is killed, the folder is whole, not there, or
-    what it was before.
+    """Writes a bundle: whenever the writing process is killed, the folder is whole or not there.
+
+    A bundle that is replaced steps aside first. Killed between the two renames, it is lost under
+    its name, and lies whole beside it under a hidden one, which ends in ".before".
 
     Args:
         folder: where; its parent folder is made.
@@ -87,7 +89,8 @@ def write_bundle(folder: Path, contents: Mapping[str, bytes], *, replace: bool =
         _sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():  # else it is all that there is
+            shutil.rmtree(before, ignore_errors=True)
 
 
 def check_target(folder: Path, *, replace: bool) -> None:
