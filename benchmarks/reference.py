@@ -1,6 +1,5 @@
-"""Writes the tables of docs/ beside the performance page: from the source metrics, task families, data
-formats; from the results bundles.
-What stands between two markers is replaced.
+"""Writes the tables of docs/ beside the performance page: metrics, task families and data formats
+from the source, bundles from the results. What stands between two markers is replaced.
 
 .venv/bin/python benchmarks/reference.py          # rewrites the pages
 .venv/bin/python benchmarks/reference.py --check  # status 1 where a page is behind the source

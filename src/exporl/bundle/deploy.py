@@ -68,6 +68,7 @@ def deploy(policy: Policy) -> Deployed:
     (result,) = tracer.run(closed, [*known, *entries, Key()])
     if isinstance(result, Missing):
         raise NotInOnnx(result.why)
+    assert not isinstance(result, Key), "actions are numbers"
     about = f"exporl policy of {policy.interface.task}, mode {mode}, {policy.checkpoint_name}"
     shape = (1, spec.chunk_length, spec.action_dim)
     model = tracer.graph.model(tracer.graph.named(result), shape, ACTION, about)

@@ -151,7 +151,7 @@ def _cut(
 
 def _split(graph: Graph, equation: Any, operands: Sequence[Operand]) -> list[str]:
     axis, sizes = equation.params["axis"], [int(size) for size in equation.params["sizes"]]
-    ends = np.cumsum(sizes)
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
     return [
         _cut(graph, operands[0], [end - size], [end], [axis], [1])
         for size, end in zip(sizes, ends, strict=True)

@@ -21,7 +21,7 @@ def push_bundle(folder: Path | str, repository: str) -> str:
     """
     check_bundle(Path(folder))
     try:
-        import huggingface_hub
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "uploading needs the package huggingface_hub: pip install 'exporl[hub]'.",

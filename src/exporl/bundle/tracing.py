@@ -61,7 +61,7 @@ def draw_name(equation: Any, counts: collections.Counter[str]) -> str | None:
 
 def is_key(var: Any) -> bool:
     """Whether a jaxpr's variable holds random keys."""
-    return jax.dtypes.issubdtype(var.aval.dtype, jax.dtypes.prng_key)
+    return jax.numpy.issubdtype(var.aval.dtype, jax.dtypes.prng_key)
 
 
 @dataclasses.dataclass
@@ -115,7 +115,8 @@ class Tracer:
     def _unrolled(self, equation: Any, operands: Sequence[Operand]) -> list[Value]:
         """A loop of a fixed number of rounds, one after the other."""
         num_fixed, num_carried = equation.params["num_consts"], equation.params["num_carry"]
-        fixed, carried = operands[:num_fixed], list(operands[num_fixed : num_fixed + num_carried])
+        fixed = operands[:num_fixed]
+        carried: list[Value] = list(operands[num_fixed : num_fixed + num_carried])
         stacked, rounds = operands[num_fixed + num_carried :], equation.params["length"]
         if len(equation.outvars) != num_carried or equation.params["reverse"]:
             return [Missing("a loop that collects results")] * len(equation.outvars)
@@ -126,7 +127,7 @@ class Tracer:
 
     def _entry(self, operand: Operand, number: int) -> Operand:
         if isinstance(operand, np.ndarray):
-            return operand[number]
+            return np.asarray(operand[number])
         return self.graph.add("Gather", operand, np.array(number, np.int64), axis=0)
 
 
