@@ -139,8 +139,8 @@ def _training(about: About) -> str:
         "data": f"{source}, episodes: {count}{_digest(record)}",
         "imitation steps": f"{train['offline_steps']:,}",
         "environment steps": f"{record['rollout']['env_steps']:,}",
-        "updates": f"{record['updates']:,} calls of {train['utd_ratio']} minibatches of "
-        f"{train['batch_size']} rows",
+        "update calls": f"{record['updates']:,}, imitation included; {train['utd_ratio']} "
+        f"minibatches of {train['batch_size']} rows per environment step",
         "seed": str(config["seed"]),
         "versions": ", ".join(f"{k} {v}" for k, v in config.get("versions", {}).items()),
     }

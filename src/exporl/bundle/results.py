@@ -18,6 +18,7 @@ class Row:
     who: str
     success: Sequence[bool]
     returns: Sequence[float]
+    """Empty in runs of earlier versions."""
 
     @property
     def rate(self) -> float:
@@ -28,7 +29,8 @@ class Row:
         """Success and mean return with their 95% intervals, and the number of episodes."""
         low, high = wilson(sum(self.success), len(self.success))
         success = f"{self.rate:.2f} [{low:.2f}, {high:.2f}]"
-        return success, interval(mean_return(self.returns)), str(len(self.success))
+        returns = interval(mean_return(self.returns)) if self.returns else "-"
+        return success, returns, str(len(self.success))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _row(who: str, line: dict[str, Any], name: str) -> Row | None:
     if name not in line:
         return None
     result = line[name]
-    return Row(who, result["success"], result.get("returns", [0.0] * len(result["success"])))
+    return Row(who, result["success"], result.get("returns", ()))
 
 
 def _gain(rows: Sequence[Row]) -> str:
@@ -80,8 +82,11 @@ def _gain(rows: Sequence[Row]) -> str:
         return ""
     first, last = rows[0], rows[-1]
     after, before = common(last.success, first.success)
-    of_returns = difference_of_returns(last.returns, first.returns)
+    returns = ""
+    if last.returns and first.returns:
+        of_returns = difference_of_returns(last.returns, first.returns)
+        returns = f", return {interval(of_returns, '+')}"
     return (
-        f"{last.who} - {first.who}: {points(paired_difference(after, before))} of success, return "
-        f"{interval(of_returns, '+')}, on the same {len(after)} starts."
+        f"{last.who} - {first.who}: {points(paired_difference(after, before))} of success{returns},"
+        f" on the same {len(after)} starts."
     )
