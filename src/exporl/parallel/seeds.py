@@ -123,8 +123,9 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str, task: Task |
         raise ValueError(f"the mode of seeds must be one of {', '.join(MODES)}; got {mode!r}.")
     if mode == "processes" and task is not None:
         raise ValueError(
-            f"seeds in processes of their own cannot be given the task {task.name!r} itself: choose "
-            "the mode vmap, or let config.task name the function that makes it, 'module:function'."
+            f"seeds in processes of their own cannot be given the task {task.name!r} itself: "
+            "choose the mode vmap, or let config.task name the function that makes it, "
+            "'module:function'."
         )
     if mode == "auto" and task is not None:
         mode = "vmap"
