@@ -166,7 +166,7 @@ class Policy:
     def _decide(self, batch: dict[str, np.ndarray], seed: int | None, mode: str | None) -> Decision:
         """A decision in [-1, 1] about observations [b, ...] in the environment's units."""
         mode = self._known(mode)
-        if mode in ("base", "unedited") and not self.algorithm.has_base:
+        if mode in ("base", "unedited", "sample") and not self.algorithm.has_base:
             raise ValueError(f"mode {mode!r} needs a base policy, and this one has none.")
         if seed is None:
             seed, self._next_seed = self._next_seed, (self._next_seed + 1) % SEEDS
