@@ -1,6 +1,7 @@
 """A trained policy apart from the run that made it: no task, data, optimiser or simulator."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
+from exporl.algos.algorithm import Act
 from exporl.data.episodes import Normalizer
 from exporl.files import checkpoint
 from exporl.files.beside import check_objects, difference, missing_checkpoints
@@ -28,7 +30,7 @@ from exporl.files.run_files import (
 from exporl.outside import Trust, check_trust
 from exporl.plain import from_plain
 from exporl.policies import BaseConfig, make_base
-from exporl.randomness import EVALUATE, INIT, run_key
+from exporl.randomness import EVALUATE, INIT, run_key, run_keys
 from exporl.spec import Spec
 from exporl.suggest import closest
 from exporl.types import Decision, Mode, Params, Precision
@@ -55,6 +57,7 @@ class Policy:
         *,
         mode: Mode = "evaluate",
         checkpoint_name: str = "",
+        candidates: int | None = None,
     ):
         self.algorithm, self.interface, self.normalizer = algorithm, interface, normalizer
         self.parameters = jax.device_put(parameters)
@@ -63,6 +66,8 @@ class Policy:
         """How it acts unless told otherwise: as it was deployed."""
         self.checkpoint_name = checkpoint_name
         """Where the parameters come from."""
+        self.candidates = candidates
+        """Actions that are ranked per observation; None where none are ranked."""
         self._chunks = Chunks(1, interface.execute_length)
         self._next_seed = 0
 
@@ -127,6 +132,34 @@ class Policy:
             return Decision(action, info)
         return Decision(action[0], {name: value[0] for name, value in info.items()})
 
+    def decide_each(
+        self, batch: Mapping[str, np.ndarray], seeds: np.ndarray
+    ) -> list[Decision | None]:
+        """A decision per observation, each with a seed of its own, in one compiled call: what
+        `decide` says about each of them alone, to rounding, whatever the others are.
+
+        Args:
+            batch: the entries that the policy reads, as `Interface.batch` gives them: [b, ...].
+                Compiled once per b.
+            seeds: uint32 [b].
+
+        Returns:
+            One per observation, as `decide` returns it for one; None where the policy came to no
+            number.
+        """
+        observation = batch if self.normalizer is None else self.normalizer(batch)
+        act = _each(self.algorithm.act, self.mode)
+        decided = act(self.parameters, observation, run_keys(0, EVALUATE, seeds))
+        action, info = jax.device_get((decided.action, decided.info))
+        result: list[Decision | None] = []
+        for row, chunk in enumerate(action):
+            if np.isfinite(chunk).all():
+                said = {name: value[row] for name, value in info.items()}
+                result.append(Decision(self.interface.own_actions(np.clip(chunk, -1, 1)), said))
+            else:
+                result.append(None)
+        return result
+
     def reset(self, seed: int | None = None) -> None:
         """An episode begins: `next_action` forgets the rest of its chunk.
 
@@ -177,6 +210,17 @@ class Policy:
         return Decision(playable(action, self.interface.spec.chunk_length), info)
 
 
+@functools.lru_cache(8)
+def _each(act: Act, mode: Mode) -> Any:
+    """(parameters, observation [b, ...], keys [b]) -> decision [b, ...], compiled."""
+
+    def one(parameters: Params, observation: Any, key: Any) -> Decision:
+        alone = jax.tree.map(lambda entry: entry[None], observation)
+        return jax.tree.map(lambda x: x[0], act(parameters, alone, key, mode=mode))
+
+    return jax.jit(jax.vmap(one, in_axes=(None, 0, 0)))
+
+
 def _checked(seed: int) -> int:
     if not 0 <= seed < SEEDS:
         raise ValueError(f"a seed must be at least 0 and below 2**32, got {seed}.")
@@ -221,13 +265,15 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm = options.algorithm(interface.spec)
+    mode: Mode = "base" if found.record.get("deployed") == "base" else "evaluate"
     return Policy(
         algorithm,
         _acting_parameters(algorithm, found.parts[LEARNER]),
         interface,
         _normalizer(run_dir, interface),
-        mode="base" if found.record.get("deployed") == "base" else "evaluate",
+        mode=mode,
         checkpoint_name=found.name,
+        candidates=_candidates(options.algo, mode),
     )
 
 
@@ -287,6 +333,22 @@ class _Options(NamedTuple):
         """Plain values."""
         nested = {"algo": dataclasses.asdict(self.algo), "base": dataclasses.asdict(self.base)}
         return {"algorithm": self.name, **nested, "precision": self.precision}
+
+
+def _candidates(algo: Any, mode: Mode) -> int | None:
+    """Actions that are ranked per observation, by the options of an algorithm that ranks any."""
+    num = getattr(algo, "num_base_samples", None)
+    if num is None:
+        return None
+    if mode == "base":
+        return 1
+    num = 1 if getattr(algo, "filter_acting", False) else num
+    edits = getattr(algo, "num_edit_samples", 0) if _edits_act(algo) else 0
+    return num + min(edits, num)
+
+
+def _edits_act(algo: Any) -> bool:
+    return getattr(algo, "edits_act", "always") == "always"
 
 
 def _check_options(options: _Options, found: checkpoint.Found) -> None:
