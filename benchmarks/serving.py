@@ -1,0 +1,150 @@
+"""Latency of the policy server with 1, 4 and 16 clients, against the same policy in one's own
+process.
+
+    .venv/bin/python benchmarks/serving.py
+
+A policy of the preset `small` with a state of 39 numbers (as Meta-World has it) and fresh weights,
+which take as long as trained ones. In-process: `Policy.decide`, an observation as NumPy arrays to
+an action as one. Served: `exporl.Client.infer` over the loopback interface; the server is a process
+of its own, and so is all the clients together, a thread each, each asking again as soon as it has
+its answer. In-process and one client take turns, block by block, so that both see the same machine.
+Writes benchmarks/results/serving.json.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from common import write_result
+
+CLIENTS = (1, 4, 16)
+STATE = 39
+
+
+def policy() -> Any:
+    """What is measured."""
+    from exporl import preset_config
+    from exporl.acting.interface import Interface
+    from exporl.acting.policy import Policy
+    from exporl.algos import Measurements, find_algorithm, make_algorithm
+    from exporl.policies import make_base
+    from exporl.randomness import INIT, run_key
+    from exporl.spec import Spec
+
+    config = preset_config("expo", "small", "metaworld/push-v3")
+    spec = Spec((("state", (STATE,), "float32"),), 4, config.chunk_length)
+    base = make_base(config.base, spec, config.precision)
+    options = find_algorithm("expo").resolve(config.algo, Measurements(lambda samples: False))
+    algorithm = make_algorithm("expo", options, spec, base, config.precision)
+    parameters = algorithm.acting(algorithm.init(run_key(0, INIT)))
+    played = config.execute_length or config.chunk_length
+    interface = Interface("metaworld/push-v3", spec, {}, None, played, None, normalized=False)
+    return Policy(algorithm, parameters, interface, None, checkpoint_name="fresh", candidates=16)
+
+
+def serve() -> None:
+    """The process of the server: prints its address, and serves until its input ends."""
+    import asyncio
+
+    from exporl.serve.batches import compile_calls
+    from exporl.serve.server import Listening, Server
+
+    served = policy()
+    compile_calls(served)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        reading = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        reading.add_done_callback(lambda task: stop.set())
+        server = Server(served, Listening(port=0))
+        await server.run(stop, lambda address: print(address, flush=True))
+
+    asyncio.run(run())
+
+
+def asked(ask: Any, count: int) -> list[float]:
+    """Milliseconds of each of `count` questions."""
+    rng, taken = np.random.default_rng(0), []
+    for seed in range(count):
+        observation = {"state": rng.normal(size=STATE).astype(np.float32)}
+        began = time.perf_counter()
+        ask(observation, seed)
+        taken.append(1000 * (time.perf_counter() - began))
+    return taken
+
+
+def together(address: str, clients: int, count: int) -> list[float]:
+    """Milliseconds of all questions of several clients at once."""
+    from exporl.serve.client import Client
+
+    opened = [Client(address, deadline_s=120) for _ in range(clients)]
+    taken: list[list[float]] = [[] for _ in opened]
+
+    def ask(number: int) -> None:
+        taken[number] = asked(opened[number].infer, count)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for client in opened:
+        client.close()
+    return [each for of_client in taken for each in of_client]
+
+
+def summary(taken: list[float]) -> dict[str, float]:
+    """Percentiles of milliseconds."""
+    p50, p99 = np.percentile(taken, [50, 99])
+    return {"count": len(taken), "min_ms": min(taken), "p50_ms": float(p50), "p99_ms": float(p99)}
+
+
+def main() -> None:
+    """Measures in turn."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--blocks", type=int, default=10)
+    parser.add_argument("--questions", type=int, default=40, help="per client and block")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve()
+        return
+    command = [sys.executable, __file__, "--serve"]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    own = policy()
+    assert server.stdout is not None
+    address = server.stdout.readline().strip()
+    milliseconds: dict[str, list[float]] = {"in process": []}
+    asked(own.decide, 3)
+    for _ in range(options.blocks):
+        milliseconds["in process"] += asked(own.decide, options.questions)
+        for clients in CLIENTS:
+            taken = together(address, clients, max(options.questions // clients, 3))
+            milliseconds.setdefault(f"clients {clients}", []).extend(taken)
+    server.communicate("")
+    found = {name: summary(taken) for name, taken in milliseconds.items()}
+    for name, record in found.items():
+        print(f"{name:12s} p50 {record['p50_ms']:8.2f} ms   p99 {record['p99_ms']:8.2f} ms")
+    result = {
+        "command": "benchmarks/serving.py",
+        "beside": "other work ran on the same core: times are upper bounds, p99 most of all",
+        "load_average": os.getloadavg(),
+        "latency": found,
+        "served_minus_in_process_p50_ms": found["clients 1"]["p50_ms"]
+        - found["in process"]["p50_ms"],
+        "milliseconds": {
+            name: [round(each, 3) for each in taken] for name, taken in milliseconds.items()
+        },
+    }
+    print(write_result("serving", result))
+
+
+if __name__ == "__main__":
+    main()
