@@ -86,7 +86,7 @@ def test_jumps_are_held_back_across_chunks(running):
         played = np.array([client.next_action(GOOD) for _ in range(4)])
     np.testing.assert_allclose(played[:, 0], [8, 13, 18, 13], err_msg="5 at most each step")
     np.testing.assert_allclose(played[:, 1], [8, 18, 28, 9], err_msg="never held back")
-    assert client.jumps is not None and client.jumps.limited == 2
+    assert client.jumps is not None and client.jumps.limited == 3
 
 
 def free_port() -> int:

@@ -132,9 +132,7 @@ class Policy:
             return Decision(action, info)
         return Decision(action[0], {name: value[0] for name, value in info.items()})
 
-    def decide_each(
-        self, batch: Mapping[str, np.ndarray], seeds: np.ndarray
-    ) -> list[Decision | None]:
+    def decide_each(self, batch: dict[str, np.ndarray], seeds: np.ndarray) -> list[Decision | None]:
         """A decision per observation, each with a seed of its own, in one compiled call: what
         `decide` says about each of them alone, to rounding, whatever the others are.
 

@@ -52,7 +52,8 @@ def serve_command(args: list[str]) -> int:
         largest_message=int(options.largest_message * 2**20),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("default")
+        warnings.simplefilter("always")
+        warnings.showwarning = _show
         return asyncio.run(_serve(options, listening))
 
 
@@ -166,6 +167,11 @@ async def _serve(options: argparse.Namespace, listening: Listening) -> int:
                 task.cancel()
     say(f"ended after {server.answers} answers in {server.batches.calls} calls")
     return 0
+
+
+def _show(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning, without the place in the code that it comes from."""
+    notice(f"warning: {message}")
 
 
 def _digest(path: Path) -> str:

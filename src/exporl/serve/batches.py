@@ -94,7 +94,7 @@ def _tell(
             future.set_result(Answered(result, policy.checkpoint_name))
 
 
-def decide(policy: Served, requests: Sequence[Request]) -> list[Decided | None]:
+def decide(policy: Served, requests: Sequence[Request]) -> Sequence[Decided | None]:
     """Decisions about requests, at most as many as the largest call has rows."""
     count = len(requests)
     size = next(size for size in SIZES if size >= count)

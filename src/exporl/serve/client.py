@@ -147,8 +147,9 @@ class Client:
             try:
                 if self._connection is None:
                     self._connect(end)
-                self._connection.send(message)
-                return self._read(self._connection.recv(timeout=max(end - time.monotonic(), 0)))
+                connection: Any = self._connection
+                connection.send(message)
+                return self._read(connection.recv(timeout=max(end - time.monotonic(), 0)))
             except TimeoutError as error:
                 self.close()  # an answer that comes later would be taken for that of another
                 raise TimeoutError(
@@ -171,7 +172,8 @@ class Client:
             self.close()
             raise ValueError(f"the policy server at {self.address} answered: {answer}")
         found = unpacked(answer)
-        if not isinstance(found, dict) or not np.ndim(found.get("actions")) >= 1:
+        actions: Any = found.get("actions") if isinstance(found, dict) else None
+        if np.ndim(actions) < 1:
             self.close()
             raise MessageError(
                 f"the policy server at {self.address} gave an answer without actions."

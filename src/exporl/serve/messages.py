@@ -5,6 +5,7 @@ The markers are those of `openpi_client.msgpack_numpy`; arrays of objects, recor
 numbers are refused on both sides. Needs NumPy and msgpack alone.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ MOST_ITEMS = 20_000
 """Numbers, texts, arrays, lists and maps of one message; an array counts as nine."""
 DEEPEST = 16
 """Lists and maps inside each other."""
+MOST_AXES = 32
+"""Axes of an array."""
 LARGEST = 32 * 2**20
 """Bytes of a message, unless a server or a client says otherwise."""
 
@@ -50,7 +53,8 @@ def packed(message: Any) -> bytes:
     """
     import msgpack
 
-    return msgpack.packb(message, default=_marked)
+    data: Any = msgpack.packb(message, default=_marked)
+    return data
 
 
 def _marked(value: Any) -> Any:
@@ -176,27 +180,24 @@ def _below(where: str, key: Any) -> str:
 
 
 def _array(marked: Mapping[Any, Any], where: str) -> np.ndarray:
-    dtype, shape, data = _dtype(marked, where), marked.get(b"shape"), marked.get(b"data")
+    dtype, shape, data = _dtype(marked, where), _shape(marked, where), marked.get(b"data")
     if not isinstance(data, bytes):
         raise _wrong(where, "holds no bytes")
-    if not _is_shape(shape):
-        raise _wrong(where, f"has the shape {_short(shape)}, which is none")
-    size = dtype.itemsize
-    for length in shape:
-        size *= length
+    size = dtype.itemsize * math.prod(shape)
     if size != len(data):
-        raise _wrong(
-            where, f"has {len(data)} bytes; {dtype.str} of shape {tuple(shape)} has {size}"
-        )
-    return np.ndarray(tuple(shape), dtype, data)
+        raise _wrong(where, f"has {len(data)} bytes; {dtype.str} of shape {shape} has {size}")
+    return np.ndarray(shape, dtype, data)
 
 
-def _is_shape(shape: Any) -> bool:
-    return (
-        isinstance(shape, list)
-        and len(shape) <= 32
-        and all(type(length) is int and 0 <= length < 2**31 for length in shape)
-    )
+def _shape(marked: Mapping[Any, Any], where: str) -> tuple[int, ...]:
+    shape = marked.get(b"shape")
+    if isinstance(shape, list) and len(shape) <= MOST_AXES and all(map(_is_length, shape)):
+        return tuple(shape)
+    raise _wrong(where, f"has the shape {_short(shape)}, which is none")
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
 
 
 def _scalar(marked: Mapping[Any, Any], where: str) -> Any:

@@ -2,8 +2,8 @@
 with `expo/`."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ SEED = f"{PREFIX}seed"
 SEEDS = 2**32
 
 
+@runtime_checkable
 class Decided(Protocol):
     """What a policy decided about one observation, as `exporl.Decision`."""
 
@@ -33,6 +34,7 @@ class Decided(Protocol):
         ...
 
 
+@runtime_checkable
 class Served(Protocol):
     """What is served: `exporl.Policy`."""
 
@@ -52,8 +54,8 @@ class Served(Protocol):
         ...
 
     def decide_each(
-        self, batch: Mapping[str, np.ndarray], seeds: np.ndarray
-    ) -> list[Decided | None]:
+        self, batch: dict[str, np.ndarray], seeds: np.ndarray
+    ) -> Sequence[Decided | None]:
         """One decision per row of a batch [b, ...] and seed [b]; None: it came to no number."""
         ...
 
