@@ -34,7 +34,8 @@ def refusal(running, message) -> str:
     """What the server says about a message before it closes the connection with 1011."""
     with connect(running.address, compression=None) as connection:
         connection.recv()
-        connection.send(message)
+        with contextlib.suppress(ConnectionClosed):  # refused before all of it was sent
+            connection.send(message)
         said = connection.recv()
         assert isinstance(said, str)
         with pytest.raises(ConnectionClosed) as closed:
@@ -123,7 +124,7 @@ def test_text_is_no_observation(running):
 
 
 def test_a_message_in_endless_pieces(running):
-    assert "more than 1000 pieces" in refusal(running, iter([b""] * 2000))
+    assert "more than 1000 pieces" in refusal(running, iter([b""] * 1001))
 
 
 def test_a_message_that_is_too_long(policy):
