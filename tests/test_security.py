@@ -303,7 +303,7 @@ def test_encryption():
         thread = threading.Thread(target=listen)
         thread.start()
         with pytest.raises(ConnectionError, match="refuses this client"):
-            Client(address, api_key="a secret key", deadline_s=60)
+            Client(address, api_key="a secret key", deadline_s=60.0)
         thread.join()
     assert b"Authorization: Api-Key a secret key" in heard[0]
 

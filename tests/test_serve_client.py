@@ -106,7 +106,7 @@ def test_a_server_that_is_down_is_named():
 def test_it_waits_for_a_server_that_comes_later():
     port, made = free_port(), []
     waiting = threading.Thread(
-        target=lambda: made.append(Client(f"ws://127.0.0.1:{port}", deadline_s=60))
+        target=lambda: made.append(Client(f"ws://127.0.0.1:{port}", deadline_s=60.0))
     )
     waiting.start()
     with serving(Arithmetic(), port=port):
@@ -116,7 +116,7 @@ def test_it_waits_for_a_server_that_comes_later():
 
 def test_a_server_that_was_restarted_is_found_again_and_draws_go_on():
     with serving(Arithmetic()) as running:
-        client = Client(running.address, deadline_s=60)
+        client = Client(running.address, deadline_s=60.0)
         client.act(GOOD)
     with serving(Arithmetic(), port=running.port):
         np.testing.assert_allclose(client.act(GOOD), wanted(GOOD, 1))
@@ -127,7 +127,7 @@ def test_a_server_that_was_restarted_is_found_again_and_draws_go_on():
 
 def test_a_server_with_another_policy_is_not_used():
     with serving(Arithmetic()) as running:
-        client = Client(running.address, deadline_s=60)
+        client = Client(running.address, deadline_s=60.0)
     other = Arithmetic()
     other.interface = other.interface.__class__(**{**vars(other.interface), "execute_length": 2})
     with (
@@ -180,7 +180,7 @@ def test_an_answer_that_does_not_come():
         with pytest.raises(TimeoutError, match=r"ws://127.* gave no answer within 0.1 s"):
             client.act(GOOD)
         policy.open.set()
-        client.deadline_s = 60
+        client.deadline_s = 60.0
         np.testing.assert_allclose(client.act(GOOD, seed=3), wanted(GOOD, 3))
 
 

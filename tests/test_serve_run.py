@@ -157,37 +157,40 @@ def test_the_hash_of_the_statistics(run):
 @pytest.mark.slow
 def test_the_command(run, tmp_path):
     """Starts, answers, follows the run on the same connection, ends at a signal."""
-    with (tmp_path / "said").open("w") as said:
-        options = ["--port", "0", "--reload-every", "0.02"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "exporl.cli", "serve", str(run), *options],
-            stdout=subprocess.PIPE,
-            stderr=said,
-            text=True,
-        )
-    try:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        assert line.startswith(f"serving {run} (checkpoint-000000160) at ws://127.0.0.1:"), (
-            tmp_path / "said"
-        ).read_text()
-        address = line.split(" at ")[1].split(";")[0]
-        with urllib.request.urlopen(address.replace("ws:", "http:") + "/healthz") as answer:
-            assert answer.read() == b"OK\n"
-        with Client(address, deadline_s=60) as client:
-            first = client.infer({"state": [0.3, 0.1]}, seed=1)
-            itself = load_policy(run).decide({"state": [0.3, 0.1]}, seed=1)
-            np.testing.assert_allclose(first["actions"], itself.action, **ROUNDING)
-            write_newer(run, lambda array: array * 2)
+    command = [sys.executable, "-m", "exporl.cli", "serve", str(run), "--port", "0"]
+    with (
+        (tmp_path / "said").open("w") as said,
+        subprocess.Popen(
+            [*command, "--reload-every", "0.02"], stdout=subprocess.PIPE, stderr=said, text=True
+        ) as server,
+    ):
+        try:
+            last = answered(run, server)
+        finally:
+            server.kill()
+    told = (tmp_path / "said").read_text()
+    assert last.startswith("ended after ") and "Traceback" not in told
+    assert "serving checkpoint-000000240 from now on" in told
 
-            def followed():
-                answer = client.infer({"state": [0.3, 0.1]}, seed=1)
-                return answer["expo/checkpoint"] == "checkpoint-000000240"
 
-            until(followed)
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(60) == 0
-    finally:
-        server.kill()
-    assert server.stdout.read().startswith("ended after ")
-    assert "Traceback" not in (tmp_path / "said").read_text()
+def answered(run, server) -> str:
+    """Asks a server while its run goes on, ends it with SIGTERM; its last words."""
+    line = server.stdout.readline()
+    assert line.startswith(f"serving {run} (checkpoint-000000160) at ws://127.0.0.1:")
+    address = line.split(" at ")[1].split(";")[0]
+    with urllib.request.urlopen(address.replace("ws:", "http:") + "/healthz") as answer:
+        assert answer.read() == b"OK\n"
+    with Client(address, deadline_s=60.0) as client:
+        first = client.infer({"state": [0.3, 0.1]}, seed=1)
+        itself = load_policy(run).decide({"state": [0.3, 0.1]}, seed=1)
+        np.testing.assert_allclose(first["actions"], itself.action, **ROUNDING)
+        write_newer(run, lambda array: array * 2)
+
+        def followed():
+            answer = client.infer({"state": [0.3, 0.1]}, seed=1)
+            return answer["expo/checkpoint"] == "checkpoint-000000240"
+
+        until(followed)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    return server.stdout.read()
