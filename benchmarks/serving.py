@@ -123,6 +123,15 @@ def summary(taken: list[float], work: float) -> dict[str, float]:
     }
 
 
+def table(latency: dict[str, dict[str, float]]) -> str:
+    """The table of docs/serving.md."""
+    lines = ["| | p50, ms | p99, ms | least, ms | processor time, ms |", "|---|---|---|---|---|"]
+    for name, of in latency.items():
+        numbers = (of["p50_ms"], of["p99_ms"], of["min_ms"], of["processor_ms"])
+        lines.append(f"| {name} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measures in turn."""
     parser = argparse.ArgumentParser(

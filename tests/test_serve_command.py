@@ -1,13 +1,20 @@
 """`exporl serve` as a user meets it before anything is loaded, and its signals. None needs JAX."""
 
 import asyncio
+import json
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from exporl.cli.main import main
 from exporl.cli.serve import _parser, _stopped_by_signals
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from serving import table
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
@@ -76,6 +83,14 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     assert "from exporl import Client" in text and "WebsocketClientPolicy" in text
     assert max(map(len, _parser().epilog.splitlines())) <= 100
+
+
+def test_the_latency_in_the_document_is_what_was_measured():
+    found = json.loads((BENCHMARKS / "results" / "serving.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "serving.md").read_text()
+    assert table(found["latency"]) in page, "put the table of benchmarks/serving.py there"
+    for name, more in found["served_minus_in_process_ms"].items():
+        assert f"{more:+.2f} ms" in page, name
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

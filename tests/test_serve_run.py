@@ -1,5 +1,6 @@
 """A run behind the server: its policy's own actions, whoever else asks; newer checkpoints."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -15,7 +16,9 @@ import pytest
 
 pytest.importorskip("websockets")
 from exporl.acting.of_task import interface_of_run
-from exporl.acting.policy import _each, load_policy
+from exporl.acting.policy import load_policy
+from exporl.acting.rows import act_each, ranked
+from exporl.algos import BestOfNConfig, ExpoConfig, RlpdConfig
 from exporl.files import checkpoint
 from exporl.serve.batches import SIZES, compile_calls
 from exporl.serve.client import Client
@@ -67,7 +70,7 @@ def test_what_is_decided_for_one_does_not_depend_on_the_others(policy):
 
 
 def test_nothing_is_compiled_while_robots_wait(policy):
-    compiled = _each(policy.algorithm.act, policy.mode)
+    compiled = act_each(policy.algorithm.act, policy.mode)
     before = compiled._cache_size()
     with serving(policy) as running, Client(running.address) as client:
         client.act({"state": [0.1, 0.2]})
@@ -86,6 +89,15 @@ def test_a_client_gets_what_the_policy_decides(policy):
             assert found["expo/index"] == itself.info["index"]
             assert found["expo/edited"] is bool(itself.info["edited"])
     assert client.metadata["expo"]["candidates"] == 8 == policy.candidates
+
+
+def test_how_many_are_ranked():
+    expo = ExpoConfig(num_base_samples=8, num_edit_samples=4)
+    assert ranked(expo, "evaluate") == 12 and ranked(expo, "base") == 1
+    assert ranked(dataclasses.replace(expo, edits_act="explore"), "evaluate") == 8
+    filtered = dataclasses.replace(expo, backup="filtered", filter_acting=True)
+    assert ranked(filtered, "evaluate") == 2
+    assert ranked(BestOfNConfig(), "evaluate") == 8 and ranked(RlpdConfig(), "evaluate") is None
 
 
 def test_a_policy_that_comes_to_no_number(policy):

@@ -1,7 +1,6 @@
 """A trained policy apart from the run that made it: no task, data, optimiser or simulator."""
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,8 @@ import numpy as np
 from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
+from exporl.acting.rows import act_each, ranked
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
-from exporl.algos.algorithm import Act
 from exporl.data.episodes import Normalizer
 from exporl.files import checkpoint
 from exporl.files.beside import check_objects, difference, missing_checkpoints
@@ -146,7 +145,7 @@ class Policy:
             number.
         """
         observation = batch if self.normalizer is None else self.normalizer(batch)
-        act = _each(self.algorithm.act, self.mode)
+        act = act_each(self.algorithm.act, self.mode)
         decided = act(self.parameters, observation, run_keys(0, EVALUATE, seeds))
         action, info = jax.device_get((decided.action, decided.info))
         result: list[Decision | None] = []
@@ -208,17 +207,6 @@ class Policy:
         return Decision(playable(action, self.interface.spec.chunk_length), info)
 
 
-@functools.lru_cache(8)
-def _each(act: Act, mode: Mode) -> Any:
-    """(parameters, observation [b, ...], keys [b]) -> decision [b, ...], compiled."""
-
-    def one(parameters: Params, observation: Any, key: Any) -> Decision:
-        alone = jax.tree.map(lambda entry: entry[None], observation)
-        return jax.tree.map(lambda x: x[0], act(parameters, alone, key, mode=mode))
-
-    return jax.jit(jax.vmap(one, in_axes=(None, 0, 0)))
-
-
 def _checked(seed: int) -> int:
     if not 0 <= seed < SEEDS:
         raise ValueError(f"a seed must be at least 0 and below 2**32, got {seed}.")
@@ -271,7 +259,7 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
         _normalizer(run_dir, interface),
         mode=mode,
         checkpoint_name=found.name,
-        candidates=_candidates(options.algo, mode),
+        candidates=ranked(options.algo, mode),
     )
 
 
@@ -331,22 +319,6 @@ class _Options(NamedTuple):
         """Plain values."""
         nested = {"algo": dataclasses.asdict(self.algo), "base": dataclasses.asdict(self.base)}
         return {"algorithm": self.name, **nested, "precision": self.precision}
-
-
-def _candidates(algo: Any, mode: Mode) -> int | None:
-    """Actions that are ranked per observation, by the options of an algorithm that ranks any."""
-    num = getattr(algo, "num_base_samples", None)
-    if num is None:
-        return None
-    if mode == "base":
-        return 1
-    num = 1 if getattr(algo, "filter_acting", False) else num
-    edits = getattr(algo, "num_edit_samples", 0) if _edits_act(algo) else 0
-    return num + min(edits, num)
-
-
-def _edits_act(algo: Any) -> bool:
-    return getattr(algo, "edits_act", "always") == "always"
 
 
 def _check_options(options: _Options, found: checkpoint.Found) -> None:
