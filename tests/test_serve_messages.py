@@ -131,7 +131,7 @@ def test_every_beginning_of_a_message_is_cut_off():
         (b"\x91" * (DEEPEST + 1) + b"\xc0", f"nested more than {DEEPEST} deep"),
         (b"\x91" * 10_000_000, f"nested more than {DEEPEST} deep"),
         (b"\xdd\xff\xff\xff\xff" + b"\x80" * 10_000_000, f"more than {MOST_ITEMS} items"),
-        ((b"\xdc\x40\x00" + b"\x80" * 2**14) * 600, "16387 bytes|lie behind|more than"),
+        ((b"\xdc\x04\x00" + b"\x80" * 2**10) * 600, "bytes lie behind the end"),
         (b"\xdf\x7f\xff\xff\xff", f"more than {MOST_ITEMS} items"),
         (b"\x81\x01\x01", "is not msgpack as openpi writes it"),
         (b"\x81\xa1\xff\x01", "is not msgpack as openpi writes it"),
@@ -149,11 +149,11 @@ def test_hostile_bytes_end_in_a_sentence_and_take_no_memory(data, said):
         tracemalloc.stop()
 
 
-def test_the_most_items_take_little_memory():
-    lists = [[{}] * 100 for _ in range(MOST_ITEMS // 102)]
+def test_many_items_take_little_memory():
+    lists = [[{}] * 100 for _ in range(20)]
     tracemalloc.start()
     try:
         assert len(unpacked(msgpack.packb(lists))) == len(lists)
-        assert tracemalloc.get_traced_memory()[1] < 2**24
+        assert tracemalloc.get_traced_memory()[1] < 2**21
     finally:
         tracemalloc.stop()
