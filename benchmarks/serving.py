@@ -37,6 +37,7 @@ def policy() -> Any:
     from exporl import preset_config
     from exporl.acting.interface import Interface
     from exporl.acting.policy import Policy
+    from exporl.acting.rows import ranked
     from exporl.algos import Measurements, find_algorithm, make_algorithm
     from exporl.policies import make_base
     from exporl.randomness import INIT, run_key
@@ -50,7 +51,14 @@ def policy() -> Any:
     parameters = algorithm.acting(algorithm.init(run_key(0, INIT)))
     played = config.execute_length or config.chunk_length
     interface = Interface("metaworld/push-v3", spec, {}, None, played, None, normalized=False)
-    return Policy(algorithm, parameters, interface, None, checkpoint_name="fresh", candidates=16)
+    return Policy(
+        algorithm,
+        parameters,
+        interface,
+        None,
+        checkpoint_name="fresh",
+        candidates=ranked(options, "evaluate"),
+    )
 
 
 def serve() -> None:
