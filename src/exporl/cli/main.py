@@ -21,6 +21,7 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
+  exporl serve RUN                 answer robots over the network, openpi's protocol
   exporl report RUN [RUN ...]      one HTML page about one or more runs
   exporl bench SUITE.toml          algorithms x tasks x seeds: runs, resumes and compares them
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
@@ -34,6 +35,7 @@ COMMANDS = {
     "train": "exporl.cli.train_request:train_command",
     "eval": "exporl.cli.runs:eval_command",
     "report": "exporl.cli.runs:report_command",
+    "serve": "exporl.cli.serve:serve_command",
     "bench": "exporl.cli.bench:bench_command",
     "tasks": "exporl.cli.tasks:tasks_command",
     "check": "exporl.cli.tasks:check_command",
