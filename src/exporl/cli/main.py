@@ -11,7 +11,11 @@ from typing import NoReturn
 from exporl.acting.failures import EnvironmentFailed, in_words
 from exporl.cli.status import FAILED, STOPPED, notice
 from exporl.cli.streams import unbroken
-from exporl.run.stopping import interrupted_by_signals, interruptions_as_such
+from exporl.run.stopping import (
+    ignore_signals,
+    interrupted_by_signals,
+    interruptions_as_such,
+)
 from exporl.suggest import closest
 
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
@@ -58,6 +62,7 @@ def command() -> NoReturn:
     """`exporl` in a shell: the process ends with the command, also where a program is still being
     compiled in the background that nobody needs any more, which takes up to half a minute."""
     status = main()
+    ignore_signals()
     ahead = sys.modules.get("exporl.speed.compile_ahead")
     if ahead is not None and ahead.compiling():
         os._exit(status)
