@@ -1,7 +1,6 @@
 """A trained policy apart from the run that made it: no task, data, optimiser or simulator."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -12,29 +11,33 @@ import numpy as np
 from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
+from exporl.acting.rows import act_each, ranked
+from exporl.acting.saved_policy import (
+    LEARNER,
+    found_checkpoint,
+    normalizer_of,
+    warn_of_newer,
+)
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
 from exporl.files import bundle, checkpoint
-from exporl.files.beside import check_objects, difference, missing_checkpoints
+from exporl.files.beside import check_objects, difference
 from exporl.files.reading import read_object
 from exporl.files.run_files import (
     CHECKPOINTS,
     CONFIG,
     POLICY,
-    STATISTICS,
     read_config,
     seed_runs,
 )
 from exporl.outside import Trust, check_trust
 from exporl.plain import from_plain
 from exporl.policies import BaseConfig, make_base
-from exporl.randomness import EVALUATE, INIT, run_key
+from exporl.randomness import EVALUATE, INIT, run_key, run_keys
 from exporl.spec import Spec
 from exporl.suggest import closest
 from exporl.types import Decision, KeyArray, Mode, Params, Precision
 
-LEARNER = "learner"
-"""The part of a checkpoint that acting needs."""
 SEEDS = 2**32
 
 
@@ -55,6 +58,7 @@ class Policy:
         *,
         mode: Mode = "evaluate",
         checkpoint_name: str = "",
+        candidates: int | None = None,
     ):
         self.algorithm, self.interface, self.normalizer = algorithm, interface, normalizer
         self.parameters = jax.device_put(parameters)
@@ -63,6 +67,8 @@ class Policy:
         """How it acts unless told otherwise: as it was deployed."""
         self.checkpoint_name = checkpoint_name
         """Where the parameters come from."""
+        self.candidates = candidates
+        """Actions that are ranked per observation; None where none are ranked."""
         self._chunks = Chunks(1, interface.execute_length)
         self._next_seed = 0
 
@@ -127,6 +133,32 @@ class Policy:
             return Decision(action, info)
         return Decision(action[0], {name: value[0] for name, value in info.items()})
 
+    def decide_each(self, batch: dict[str, np.ndarray], seeds: np.ndarray) -> list[Decision | None]:
+        """A decision per observation, each with a seed of its own, in one compiled call: what
+        `decide` says about each of them alone, to rounding, whatever the others are.
+
+        Args:
+            batch: the entries that the policy reads, as `Interface.batch` gives them: [b, ...].
+                Compiled once per b.
+            seeds: uint32 [b].
+
+        Returns:
+            One per observation, as `decide` returns it for one; None where the policy came to no
+            number.
+        """
+        observation = batch if self.normalizer is None else self.normalizer(batch)
+        act = act_each(self.algorithm.act, self.mode)
+        decided = act(self.parameters, observation, run_keys(0, EVALUATE, seeds))
+        action, info = jax.device_get((decided.action, decided.info))
+        result: list[Decision | None] = []
+        for row, chunk in enumerate(action):
+            if np.isfinite(chunk).all():
+                said = {name: value[row] for name, value in info.items()}
+                result.append(Decision(self.interface.own_actions(np.clip(chunk, -1, 1)), said))
+            else:
+                result.append(None)
+        return result
+
     def reset(self, seed: int | None = None) -> None:
         """An episode begins: `next_action` forgets the rest of its chunk.
 
@@ -166,7 +198,7 @@ class Policy:
     def _decide(self, batch: dict[str, np.ndarray], seed: int | None, mode: str | None) -> Decision:
         """A decision in [-1, 1] about observations [b, ...] in the environment's units."""
         mode = self._known(mode)
-        if mode in ("base", "unedited") and not self.algorithm.has_base:
+        if mode in ("base", "unedited", "sample") and not self.algorithm.has_base:
             raise ValueError(f"mode {mode!r} needs a base policy, and this one has none.")
         if seed is None:
             seed, self._next_seed = self._next_seed, (self._next_seed + 1) % SEEDS
@@ -216,7 +248,7 @@ def load_policy(
         )
     config = read_config(run_dir)
     check_trust(run_dir, config, trust, task=False)
-    found = _found(run_dir, checkpoint_name)
+    found = found_checkpoint(run_dir, checkpoint_name)
     if found is None:
         raise ValueError(
             f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
@@ -226,17 +258,19 @@ def load_policy(
     _check_options(options, found)
     check_objects(run_dir, found.record, found.name)
     if checkpoint_name is None:
-        _warn_of_newer(run_dir, config, found)
+        warn_of_newer(run_dir, config, found)
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm = options.algorithm(interface.spec)
+    mode: Mode = "base" if found.record.get("deployed") == "base" else "evaluate"
     return Policy(
         algorithm,
         _acting_parameters(algorithm, found.parts[LEARNER]),
         interface,
-        _normalizer(run_dir, interface),
-        mode="base" if found.record.get("deployed") == "base" else "evaluate",
+        normalizer_of(run_dir, interface),
+        mode=mode,
         checkpoint_name=found.name,
+        candidates=ranked(options.algo, mode),
     )
 
 
@@ -258,39 +292,10 @@ def _from_bundle(folder: Path, trust: Trust) -> Policy:
         algorithm,
         from_arrays(wanted, bundle.load_parameters(folder)),
         interface,
-        _normalizer(folder, interface),
+        normalizer_of(folder, interface),
         mode="base" if config.get("mode") == "base" else "evaluate",
         checkpoint_name=str(config.get("checkpoint", "")),
     )
-
-
-def _found(run_dir: Path, name: str | None) -> checkpoint.Found | None:
-    """The newest intact checkpoint of a run, or the one of a name."""
-    folder = run_dir / CHECKPOINTS
-    if name is None:
-        return checkpoint.find_newest(folder, only=(LEARNER,))
-    known = sorted(path.name for path in folder.glob(f"{checkpoint.PREFIX}*"))
-    if name not in known:
-        there = f"it has {', '.join(known)}" if known else "it has none"
-        raise ValueError(f"{run_dir} has no checkpoint {name!r}: {there}.")
-    return checkpoint.Found(*checkpoint.load(folder / name, (LEARNER,)), [], name)
-
-
-def _warn_of_newer(run_dir: Path, config: Mapping[str, Any], found: checkpoint.Found) -> None:
-    """Says so where there are, or were, checkpoints newer than the one that acts."""
-    if found.problems:
-        warnings.warn(
-            f"a damaged checkpoint of {run_dir} was skipped: {' '.join(found.problems)} Acting "
-            f"with the older {found.name} instead.",
-            stacklevel=3,
-        )
-        return
-    save_every = from_plain(int, config.get("log", {}).get("save_every"), "log.save_every")
-    num_envs = from_plain(int, config.get("num_envs"), "num_envs")
-    steps = from_plain(int, found.record.get("rollout", {}).get("env_steps"), "env_steps")
-    lost = missing_checkpoints(run_dir, steps, max(save_every, 1), num_envs)
-    if lost is not None:
-        warnings.warn(f"{lost} Acting with {found.name}.", stacklevel=3)
 
 
 class _Options(NamedTuple):
@@ -357,29 +362,6 @@ def _acting_parameters(algorithm: Algorithm, arrays: Mapping[str, np.ndarray]) -
     """What acting needs of a saved learner: only that reaches the device."""
     state = jax.eval_shape(algorithm.init, run_key(0, INIT))
     return algorithm.acting(from_arrays(state, arrays))
-
-
-def _normalizer(run_dir: Path, interface: Interface) -> Normalizer | None:
-    """The run's statistics of the entries that the policy reads."""
-    if not interface.normalized:
-        return None
-    path = run_dir / STATISTICS
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing, and this policy was trained on normalised observations: copy it "
-            "from the run, or start the run anew."
-        )
-    data, reads = read_object(path), {name: shape for name, shape, _ in interface.spec.observation}
-    try:
-        stored = Normalizer.from_json(data)
-        mean = {name: stored.mean[name].reshape(shape) for name, shape in reads.items()}
-        std = {name: stored.std[name].reshape(shape) for name, shape in reads.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} does not hold the statistics of {', '.join(reads)} "
-            f"({type(error).__name__}: {error}). Copy it from the run again."
-        ) from error
-    return Normalizer(mean, std, stored.clip)
 
 
 def _derived(run_dir: Path, trust: Trust) -> Interface:
