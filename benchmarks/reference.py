@@ -1,5 +1,5 @@
-"""Writes the tables of docs/ that follow from the source: metrics, task families, data formats.
-What stands between two markers is replaced.
+"""Writes the tables of docs/ beside the performance page: metrics, task families and data formats
+from the source, bundles from the results. What stands between two markers is replaced.
 
 .venv/bin/python benchmarks/reference.py          # rewrites the pages
 .venv/bin/python benchmarks/reference.py --check  # status 1 where a page is behind the source
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tables import fill, table
+from tables import fill, result, table
 
 from exporl.algos import ALGORITHMS
 from exporl.data.formats import FORMATS
@@ -64,10 +64,41 @@ def formats() -> str:
     return table(("format", "what", "written"), rows)
 
 
+def bundles() -> str:
+    """Sizes, differences and latencies of exported policies."""
+    heads = (
+        "run and part",
+        "bundle, kB",
+        "`policy.onnx`, kB",
+        "difference, with exporl",
+        "difference, without JAX",
+        "ms with exporl, median (10%)",
+        "ms without, median (10%)",
+    )
+    return table(
+        heads,
+        (
+            (
+                name,
+                f"{r['total_bytes'] / 1000:.0f}",
+                f"{r['bytes']['policy.onnx'] / 1000:.0f}",
+                f"{r['bundle_with_exporl_max_difference']:.1g}",
+                f"{r['without_jax_max_difference']:.1e}",
+                *(
+                    f"{r['latency_ms'][how]['p50']:.2f} ({r['latency_ms'][how]['p10']:.2f})"
+                    for how in ("with exporl", "without")
+                ),
+            )
+            for name, r in result("bundle")["runs"].items()
+        ),
+    )
+
+
 PAGES: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     DOCS / "algorithms" / "expo.md": {"metrics": metrics},
     DOCS / "tasks.md": {"families": families},
     DOCS / "data.md": {"formats": formats},
+    DOCS / "bundle.md": {"bundles": bundles},
 }
 """Page -> its tables."""
 

@@ -38,6 +38,7 @@ ROOMS = (
     "speed",
     "stats",
     "report",
+    "bundle",
     "parallel/background",
     "run",
     "serve",
@@ -64,6 +65,9 @@ HEAVY = {
     "matplotlib",
     "websockets",
     "msgpack",
+    "onnx",
+    "onnxruntime",
+    "huggingface_hub",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

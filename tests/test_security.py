@@ -19,11 +19,14 @@ import pytest
 
 from exporl import outside
 from exporl.acting.policy import load_policy
+from exporl.bundle.export import export_bundle
+from exporl.bundle.loader import LOADER
 from exporl.cli.main import main
 from exporl.data.formats import load_episodes
 from exporl.data.formats.archives import read_archive
 from exporl.envs.registry import make_task
 from exporl.files import checkpoint
+from exporl.files.bundle import write_bundle
 from exporl.files.checkpoint import CorruptCheckpointError
 from exporl.outside import check_trust
 from exporl.report.page import write_report
@@ -207,12 +210,77 @@ def test_damage(run, name, content, capsys):
         assert status == 0 and f"{name}, line 1" in (run / "report.html").read_text()
 
 
+def bundle_of(run: Path) -> Path:
+    """A stranger's bundle."""
+    export_bundle(run, run.parent / "bundle", onnx=False)
+    return run.parent / "bundle"
+
+
+def test_opening_bundles(run, tmp_path, monkeypatch):
+    """Opening a bundle runs no code that it names, and no module is taken from inside it: not with
+    `exporl eval` or `load_policy`.
+
+    `tests/test_bundle.py` has modules beside it."""
+    bundle = bundle_of(run)
+    contents = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    del contents["manifest.json"]
+    config = json.loads(contents["config.json"]) | {"algorithm": "inner_stranger:make"}
+    write_bundle(tmp_path / "theirs", contents | {"config.json": json.dumps(config).encode()})
+    monkeypatch.chdir(tmp_path / "theirs")
+    proof = tmp_path / "proof"
+    assert main(["eval", str(tmp_path / "theirs")]) == 2
+    with pytest.raises(ValueError, match="names code that does not come with exporl"):
+        load_policy(tmp_path / "theirs")
+    Path("inner_stranger.py").write_text(PAYLOAD.format(str(proof)))
+    with pytest.raises(ValueError, match=r"inner_stranger\.py is not in its manifest"):
+        load_policy(tmp_path / "theirs", trust=True)
+    assert not proof.exists()
+
+
+def test_files_of_bundles(run):
+    """Every file of a bundle is compared with its manifest before anything in it is used; what is
+    damaged, missing, exchanged, added or of another size is told by name.
+
+    `tests/test_bundle.py` goes through every file and fault."""
+    bundle = bundle_of(run)
+    (bundle / "README.md").write_text("hello")
+    (bundle / "train_config.json").unlink()
+    (bundle / "more.md").write_text("hello")
+    with pytest.raises(
+        ValueError, match=r"more\.md is not .* README\.md has 5 .* train_config\.json"
+    ):
+        load_policy(bundle)
+
+
+def test_writing_bundles(run, tmp_path):
+    """A bundle is written whole or not at all, and replaces nothing but a bundle, and that only
+    with `--overwrite`.
+
+    `tests/test_bundle.py` stops it at every write."""
+    bundle = bundle_of(run)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("precious")
+    before = content_of(tmp_path)
+    assert main(["export", str(run), str(bundle)]) == 2
+    assert main(["export", str(run), str(tmp_path / "mine"), "--overwrite"]) == 2
+    (bundle / "notes.txt").write_text("precious")
+    assert main(["export", str(run), str(bundle), "--overwrite"]) == 2
+    assert content_of(tmp_path) == {**before, "bundle/notes.txt": b"precious"}
+
+
+def test_lines_of_cards():
+    """The lines on a bundle's card compare nothing with its manifest, and a stranger's card may
+    show other lines: read them before you run them."""
+    assert "policy.onnx" in LOADER and "manifest" not in LOADER and "sha256" not in LOADER
+
+
 NETWORK = {"urllib", "http", "socket", "ssl", "requests", "ftplib", "smtplib", "asyncio", "xmlrpc"}
-NETWORK |= {"websockets"}
+NETWORK |= {"websockets", "huggingface_hub"}
 
 
 def test_network():
-    """Nothing uses the network but `exporl data download`, `exporl serve` and `exporl.Client`."""
+    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`
+    and `exporl.Client`."""
     for path in SOURCES:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -221,7 +289,9 @@ def test_network():
             elif isinstance(node, ast.ImportFrom):
                 names.add((node.module or "").split(".")[0])
         uses = path.relative_to(ROOT / "src" / "exporl").as_posix()
-        allowed = uses == "data/download.py" or uses.startswith(("serve/", "cli/serve"))
+        allowed = uses in ("data/download.py", "bundle/push.py") or uses.startswith(
+            ("serve/", "cli/serve")
+        )
         assert not names & NETWORK or allowed, path
 
 
@@ -268,18 +338,23 @@ def test_trusting(tmp_path, monkeypatch):
 
 
 def test_digests(run):
-    """The digests of a checkpoint show damage, not who made it: whoever changes a run can write
-    digests that fit."""
+    """The digests of a checkpoint or a bundle show damage, not who made it: whoever changes one can
+    write digests that fit."""
     parts, record = checkpoint.load(newest(run))
     changed = {name: array * 0 for name, array in parts["learner"].items()}
     checkpoint.save(run / "checkpoints", 160, parts | {"learner": changed}, record, 1)
     assert load_policy(run).checkpoint_name == newest(run).name
+    bundle = bundle_of(run)
+    contents = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    del contents["manifest.json"]
+    write_bundle(bundle, contents | {"README.md": b"by somebody else"}, replace=True)
+    assert load_policy(bundle).checkpoint_name == newest(run).name
 
 
 @pytest.mark.slow
 def test_bounds(run):
-    """The bounds of a policy's actions are those that its run states: check them before a
-    stranger's policy moves a robot."""
+    """The bounds of a policy's actions are those that its run or bundle states: check them before
+    a stranger's policy moves a robot."""
     from exporl.acting.of_task import interface_of_run
 
     stated = interface_of_run(run).to_json()

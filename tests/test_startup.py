@@ -39,7 +39,15 @@ def episodes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("--help",), ("--version",), ("train", "--help"), ("bench", "--help")]
+    "args",
+    [
+        (),
+        ("--help",),
+        ("--version",),
+        ("train", "--help"),
+        ("bench", "--help"),
+        ("export", "--help"),
+    ],
 )
 def test_help_imports_nothing_beside_the_standard_library(args):
     assert not imported(*args) & {"jax", "flax", "numpy", "rich", "tyro", "gymnasium", "jaxtyping"}

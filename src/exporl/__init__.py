@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
         qc,
         rlpd,
     )
+    from exporl.bundle.export import export_bundle
     from exporl.data.episodes import Episode, Normalizer, validate_episodes
     from exporl.data.formats import ReadOptions, load_episodes, load_npz, save_npz
     from exporl.data.from_arrays import from_arrays
@@ -109,6 +110,7 @@ _HOME = {
     "diffusion": "exporl.policies",
     "evaluate": "exporl.acting.evaluate",
     "expo": "exporl.algos",
+    "export_bundle": "exporl.bundle.export",
     "find_algorithm": "exporl.algos",
     "flow": "exporl.policies",
     "fql": "exporl.algos",
@@ -180,6 +182,7 @@ __all__ = [
     "diffusion",
     "evaluate",
     "expo",
+    "export_bundle",
     "find_algorithm",
     "flow",
     "fql",

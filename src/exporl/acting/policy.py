@@ -1,7 +1,6 @@
 """A trained policy apart from the run that made it: no task, data, optimiser or simulator."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -13,16 +12,21 @@ from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
 from exporl.acting.rows import act_each, ranked
+from exporl.acting.saved_policy import (
+    LEARNER,
+    found_checkpoint,
+    normalizer_of,
+    warn_of_newer,
+)
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
-from exporl.files import checkpoint
-from exporl.files.beside import check_objects, difference, missing_checkpoints
+from exporl.files import bundle, checkpoint
+from exporl.files.beside import check_objects, difference
 from exporl.files.reading import read_object
 from exporl.files.run_files import (
     CHECKPOINTS,
     CONFIG,
     POLICY,
-    STATISTICS,
     read_config,
     seed_runs,
 )
@@ -32,10 +36,8 @@ from exporl.policies import BaseConfig, make_base
 from exporl.randomness import EVALUATE, INIT, run_key, run_keys
 from exporl.spec import Spec
 from exporl.suggest import closest
-from exporl.types import Decision, Mode, Params, Precision
+from exporl.types import Decision, KeyArray, Mode, Params, Precision
 
-LEARNER = "learner"
-"""The part of a checkpoint that acting needs."""
 SEEDS = 2**32
 
 
@@ -213,23 +215,31 @@ def _checked(seed: int) -> int:
     return int(seed)
 
 
-def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
-    """The policy of a finished or interrupted run, as it was deployed at the newest checkpoint.
+def load_policy(
+    run: Path | str, *, trust: Trust = False, checkpoint_name: str | None = None
+) -> Policy:
+    """The policy of a bundle, or of a finished or interrupted run, as it was deployed at the newest
+    checkpoint.
 
-    Reads nothing but the run directory: config.json, policy.json, statistics.json where
+    Reads nothing but the folder. Of a run: config.json, policy.json, statistics.json where
     observations are normalised, and of the newest intact checkpoint its manifest and
-    learner.safetensors. It runs on any device, whatever the run was trained on.
+    learner.safetensors. A bundle is compared with its manifest first, every file of it. It runs on
+    any device, whatever the run was trained on.
 
     Args:
-        run: the run directory, or a copy of it.
-        trust: whether an algorithm or a base policy `module:attribute` that the run names may be
-            loaded, which runs its code: all of them, or these names.
+        run: the run directory or the bundle, or a copy of it.
+        trust: whether an algorithm or a base policy `module:attribute` that it names may be loaded,
+            which runs its code: all of them, or these names.
+        checkpoint_name: of a run, another checkpoint than the newest.
 
     Raises:
-        ValueError: not a run directory, a file of it is missing, damaged or not what the checkpoint
-            remembers (names it), code that is not trusted, or there is no checkpoint.
+        ValueError: neither a run directory nor a bundle, a file of it is missing, damaged or not
+            what the checkpoint or the manifest remembers (names it), code that is not trusted, or
+            there is no checkpoint.
     """
     run_dir = Path(run)
+    if bundle.is_bundle(run_dir):
+        return _from_bundle(run_dir, trust)
     seeds = seed_runs(run_dir)
     if seeds and not (run_dir / CONFIG).is_file():
         raise ValueError(
@@ -238,7 +248,7 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
         )
     config = read_config(run_dir)
     check_trust(run_dir, config, trust, task=False)
-    found = checkpoint.find_newest(run_dir / CHECKPOINTS, only=(LEARNER,))
+    found = found_checkpoint(run_dir, checkpoint_name)
     if found is None:
         raise ValueError(
             f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
@@ -247,7 +257,8 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
     options = _Options.of(config, str(run_dir / CONFIG))
     _check_options(options, found)
     check_objects(run_dir, found.record, found.name)
-    _warn_of_newer(run_dir, config, found)
+    if checkpoint_name is None:
+        warn_of_newer(run_dir, config, found)
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm = options.algorithm(interface.spec)
@@ -256,28 +267,35 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
         algorithm,
         _acting_parameters(algorithm, found.parts[LEARNER]),
         interface,
-        _normalizer(run_dir, interface),
+        normalizer_of(run_dir, interface),
         mode=mode,
         checkpoint_name=found.name,
         candidates=ranked(options.algo, mode),
     )
 
 
-def _warn_of_newer(run_dir: Path, config: Mapping[str, Any], found: checkpoint.Found) -> None:
-    """Says so where there are, or were, checkpoints newer than the one that acts."""
-    if found.problems:
-        warnings.warn(
-            f"a damaged checkpoint of {run_dir} was skipped: {' '.join(found.problems)} Acting "
-            f"with the older {found.name} instead.",
-            stacklevel=3,
-        )
-        return
-    save_every = from_plain(int, config.get("log", {}).get("save_every"), "log.save_every")
-    num_envs = from_plain(int, config.get("num_envs"), "num_envs")
-    steps = from_plain(int, found.record.get("rollout", {}).get("env_steps"), "env_steps")
-    lost = missing_checkpoints(run_dir, steps, max(save_every, 1), num_envs)
-    if lost is not None:
-        warnings.warn(f"{lost} Acting with {found.name}.", stacklevel=3)
+def _from_bundle(folder: Path, trust: Trust) -> Policy:
+    """The policy of a bundle, once all of its files are what its manifest says."""
+    bundle.check_bundle(folder)
+    config = read_object(folder / CONFIG)
+    check_trust(folder, config, trust, task=False)
+    options = _Options.of(config, str(folder / CONFIG))
+    interface = read_interface(folder)
+    algorithm = options.algorithm(interface.spec)
+
+    def acting(key: KeyArray) -> Params:
+        """What acting needs, as it is before the first update."""
+        return algorithm.acting(algorithm.init(key))
+
+    wanted = jax.eval_shape(acting, run_key(0, INIT))
+    return Policy(
+        algorithm,
+        from_arrays(wanted, bundle.load_parameters(folder)),
+        interface,
+        normalizer_of(folder, interface),
+        mode="base" if config.get("mode") == "base" else "evaluate",
+        checkpoint_name=str(config.get("checkpoint", "")),
+    )
 
 
 class _Options(NamedTuple):
@@ -344,29 +362,6 @@ def _acting_parameters(algorithm: Algorithm, arrays: Mapping[str, np.ndarray]) -
     """What acting needs of a saved learner: only that reaches the device."""
     state = jax.eval_shape(algorithm.init, run_key(0, INIT))
     return algorithm.acting(from_arrays(state, arrays))
-
-
-def _normalizer(run_dir: Path, interface: Interface) -> Normalizer | None:
-    """The run's statistics of the entries that the policy reads."""
-    if not interface.normalized:
-        return None
-    path = run_dir / STATISTICS
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing, and this policy was trained on normalised observations: copy it "
-            "from the run, or start the run anew."
-        )
-    data, reads = read_object(path), {name: shape for name, shape, _ in interface.spec.observation}
-    try:
-        stored = Normalizer.from_json(data)
-        mean = {name: stored.mean[name].reshape(shape) for name, shape in reads.items()}
-        std = {name: stored.std[name].reshape(shape) for name, shape in reads.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} does not hold the statistics of {', '.join(reads)} "
-            f"({type(error).__name__}: {error}). Copy it from the run again."
-        ) from error
-    return Normalizer(mean, std, stored.clip)
 
 
 def _derived(run_dir: Path, trust: Trust) -> Interface:

@@ -24,9 +24,10 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train ALGO --task TASK    train (expo, rlpd, ...); `exporl train --help`: examples, options
   exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
-  exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
+  exporl eval RUN                  evaluate a run's (or a bundle's) policy and its base policy
   exporl serve RUN                 answer robots over the network, openpi's protocol
   exporl report RUN [RUN ...]      one HTML page about one or more runs
+  exporl export RUN DIR            one folder to give away: model card, digests, ONNX
   exporl bench SUITE.toml          algorithms x tasks x seeds: runs, resumes and compares them
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
   exporl check TASK                whether a task, or yours, keeps its promises; how to mend it
@@ -40,6 +41,7 @@ COMMANDS = {
     "eval": "exporl.cli.runs:eval_command",
     "report": "exporl.cli.runs:report_command",
     "serve": "exporl.cli.serve:serve_command",
+    "export": "exporl.cli.export:export_command",
     "bench": "exporl.cli.bench:bench_command",
     "tasks": "exporl.cli.tasks:tasks_command",
     "check": "exporl.cli.tasks:check_command",

@@ -1,13 +1,16 @@
 """The commands about runs that exist: `exporl eval` and `exporl report`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporl.acting.evaluate import EvalResult
+from exporl.bundle.evaluation import load_evaluated
 from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import FAILED, notice, say
 from exporl.files.atomic import append_line
+from exporl.files.bundle import is_bundle
 from exporl.files.run_files import EVALUATIONS, REPORT, runs_in
 from exporl.options import LARGEST_SEED, MOST_EPISODES
 from exporl.report.page import write_report
@@ -27,11 +30,16 @@ class _Said(Silent):
 
 
 def eval_command(args: list[str]) -> int:
-    """`exporl eval RUN [--episodes N] [--seed S] [--trust]`."""
+    """`exporl eval RUN [--task TASK] [--episodes N] [--seed S] [--trust]`."""
     parser = Parser(
         prog="exporl eval", description="Evaluate a run's policy and base policy, paired."
     )
-    parser.add_argument("run", type=Path, help="run directory, or a folder of seeds or of runs")
+    parser.add_argument(
+        "run", type=Path, help="run directory, a folder of seeds or of runs, or a bundle"
+    )
+    parser.add_argument(
+        "--task", help="of a bundle: where to play (default: the task that it was trained on)"
+    )
     parser.add_argument(
         "--episodes", type=number(1, MOST_EPISODES), default=100, help="episodes (default 100)"
     )
@@ -45,7 +53,14 @@ def eval_command(args: list[str]) -> int:
         "--trust", action="store_true", help="load code that the run names, module:attribute"
     )
     options = parser.parse_args(args)
+    if options.task is not None and not is_bundle(options.run):
+        raise ValueError(
+            f"--task is for bundles, and {options.run} is none: a run is evaluated in its own task."
+        )
     keep_compiled_programs(notice)
+    if is_bundle(options.run):
+        _evaluate_bundle(options.run, options.task, options.episodes, options.seed, options.trust)
+        return 0
     runs = runs_in(options.run)
     if len(runs) == 1:
         _evaluate(runs[0], options.episodes, options.seed, options.trust)
@@ -81,8 +96,35 @@ def _evaluate(run_dir: Path, episodes: int, seed: int, trust: bool) -> dict[str,
         "checkpoint": run.checkpoint_name,
     }
     record |= {"problems": run.problems} if run.problems else {}
-    for who in ("policy", "base") if run.algorithm.has_base else ("policy",):
-        result = run.evaluate(base=who == "base", episodes=episodes, seed=seed)
+    names = ("policy", "base") if run.algorithm.has_base else ("policy",)
+
+    def play(who: str) -> EvalResult:
+        return run.evaluate(base=who == "base", episodes=episodes, seed=seed)
+
+    record |= _played(play, names, returns=run.config.reward == "env")
+    append_line(run_dir / EVALUATIONS, record)
+    return record
+
+
+def _evaluate_bundle(folder: Path, task: str | None, episodes: int, seed: int, trust: bool) -> None:
+    """Evaluates a bundle and prints what came out; nothing is written into it."""
+    bundle = load_evaluated(folder, task, trust=trust)
+    names = ("policy", "base") if bundle.has_two else ("policy",)
+
+    def play(who: str) -> EvalResult:
+        return bundle.evaluate(base=who == "base", episodes=episodes, seed=seed)
+
+    _played(play, names, returns=bundle.reward == "env")
+
+
+def _played(
+    play: Callable[[str], EvalResult], names: Sequence[str], *, returns: bool
+) -> dict[str, Any]:
+    """Lets everyone play, prints and returns the outcomes by name."""
+    record: dict[str, Any] = {}
+    for who in names:
+        result = play(who)
+        episodes = len(result.success)
         low, high = wilson(sum(result.success), episodes)
         say(
             f"{who:6s} success {100 * result.success_rate:.0f}% [{100 * low:.0f}, "
@@ -92,10 +134,10 @@ def _evaluate(run_dir: Path, episodes: int, seed: int, trust: bool) -> dict[str,
     if "base" in record:
         mean, low, high = paired_difference(record["policy"]["success"], record["base"]["success"])
         interval = f"[{100 * low:+.0f}, {100 * high:+.0f}]"
-        say(f"policy - base: {100 * mean:+.0f} points {interval}, same {episodes} starts")
-    if run.config.reward == "env":
+        same = len(record["base"]["success"])
+        say(f"policy - base: {100 * mean:+.0f} points {interval}, same {same} starts")
+    if returns:
         say(return_words(record))
-    append_line(run_dir / EVALUATIONS, record)
     return record
 
 
