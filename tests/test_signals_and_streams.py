@@ -3,6 +3,7 @@ full disk, leftovers of killed processes, no home directory."""
 
 import contextlib
 import errno
+import importlib
 import io
 import os
 import signal
@@ -132,6 +133,57 @@ def test_a_signal_before_a_resumption_goes_on_says_what_to_do(monkeypatch, capsy
     assert main(["train", "--resume", "a run", "--trust"]) == 130
     told = "Nothing was changed; go on with: exporl train --resume 'a run' --trust\n"
     assert capsys.readouterr().err == f"stopped at once. {told}"
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+import exporl.cli.main as main
+sys.path.insert(0, sys.argv[1])
+
+def importing(args):
+    import loses_exceptions
+    print("imported", flush=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+main.importing, main.COMMANDS["data"] = importing, "exporl.cli.main:importing"
+sys.exit(main.main(["data"]))
+"""
+LOSES = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(100):
+        time.sleep(0.002)
+except BaseException as error:
+    raise ImportError("failed to import") from None
+"""
+
+
+def test_an_interruption_waits_for_an_import_that_would_lose_it(tmp_path):
+    """As NumPy's extension modules do, which also print it."""
+    (tmp_path / "loses_exceptions.py").write_text(LOSES)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    told = (130, "imported\n", "stopped at once.\n")
+    assert (done.returncode, done.stdout, done.stderr) == told
+
+
+def test_an_import_that_never_ends_can_be_interrupted(monkeypatch, tmp_path):
+    (tmp_path / "waits_for_ever.py").write_text(
+        "import signal, time\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "while True:\n    time.sleep(0.01)\n"
+    )
+    monkeypatch.setattr("exporl.run.stopping._LONGEST_IMPORT_S", 0.2)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(StoppedAtOnce), interrupted_by_signals():
+        importlib.import_module("waits_for_ever")
 
 
 TURNED = {

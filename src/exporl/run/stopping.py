@@ -1,10 +1,12 @@
 """Signals that ask a run to stop."""
 
+import _thread
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
 
 from exporl.acting.failures import StoppedAtOnce
 
@@ -15,10 +17,60 @@ _AT_ONCE = ("SIGINT", "SIGTERM")
 _swallowed = threading.Event()
 """Set by a signal that interrupted the program. Where the program goes on all the same, Python was
 in the middle of what ignores exceptions, such as a callback of the garbage collector."""
+_LONGEST_IMPORT_S, _LOOK_AGAIN_S = 10.0, 0.05
 
 
 class Interrupted(Exception):
     """Training was asked to stop; a checkpoint was written first."""
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _AfterImports:
+    """Signals that arrive while a module is being imported come again when it is: extension
+    modules print an exception raised within them, lose it and fail with another one."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+        self._coming = False
+        self._until = 0.0
+
+    def takes(self, signum: int, frame: FrameType | None) -> bool:
+        """Whether the signal will come again; for ten seconds at most, for a module of the user's
+        may wait for something that never happens."""
+        if self._coming:
+            return True
+        now = time.monotonic()
+        if self._timer is None:
+            self._until = now + _LONGEST_IMPORT_S
+        if not _importing(frame) or now >= self._until:
+            return False
+        self._coming = True
+        self._timer = threading.Timer(_LOOK_AGAIN_S, self._again, (signum,))
+        self._timer.daemon = True
+        self._timer.start()
+        return True
+
+    def _again(self, signum: int) -> None:
+        if self._coming:
+            self._coming = False
+            _thread.interrupt_main(signum)
+
+    def forget(self) -> None:
+        """No signal comes again."""
+        self._coming = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_later = _AfterImports()
 
 
 @contextlib.contextmanager
@@ -34,9 +86,10 @@ def interrupted_by_signals() -> Iterator[None]:
         yield
         return
 
-    def handle(signum: int, frame: Any) -> None:
+    def handle(signum: int, frame: FrameType | None) -> None:
         _swallowed.set()
-        raise StoppedAtOnce
+        if not _later.takes(signum, frame):
+            raise StoppedAtOnce
 
     untouched = (signal.SIG_DFL, signal.default_int_handler)
     numbers = [getattr(signal, name) for name in _STOPPING if hasattr(signal, name)]
@@ -48,6 +101,7 @@ def interrupted_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        _later.forget()
         _swallowed.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -100,7 +154,7 @@ def stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Iterat
         yield
         return
 
-    def handle(signum: int, frame: Any) -> None:
+    def handle(signum: int, frame: FrameType | None) -> None:
         if not stop.is_set():
             stop.set()
             # in a thread: this one may be in the middle of saying something else
@@ -114,6 +168,7 @@ def stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Iterat
     previous = {number: signal.signal(number, handle) for number in numbers}
     if _swallowed.is_set():
         stop.set()
+    _later.forget()
     try:
         yield
     finally:
