@@ -18,7 +18,7 @@ from exporl.data.episodes import Episode, fingerprint, kinds
 from exporl.data.formats import FORMATS, Format, Record, load_episodes, load_npz, save_npz
 from exporl.data.inspect import SAMPLE_ROWS, Moments, Sample, survey
 from exporl.envs import make_task
-from exporl.report.charts import histogram
+from exporl.report.histogram import histogram
 from helpers.episodes import random_episode
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

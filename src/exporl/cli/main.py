@@ -21,7 +21,7 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
-  exporl report RUN [RUN ...]      one HTML page about one or more runs
+  exporl report RUN [RUN ...]      one HTML page about runs or a suite; --watch: while they go on
   exporl bench SUITE.toml          algorithms x tasks x seeds: runs, resumes and compares them
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
   exporl check TASK                whether a task, or yours, keeps its promises; how to mend it
@@ -33,7 +33,7 @@ COMMANDS = {
     "demo": "exporl.cli.demo:demo_command",
     "train": "exporl.cli.train_request:train_command",
     "eval": "exporl.cli.runs:eval_command",
-    "report": "exporl.cli.runs:report_command",
+    "report": "exporl.cli.report:report_command",
     "bench": "exporl.cli.bench:bench_command",
     "tasks": "exporl.cli.tasks:tasks_command",
     "check": "exporl.cli.tasks:check_command",

@@ -4,6 +4,7 @@ run at a time and over all seeds of an algorithm."""
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from exporl.report.labels import by_label
 from exporl.report.markup import text
 from exporl.report.run_data import RunData
 from exporl.stats.intervals import paired_difference
@@ -35,14 +36,21 @@ def common(a: Sequence[Any], b: Sequence[Any]) -> tuple[Sequence[Any], Sequence[
 def findings(runs: Sequence[RunData]) -> str:
     """Sentences about runs on one task: over all seeds of each algorithm first."""
     known = [run for run in runs if run.evals and "base" in run.evals[0] and run.algorithm != "bc"]
-    paragraphs = []
-    for algorithm in dict.fromkeys(run.algorithm for run in known):
-        members = [run for run in known if run.algorithm == algorithm]
+    parts = []
+    for members in by_label(known):
+        of_runs = [sentence for run in members for sentence in _of_one(run)]
         if len(members) > 1:
-            paragraphs += _over_all(members)
-        for run in members:
-            paragraphs += _of_one(run)
-    return "".join(f"<p>{sentence}</p>" for sentence in paragraphs)
+            parts.append(
+                f"{_paragraphs(_over_all(members))}<details><summary>each of the "
+                f"{len(members)} seeds</summary>{_paragraphs(of_runs)}</details>"
+            )
+        else:
+            parts.append(_paragraphs(of_runs))
+    return "".join(parts)
+
+
+def _paragraphs(sentences: Sequence[str]) -> str:
+    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
 
 
 def gains(runs: Sequence[RunData], step: int, key: str) -> list[list[float]]:
@@ -84,7 +92,7 @@ def pooled(
     found = over_seeds(by_seed)
     starts = "/".join(dict.fromkeys(str(len(each)) for each in by_seed))
     sentence = (
-        f"<b>{text(runs[0].algorithm.upper())}, {len(runs)} seeds</b>: {what}{words(found)} over "
+        f"<b>{text(runs[0].label)}, {len(runs)} seeds</b>: {what}{words(found)} over "
         f"the base policy after {steps[-1]:,} environment steps ({len(runs)} seeds of {starts} "
         f"paired starts, interval over seeds): {_verdict(found)}."
     )
@@ -110,7 +118,7 @@ def _of_one(run: RunData) -> list[str]:
     after, before = common(last["policy"]["success"], run.evals[0]["base"]["success"])
     gain = paired_difference(after, before)
     sentences = [
-        f"<b>{text(run.algorithm.upper())}, seed {text(run.seed)}</b>: {points(gain)} over its base"
+        f"<b>{text(run.label)}, seed {text(run.seed)}</b>: {points(gain)} over its base"
         f" policy after {last['env_steps']:,} environment steps (same {len(before)} starts)."
     ]
     if (found := dip(run)) is not None:
