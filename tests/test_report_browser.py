@@ -162,15 +162,21 @@ def test_values_are_said_to_the_pointer_and_to_the_keyboard(page, tab):
 
 
 def test_a_watched_page_shows_itself_again(tab, tmp_path):
+    """The page asks for a timer; the test lets its time come."""
+    later = "window.later = {}; window.setTimeout = (what, ms) => { later[ms] = what; }"
+    timer = tab.call("Page.addScriptToEvaluateOnNewDocument", source=later)
     run = fake_run(tmp_path / "s0", [10, 3], [9, 9])
-    path = write_report([run], tmp_path / "r.html", refresh_s=0.5)
+    path = write_report([run], tmp_path / "r.html", refresh_s=7)
     tab.open(path)
-    first = tab.loads
+    first, plot = tab.loads, "drawn.get(document.querySelector('.chart'))"
+    assert tab.run(f"{plot}.scales.x.max") == 1000
     change_evaluations(run, lambda i, line: line | {"env_steps": 1500 * i})
     write_report([run], path)
+    tab.run("later[7000]()")
     tab.wait_for_load(first + 1)
-    plot = "drawn.get(document.querySelector('.chart'))"
-    assert tab.run(f"{plot}.scales.x.max") == 1500 and tab.errors == []
+    assert tab.run(f"{plot}.scales.x.max") == 1500
+    assert tab.run("7000 in later") is False and tab.errors == []
+    tab.call("Page.removeScriptToEvaluateOnNewDocument", identifier=timer["identifier"])
 
 
 def test_the_browser_refuses_what_a_page_was_made_to_run(tab, tmp_path):

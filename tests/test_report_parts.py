@@ -14,6 +14,7 @@ from exporl.report.outcome_tables import paired_table, reach_table
 from exporl.report.page import write_report
 from exporl.report.published import TASKS, published_lines
 from exporl.report.run_data import read_run
+from exporl.run.directory import machine
 from helpers.reports import change_evaluations, chart, chart_titles, fake_run, write_metrics
 
 
@@ -233,6 +234,13 @@ def test_a_suite_that_has_not_begun(tmp_path, capsys):
     assert "no run of" in capsys.readouterr().err
     assert main(["report", str(suite), str(tmp_path)]) == 2
     assert "is about one suite, or about runs" in capsys.readouterr().err
+
+
+def test_the_machine_is_told(tmp_path):
+    assert re.search(r"\d+ cores?", machine())
+    run = fake_run(tmp_path / "s0", [9, 12], [9, 9], versions={"machine": "<Abacus>, 2 cores"})
+    page = write_report([run], tmp_path / "r.html").read_text()
+    assert ["machine", "&lt;Abacus&gt;, 2 cores"] in cells(page)
 
 
 def test_charts_of_two_tasks_stay_apart(tmp_path):

@@ -94,27 +94,31 @@ def _head(title: str, runs: Sequence[RunData], *, live: bool) -> str:
 
 def _of_task(runs: Sequence[RunData], colors: Colors, figures: Figures, *, alone: bool) -> str:
     """What came out of runs on one task; metrics are shown at once where it is the only one."""
-    difference, paired = difference_chart(runs, colors), paired_table(runs)
-    against_base = ""
-    if paired:
-        against_base = (
-            "<h2>Against the base policy</h2><p class='muted'>The policy minus its base policy "
-            f"before training, paired by start.</p>{figures.add(difference)}{paired}"
-        )
+    success = figures.add(success_chart(runs, colors))
     return "".join(
         [
             findings(runs),
-            "<h2>Success over environment steps</h2>",
-            figures.add(success_chart(runs, colors)),
+            f"<h2>Success over environment steps</h2>{success}",
             published_note(runs[0].task),
             results_table(runs),
             reach_table(runs),
-            against_base,
+            _against_base(runs, colors, figures),
             return_section(runs, colors, figures),
             guard_section(runs, figures),
             calibration_section(runs, colors, figures),
             metrics_section(runs, colors, figures, is_open=alone),
         ]
+    )
+
+
+def _against_base(runs: Sequence[RunData], colors: Colors, figures: Figures) -> str:
+    """The policy and its base on the same starts; nothing without base policies."""
+    paired = paired_table(runs)
+    if not paired:
+        return ""
+    return (
+        "<h2>Against the base policy</h2><p class='muted'>The policy minus its base policy before "
+        f"training, paired by start.</p>{figures.add(difference_chart(runs, colors))}{paired}"
     )
 
 
