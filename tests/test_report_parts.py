@@ -15,7 +15,7 @@ from exporl.report.page import write_report
 from exporl.report.published import TASKS, published_lines
 from exporl.report.run_data import read_run
 from exporl.run.directory import machine
-from helpers.reports import change_evaluations, chart, chart_titles, fake_run, write_metrics
+from helpers.reports import change_evaluations, chart, chart_titles, drawn, fake_run, write_metrics
 
 
 def cells(html):
@@ -142,7 +142,8 @@ def test_episodes_that_were_cut_off_do_not_count():
     ids=str,
 )  # fmt: skip
 def test_what_is_no_list_of_numbers_is_not_drawn(damage):
-    assert starts_of(STARTS | damage) is None and gaps(STARTS | damage) == []
+    assert starts_of(STARTS | damage) == []
+    assert gaps(STARTS | damage) == []
 
 
 def test_calibration_is_drawn(tmp_path):
@@ -154,6 +155,26 @@ def test_calibration_is_drawn(tmp_path):
     assert cloud["s0, cut off"]["x"] == [-9] and cloud["s0, cut off"]["color"] == "published"
     assert chart(page, "Predicted minus realised")["lines"]["EXPO"]["y"] == [0.75, 0.75]
     assert "<td>2 of 3</td>" in page
+
+
+def test_where_the_base_is_deployed_the_policy_itself_is_calibrated(tmp_path):
+    run = fake_run(tmp_path / "s0", [1, 2], [1, 1], episodes=3)
+    change_evaluations(run, lambda i, line: line | {"unguarded": line["policy"] | STARTS})
+    page = write_report([run], tmp_path / "r.html").read_text()
+    assert chart(page, "Predicted against realised")["lines"]["s0"]["x"] == [-3, -2]
+
+
+@pytest.mark.parametrize("who", ["unguarded", "unedited"])
+def test_whoever_else_was_evaluated_is_drawn_or_named_where_it_is_damaged(tmp_path, who):
+    run = fake_run(tmp_path / "s0", [9, 12], [9, 9])
+    change_evaluations(run, lambda i, line: line | {who: line["base"]})
+    page = write_report([run], tmp_path / "r.html").read_text()
+    other = [line for line in chart(page, "Success")["lines"].values() if line.get("kind") == who]
+    assert [line["y"] for line in other] == [[0.45, 0.45]]
+    assert f"kind:{who}" in drawn(page)["hidden"]
+    change_evaluations(run, lambda i, line: line | ({who: "x"} if i else {}))
+    page = write_report([run], tmp_path / "r.html").read_text()
+    assert f"it has no result of the {who}" in page
 
 
 def test_without_values_there_is_no_calibration(tmp_path):

@@ -9,7 +9,7 @@ from exporl.acting.evaluate import evaluate
 from exporl.randomness import env_seed
 from exporl.types import Decision
 
-LIMIT, DISCOUNT, EPISODES, SEED = 5, 0.5, 7, 3
+LIMIT, DISCOUNT, EPISODES, SEED = 5, 0.5, 7, 5
 ANY = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporl.report.curves import Colors
 from exporl.report.figures import Chart, Figures, Line
@@ -16,25 +16,41 @@ MOST_POINTS = 1000
 """Points of a cloud at most, so that pages of many runs stay small."""
 
 
-def starts_of(result: Mapping[str, Any]) -> tuple[list[float], list[float], list[bool]] | None:
-    """(predicted, realised, cut off) of the episodes of one evaluation; None where it does not say,
-    as with algorithms without a critic and runs of earlier versions."""
-    found = [result.get(name) for name in ("values", "discounted", "cut_off")]
-    if not all(isinstance(each, list) and each for each in found):
-        return None
-    values, discounted, cut_off = found
+def acted(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The result of the policy itself at an evaluation, also where its base is deployed."""
+    return line.get("unguarded", line["policy"])
+
+
+class Start(NamedTuple):
+    """An evaluation episode."""
+
+    predicted: float
+    realised: float
+    cut_off: bool
+
+
+def starts_of(result: Mapping[str, Any]) -> list[Start]:
+    """The episodes of one evaluation; none where it does not say, as with algorithms without a
+    critic and runs of earlier versions."""
+    lists: list[list[Any]] = []
+    for name in ("values", "discounted", "cut_off"):
+        found = result.get(name)
+        if not isinstance(found, list):
+            return []
+        lists.append(found)
+    values, discounted, cut_off = lists
+    if not len(values) == len(discounted) == len(cut_off):
+        return []
     numbers = [*values, *discounted]
     if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
-        return None
-    if not len(values) == len(discounted) == len(cut_off):
-        return None
-    cut = [bool(each) for each in cut_off]
-    return [float(each) for each in values], [float(each) for each in discounted], cut
+        return []
+    rows = zip(values, discounted, cut_off, strict=True)
+    return [Start(float(value), float(came), bool(cut)) for value, came, cut in rows]
 
 
 def calibration_section(runs: Sequence[RunData], colors: Colors, figures: Figures) -> str:
     """Clouds of the last evaluation, and the difference of means over training."""
-    known = [run for run in runs if run.evals and starts_of(run.evals[-1]["policy"])]
+    known = [run for run in runs if run.evals and starts_of(acted(run.evals[-1]))]
     if not known:
         return ""
     clouds, drift, rows = [], [], []
@@ -65,24 +81,19 @@ def calibration_section(runs: Sequence[RunData], colors: Colors, figures: Figure
 
 
 def _clouds(run: RunData, color: int, most: int) -> list[Line]:
-    found = starts_of(run.evals[-1]["policy"])
-    assert found is not None
-    lines = []
+    starts, lines = starts_of(acted(run.evals[-1]))[:most], []
     for cut, words in ((False, run.name), (True, f"{run.name}, cut off")):
-        rows = list(zip(*found, strict=True))[:most]
-        points = sorted((value, came) for value, came, cut_off in rows if cut_off == cut)
+        points = sorted(start for start in starts if start.cut_off == cut)
+        x, y = [start.predicted for start in points], [start.realised for start in points]
         shade = "published" if cut else color
-        x, y = [value for value, _ in points], [came for _, came in points]
         lines.append(Line(words, x, y, shade, group=run.label, run=run.name))
     return lines
 
 
 def gaps(result: Mapping[str, Any]) -> list[float]:
     """Predicted minus realised of the episodes that ended by themselves."""
-    found = starts_of(result)
-    if found is None:
-        return []
-    return [value - came for value, came, cut_off in zip(*found, strict=True) if not cut_off]
+    starts = starts_of(result)
+    return [start.predicted - start.realised for start in starts if not start.cut_off]
 
 
 def _drift(group: Sequence[RunData], color: int) -> Line:
@@ -90,7 +101,7 @@ def _drift(group: Sequence[RunData], color: int) -> Line:
     by_step: dict[int, list[list[float]]] = {}
     for run in group:
         for line in run.evals:
-            if found := gaps(line["policy"]):
+            if found := gaps(acted(line)):
                 by_step.setdefault(line["env_steps"], []).append(found)
     steps = sorted(step for step, found in by_step.items() if len(found) == len(group))
     found = [over_seeds(by_step[step]) for step in steps]
@@ -107,11 +118,11 @@ def _drift(group: Sequence[RunData], color: int) -> Line:
 
 
 def _row(run: RunData) -> list[str]:
-    found = starts_of(run.evals[-1]["policy"])
-    assert found is not None
-    rows = [row for row in zip(*found, strict=True) if not row[2]]
-    cells = [text(run.name), f"{len(rows)} of {len(found[0])}"]
-    if not rows:
+    starts = starts_of(acted(run.evals[-1]))
+    ended = [start for start in starts if not start.cut_off]
+    cells = [text(run.name), f"{len(ended)} of {len(starts)}"]
+    if not ended:
         return [*cells, "-", "-", "-"]
-    cells += [number(sum(row[i] for row in rows) / len(rows)) for i in (0, 1)]
-    return [*cells, interval(over_seeds([[row[0] - row[1] for row in rows]]), "+")]
+    cells += [number(sum(start.predicted for start in ended) / len(ended))]
+    cells += [number(sum(start.realised for start in ended) / len(ended))]
+    return [*cells, interval(over_seeds([gaps(acted(run.evals[-1]))]), "+")]

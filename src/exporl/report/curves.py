@@ -67,7 +67,7 @@ def _of_group(
     mean: Mean,
 ) -> list[Line]:
     """The line of all seeds together with its interval, and those of each."""
-    runs = [run for run in runs if who in run.evals[0]]
+    runs = [run for run in runs if _has(run, who, key)]
     if not runs:
         return []
     label, kind = runs[0].label, "" if who == "policy" else who
@@ -75,7 +75,7 @@ def _of_group(
     name = words.get(who) or f"{label} {OTHERS[who]}"
     alone = runs[0].name if len(runs) == 1 else ""
     steps = common_steps(runs, who)
-    at = {step: [_line_at(run, step) for run in runs] for step in steps}
+    at = {step: [_line_at(run, step, who) for run in runs] for step in steps}
     found = [mean([line[who][key] for line in at[step]]) for step in steps]
     dash = {"policy": 0, "base": 1}.get(who, 3)
     together = Line(
@@ -96,8 +96,12 @@ def _of_group(
     return [together, *(_of_seed(run, who, color, key, dash) for run in runs)]
 
 
-def _line_at(run: RunData, step: int) -> Mapping[str, Any]:
-    return [line for line in run.evals if line["env_steps"] == step][-1]
+def _has(run: RunData, who: str, key: str) -> bool:
+    return who in run.evals[0] and all(key in line[who] for line in run.evals if who in line)
+
+
+def _line_at(run: RunData, step: int, who: str) -> Mapping[str, Any]:
+    return [line for line in run.evals if line["env_steps"] == step and who in line][-1]
 
 
 def _of_seed(run: RunData, who: str, color: int | str, key: str, dash: int) -> Line:

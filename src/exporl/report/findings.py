@@ -38,15 +38,17 @@ def findings(runs: Sequence[RunData]) -> str:
     known = [run for run in runs if run.evals and "base" in run.evals[0] and run.algorithm != "bc"]
     parts = []
     for members in by_label(known):
-        of_runs = [sentence for run in members for sentence in _of_one(run)]
-        if len(members) > 1:
-            parts.append(
-                f"{_paragraphs(_over_all(members))}<details><summary>each of the "
-                f"{len(members)} seeds</summary>{_paragraphs(of_runs)}</details>"
-            )
-        else:
-            parts.append(_paragraphs(of_runs))
+        together = _over_all(members) if len(members) > 1 else []
+        parts.append(told(together, [sentence for run in members for sentence in _of_one(run)]))
     return "".join(parts)
+
+
+def told(together: Sequence[str], of_runs: Sequence[str]) -> str:
+    """Sentences about all seeds, and those about each: folded where there are the former."""
+    if not together:
+        return _paragraphs(of_runs)
+    each = f"<details><summary>each seed</summary>{_paragraphs(of_runs)}</details>"
+    return f"{_paragraphs(together)}{each}"
 
 
 def _paragraphs(sentences: Sequence[str]) -> str:

@@ -128,11 +128,11 @@ def _controls(runs: Sequence[RunData], colors: Colors, figures: Figures) -> dict
     kinds = [
         (kind, words, None) for kind, words in KINDS.items() if kind in used or kind == "intervals"
     ]
-    rows: list[tuple[str, str, list[tuple[str, str, int | None]]]] = []
+    rows: list[tuple[str, str, Sequence[tuple[str, str, int | None]]]] = []
     if len(colors) > 1:
         groups = [(name, name, color) for name, color in colors.items()]
         rows.append(("algorithms", "group", groups))
-    rows.append(("show", "kind", [*kinds]))
+    rows.append(("show", "kind", kinds))
     if len(runs) > 1:
         names = dict.fromkeys((run.name, run.label) for run in runs)
         rows.append(("runs", "run", [(name, name, colors[label]) for name, label in names]))

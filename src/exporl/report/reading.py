@@ -21,6 +21,8 @@ from exporl.files.run_files import (
 
 Lines = tuple[list[dict[str, Any]], list[str]]
 """Lines that are of use, and what is wrong with the others: a sentence each."""
+ALSO = ("base", "unguarded", "unedited")
+"""Who may have been evaluated beside the policy."""
 KINDS: dict[str, type] = {"algorithm": str, "task": str, "seed": int}
 
 
@@ -110,7 +112,7 @@ def _evaluation_fault(line: Mapping[str, Any]) -> str | None:
     for name in ("env_steps", "time/train_s"):
         if not _is_number(line.get(name)):
             return f"{name} is {line.get(name)!r}, not a number."
-    for who in ("policy", *(who for who in ("base",) if who in line)):
+    for who in ("policy", *(who for who in ALSO if who in line)):
         result = line.get(who)
         if not isinstance(result, Mapping):
             return f"it has no result of the {who}."

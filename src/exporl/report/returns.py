@@ -6,7 +6,7 @@ from typing import Any
 
 from exporl.report.curves import Colors, all_lines
 from exporl.report.figures import Chart, Figures
-from exporl.report.findings import pooled
+from exporl.report.findings import pooled, told
 from exporl.report.labels import by_label
 from exporl.report.markup import table, text
 from exporl.report.run_data import RunData
@@ -69,7 +69,7 @@ def return_section(runs: Sequence[RunData], colors: Colors, figures: Figures) ->
         return ""
     lines = all_lines(runs, colors, "returns", over_seeds)
     chart = Chart("Return over environment steps", "return (sum of rewards)", lines, large=True)
-    sentences = "".join(f"<p>{each}</p>" for group in by_label(runs) for each in _findings(group))
+    sentences = "".join(map(_findings, by_label(runs)))
     head = ("run", "algorithm", "seed", "base before", "base after", "policy after")
     return (
         "<h2>Return over environment steps</h2><p class='muted'>Sums of the environment's own "
@@ -83,13 +83,11 @@ def _has_returns(run: RunData) -> bool:
     return all("returns" in line["policy"] for line in run.evals)
 
 
-def _findings(runs: Sequence[RunData]) -> list[str]:
+def _findings(runs: Sequence[RunData]) -> str:
     """The policy against its base before training: over all seeds, and of each."""
     runs = [run for run in runs if "base" in run.evals[0] and run.algorithm != "bc"]
-    if len(runs) < 2:
-        return list(map(_finding, runs))
-    sentence, _ = pooled(runs, "returns", _signed, "return ")
-    return [*([sentence] if sentence else []), *map(_finding, runs)]
+    sentence, _ = pooled(runs, "returns", _signed, "return ") if len(runs) > 1 else ("", [])
+    return told([sentence] if sentence else [], list(map(_finding, runs)))
 
 
 def _signed(found: tuple[float, float, float]) -> str:
