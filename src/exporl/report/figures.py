@@ -99,14 +99,16 @@ class Figures:
         }
         for name in ("y", "low", "high", "seconds"):
             if name in kept:
-                kept[name] = [_short(value) for value in kept[name]]
-        axis = tuple(_short(value) for value in line.x)
+                kept[name] = _shortened(kept[name])
+        axis = tuple(_shortened(line.x))
         return kept | {"x": self._axes.setdefault(axis, len(self._axes)), "color": line.color}
 
 
-def _short(value: float | int) -> float | int:
-    """A number in six digits, within what can be drawn."""
-    if abs(value) < _SMALLEST:
-        return 0
-    found = float(f"{math.copysign(min(abs(value), _LARGEST), value):.6g}")
-    return int(found) if found.is_integer() and abs(found) < 1e15 else found
+def _shortened(values: Numbers) -> list[float | int]:
+    """Numbers in six digits, within what can be drawn."""
+    found: list[float | int] = []
+    for value in values:
+        size = min(abs(value), _LARGEST)
+        number = 0.0 if size < _SMALLEST else float(f"{math.copysign(size, value):.6g}")
+        found.append(int(number) if number.is_integer() and size < 1e15 else number)
+    return found
