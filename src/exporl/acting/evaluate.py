@@ -73,8 +73,7 @@ def evaluate(
         watch: looks whether environments answer.
     """
     envs = list(envs)[:episodes]
-    asked = Asked(envs, reward, evaluating=True, watch=watch)
-    record = _Record(episodes, discount)
+    asked, record = Asked(envs, reward, evaluating=True, watch=watch), _Record(episodes, discount)
     current: list[int | None] = list(range(len(envs)))
     waiting = list(range(len(envs), episodes))
     observations = [asked.reset(i, episode=i, seed=env_seed(seed, i)) for i in range(len(envs))]
@@ -87,8 +86,7 @@ def evaluate(
             key = run_key(seed, EVALUATE, decisions)
             decision = act(acting, stack(observations), key, mode=mode)
             decided, q = jax.device_get((decision.action, decision.info.get("q")))
-            if q is not None:
-                record.decided(current, q)
+            record.decided(current, q)
         return decided[slots]
 
     while any(episode is not None for episode in current):
@@ -118,9 +116,10 @@ class _Record:
         self._returns, self._discounted = [0.0] * episodes, [0.0] * episodes
         self._lengths, self._values = [0] * episodes, [math.nan] * episodes
 
-    def decided(self, current: Sequence[int | None], q: np.ndarray) -> None:
-        """Values [b] of the decisions for the episodes of all slots; those of starts are kept."""
-        for episode, value in zip(current, q, strict=True):
+    def decided(self, current: Sequence[int | None], q: np.ndarray | None) -> None:
+        """Values [b] of the decisions for the episodes of all slots, where there are any; those of
+        starts are kept."""
+        for episode, value in zip(current, q, strict=True) if q is not None else ():
             if episode is not None and self._lengths[episode] == 0:
                 self._values[episode] = float(value)
 
