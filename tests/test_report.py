@@ -197,7 +197,7 @@ def test_forty_runs_stay_small(tmp_path):
     runs = []
     for i in range(40):
         run = fake_run(tmp_path / f"s{i}", [10] * 6, [8] * 6, seed=i)
-        lines = [{"phase": "online", "env_steps": 250 * k} for k in range(200)]
+        lines = [{"phase": "online", "env_steps": 250 * k} for k in range(101)]
         for k, line in enumerate(lines):
             line |= {name: (k * j + i) / 7 for j, name in enumerate(names)}
         write_metrics(run, lines)

@@ -56,4 +56,4 @@ def _policy(with_scripts: bool) -> str:
     if with_scripts:
         sums = (hashlib.sha256(asset(name).encode()).digest() for name in SCRIPTS)
         allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in sums)
-    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}"
