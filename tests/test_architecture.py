@@ -40,6 +40,7 @@ ROOMS = (
     "report",
     "parallel/background",
     "run",
+    "serve",
     "parallel",
     "bench",
     "cli",
@@ -61,6 +62,8 @@ HEAVY = {
     "av",
     "minari",
     "matplotlib",
+    "websockets",
+    "msgpack",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

@@ -38,7 +38,7 @@ def test_returns_by_hand():
 
 @pytest.mark.parametrize("measure", ["success", "return"])
 def test_nothing_known_deploys_the_base_and_tries_both(measure):
-    guard = Guard(measure)
+    guard = Guard(measure, tries=0)
     assert guard.deployed([]) == "base"
     chosen = [guard.choose([], np.random.default_rng(i)) for i in range(400)]
     if measure == "success":
@@ -66,6 +66,19 @@ def test_one_failure_does_not_condemn_a_policy():
     assert Guard().deployed(seen + [outcome("explore")] * 3) == "base"
 
 
+def test_the_policy_is_tried_before_the_records_choose():
+    """Five episodes, whatever comes of them; from then on, so bad a record seldom is chosen."""
+    seen = [outcome("base", True)] * 10
+    for failed in range(5):
+        rngs = [np.random.default_rng(i) for i in range(50)]
+        record = [*seen, *[outcome("explore")] * failed]
+        assert {Guard().choose(record, rng) for rng in rngs} == {"explore"}
+    record = [*seen, *[outcome("explore")] * 5]
+    chosen = [Guard().choose(record, np.random.default_rng(i)) for i in range(50)]
+    assert chosen.count("base") > 40
+    assert Guard().deployed(record) == "base"
+
+
 def test_returns_that_are_all_the_same_deploy_the_better():
     seen = [outcome("base", total=-3.0)] * 5
     assert Guard("return").deployed([*seen, outcome("explore", total=-3.0)]) == "explore"
@@ -91,8 +104,10 @@ def guarded(**changes):
 
 
 @pytest.mark.slow
-def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
-    trainer = Trainer(guarded(), tmp_path, Silent(), False)
+@pytest.mark.parametrize(("scale", "alone"), [(1.0, "base"), (0.25, "sample")])
+def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path, scale, alone):
+    config = guarded(**{"algo.deploy_noise_scale": scale})
+    trainer = Trainer(config, tmp_path, Silent(), False)
     rollout, seen = trainer.actors, []
     act = rollout._act
 
@@ -104,8 +119,8 @@ def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
     run_all(trainer)
     arms = [each.arm for each in rollout.outcomes]
     assert set(arms) == {"base", "explore"} and len(arms) == 20  # two steps an episode
-    assert all(mode == "base" for steps, mode in seen if steps < 6)
-    assert {mode for steps, mode in seen if steps >= 6} == {"base", "explore"}
+    assert all(mode == alone for steps, mode in seen if steps < 6)
+    assert {mode for steps, mode in seen if steps >= 6} == {alone, "explore"}
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import numpy as np
 from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
+from exporl.acting.rows import act_each, ranked
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
 from exporl.files import checkpoint
@@ -28,7 +29,7 @@ from exporl.files.run_files import (
 from exporl.outside import Trust, check_trust
 from exporl.plain import from_plain
 from exporl.policies import BaseConfig, make_base
-from exporl.randomness import EVALUATE, INIT, run_key
+from exporl.randomness import EVALUATE, INIT, run_key, run_keys
 from exporl.spec import Spec
 from exporl.suggest import closest
 from exporl.types import Decision, Mode, Params, Precision
@@ -55,6 +56,7 @@ class Policy:
         *,
         mode: Mode = "evaluate",
         checkpoint_name: str = "",
+        candidates: int | None = None,
     ):
         self.algorithm, self.interface, self.normalizer = algorithm, interface, normalizer
         self.parameters = jax.device_put(parameters)
@@ -63,6 +65,8 @@ class Policy:
         """How it acts unless told otherwise: as it was deployed."""
         self.checkpoint_name = checkpoint_name
         """Where the parameters come from."""
+        self.candidates = candidates
+        """Actions that are ranked per observation; None where none are ranked."""
         self._chunks = Chunks(1, interface.execute_length)
         self._next_seed = 0
 
@@ -127,6 +131,32 @@ class Policy:
             return Decision(action, info)
         return Decision(action[0], {name: value[0] for name, value in info.items()})
 
+    def decide_each(self, batch: dict[str, np.ndarray], seeds: np.ndarray) -> list[Decision | None]:
+        """A decision per observation, each with a seed of its own, in one compiled call: what
+        `decide` says about each of them alone, to rounding, whatever the others are.
+
+        Args:
+            batch: the entries that the policy reads, as `Interface.batch` gives them: [b, ...].
+                Compiled once per b.
+            seeds: uint32 [b].
+
+        Returns:
+            One per observation, as `decide` returns it for one; None where the policy came to no
+            number.
+        """
+        observation = batch if self.normalizer is None else self.normalizer(batch)
+        act = act_each(self.algorithm.act, self.mode)
+        decided = act(self.parameters, observation, run_keys(0, EVALUATE, seeds))
+        action, info = jax.device_get((decided.action, decided.info))
+        result: list[Decision | None] = []
+        for row, chunk in enumerate(action):
+            if np.isfinite(chunk).all():
+                said = {name: value[row] for name, value in info.items()}
+                result.append(Decision(self.interface.own_actions(np.clip(chunk, -1, 1)), said))
+            else:
+                result.append(None)
+        return result
+
     def reset(self, seed: int | None = None) -> None:
         """An episode begins: `next_action` forgets the rest of its chunk.
 
@@ -166,7 +196,7 @@ class Policy:
     def _decide(self, batch: dict[str, np.ndarray], seed: int | None, mode: str | None) -> Decision:
         """A decision in [-1, 1] about observations [b, ...] in the environment's units."""
         mode = self._known(mode)
-        if mode in ("base", "unedited") and not self.algorithm.has_base:
+        if mode in ("base", "unedited", "sample") and not self.algorithm.has_base:
             raise ValueError(f"mode {mode!r} needs a base policy, and this one has none.")
         if seed is None:
             seed, self._next_seed = self._next_seed, (self._next_seed + 1) % SEEDS
@@ -221,13 +251,15 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm = options.algorithm(interface.spec)
+    mode: Mode = "base" if found.record.get("deployed") == "base" else "evaluate"
     return Policy(
         algorithm,
         _acting_parameters(algorithm, found.parts[LEARNER]),
         interface,
         _normalizer(run_dir, interface),
-        mode="base" if found.record.get("deployed") == "base" else "evaluate",
+        mode=mode,
         checkpoint_name=found.name,
+        candidates=ranked(options.algo, mode),
     )
 
 

@@ -41,6 +41,8 @@ class Needs(NamedTuple):
     """Base samples that the replay keeps per next observation, in `Batch.next_proposals`."""
     refresh: int = 0
     """Observations whose samples are renewed per update call."""
+    alone: Mode = "base"
+    """How the base policy acts alone while learning: "base", or "sample" where that differs."""
 
 
 @runtime_checkable
@@ -62,7 +64,8 @@ class Act(Protocol):
             acting: what `Algorithm.acting` returned.
             observation: the entries that networks read, each [b, ...].
             key: decides every draw.
-            mode: "base" is one sample of the base policy alone, "unedited" the best of several.
+            mode: "base" is the base policy alone, "unedited" the best of several of its samples;
+                "sample" is asked for by `Needs.alone` only.
             proposals: base samples made elsewhere, instead of samples drawn here.
 
         Raises:

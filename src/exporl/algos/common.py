@@ -233,9 +233,14 @@ class Imitation:
         key: KeyArray,
         spec: Spec,
         proposals: Float[Array, "b n h a"] | None = None,
+        noise_scale: float = 1.0,
     ) -> Decision:
-        """One sample of the base policy alone: the first of those given, or a new one."""
-        if proposals is None:
+        """One action of the base policy alone: the first of those given, or a new one; below a
+        noise scale of 1 always a new one, decoded from noise of that scale."""
+        if noise_scale != 1:
+            scales = jnp.array([noise_scale])
+            proposals = propose(self.base, params, observation, 1, key, spec, scales)
+        elif proposals is None:
             proposals = propose(self.base, params, observation, 1, key, spec)
         return Decision(proposals[:, 0], {})
 

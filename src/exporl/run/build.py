@@ -269,6 +269,7 @@ def make_actors(parts: Parts) -> Actors:
             execute_length=config.actions_played,
             seed=config.seed,
             guard=make_guard(config, parts.task),
+            alone=parts.algorithm.needs.alone,
             watch=parts.watch,
         )
         on_error.pop_all()
