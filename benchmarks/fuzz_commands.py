@@ -16,7 +16,8 @@ from exporl.algos import ALGORITHMS
 from exporl.cli.data import COMMANDS as DATA_COMMANDS
 from exporl.cli.demo import demo_command
 from exporl.cli.presets import presets_command
-from exporl.cli.runs import eval_command, report_command
+from exporl.cli.report import report_command
+from exporl.cli.runs import eval_command
 from exporl.cli.tasks import check_command, tasks_command
 from exporl.options import Interval
 from exporl.run.presets import preset_config

@@ -8,7 +8,7 @@ from exporl.report.page import write_report
 from exporl.report.run_data import read_run
 from exporl.stats.intervals import Z95, paired_difference, wilson
 from exporl.stats.over_seeds import over_seeds, shown, success_over_seeds
-from helpers.reports import fake_run
+from helpers.reports import chart, fake_run
 
 
 def test_of_one_seed_it_is_the_bootstrap_over_its_episodes():
@@ -113,12 +113,11 @@ def test_bands_of_several_seeds_are_those_over_seeds(tmp_path):
     together.mkdir(), apart.mkdir()
     equal, unequal = page_of(together, [9, 10], [9, 10]), page_of(apart, [9, 19], [9, 1])
     for page in (equal, unequal):
-        assert "EXPO: 50% at 1k" in page
+        assert chart(page, "Success over")["lines"]["EXPO"]["y"][-1] == 0.5
     assert height_of_band(unequal) > 1.5 * height_of_band(equal)
 
 
 def height_of_band(page: str) -> float:
-    """Of the first band at its last evaluation, in units of the chart."""
-    around = page.split('<polygon points="')[1].split('"')[0].split()
-    upper, lower = around[: len(around) // 2], around[len(around) // 2 :]
-    return float(lower[0].split(",")[1]) - float(upper[-1].split(",")[1])
+    """Of the interval over all seeds at the last evaluation."""
+    line = chart(page, "Success over")["lines"]["EXPO"]
+    return line["high"][-1] - line["low"][-1]

@@ -29,6 +29,7 @@ from exporl.files import checkpoint
 from exporl.files.bundle import write_bundle
 from exporl.files.checkpoint import CorruptCheckpointError
 from exporl.outside import check_trust
+from exporl.report.document import SCRIPTS
 from exporl.report.page import write_report
 from exporl.run.directory import load_config
 from exporl.run.prior import prior_episodes
@@ -114,21 +115,26 @@ def test_elsewhere(run, tmp_path):
 
 
 def test_report(run):
-    """A report shows whatever a run says as text: it holds no script and loads nothing."""
+    """A report shows whatever a run says as text: it runs no script but the library's own, loads
+    nothing, and tells the browser so.
+
+    `tests/test_report_browser.py` opens such a page."""
     config = json.loads((run / "config.json").read_text())
     config["task"] = config["versions"]["exporl"] = "<script src='https://a.b/c.js'></script>"
     (run / "config.json").write_text(json.dumps(config))
     page = write_report([run], run / "report.html").read_text()
-    tags, loaded = set(), []
+    tags, loaded = [], []
 
     class Tags(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            tags.add(tag)
+            tags.append(tag)
             loaded.extend(name for name, _ in attrs if name in {"src", "href", "data", "onload"})
 
     Tags().feed(page)
     assert "&lt;script" in page
-    assert not tags & {"script", "iframe", "img", "link", "object", "embed"} and not loaded
+    assert not set(tags) & {"iframe", "img", "link", "object", "embed"} and not loaded
+    assert tags.count("script") == page.count("<script") == 1 + len(SCRIPTS)
+    assert "default-src 'none'" in page
 
 
 def test_links_in_data(tmp_path):

@@ -8,8 +8,8 @@ from typing import Any
 from exporl.bench.prints import CODE, COMMIT, read_print
 from exporl.bench.suite import AskedRun, Suite
 from exporl.files.reading import read_object
-from exporl.files.run_files import CONFIG, SUMMARY
-from exporl.report.reading import read_configuration, read_evaluations
+from exporl.files.run_files import SUMMARY
+from exporl.report.reading import is_finished, read_configuration, read_evaluations
 
 WHO = ("policy", "base", "unguarded", "unedited")
 """Who may have been evaluated."""
@@ -94,16 +94,6 @@ def read_results(suite: Suite) -> Results:
             f"{suite.folder}): {', '.join(sorted(codes))}."
         )
     return Results(suite, tuple(runs), tuple(problems))
-
-
-def is_finished(run_dir: Path) -> bool:
-    """Whether a run has made all the environment steps of its configuration, by its summary."""
-    try:
-        wanted = read_object(run_dir / CONFIG)["train"]["online_steps"]
-        after = read_object(run_dir / SUMMARY).get("after", {})
-        return after.get("env_steps", -1) >= wanted
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def seconds_of(run_dir: Path) -> float | None:

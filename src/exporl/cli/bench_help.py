@@ -10,7 +10,7 @@ command goes on where it was stopped or killed, and repeats nothing that is fini
   exporl bench suite.toml --table        tables of the finished runs, in Markdown
   exporl bench suite.toml --latex        the same for LaTeX (booktabs)
   exporl bench suite.toml --csv          every evaluation of every run, one row each
-  exporl report FOLDER                   learning curves: one page about all runs in the folder
+  exporl report suite.toml               tables and learning curves of all runs on one page
 
 options:
   --jobs K          runs at a time (default: one per core)

@@ -26,7 +26,7 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's (or a bundle's) policy and its base policy
   exporl serve RUN                 answer robots over the network, openpi's protocol
-  exporl report RUN [RUN ...]      one HTML page about one or more runs
+  exporl report RUN [RUN ...]      one HTML page about runs or a suite; --watch: while they go on
   exporl export RUN DIR            one folder to give away: model card, digests, ONNX
   exporl bench SUITE.toml          algorithms x tasks x seeds: runs, resumes and compares them
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
@@ -39,8 +39,8 @@ COMMANDS = {
     "demo": "exporl.cli.demo:demo_command",
     "train": "exporl.cli.train_request:train_command",
     "eval": "exporl.cli.runs:eval_command",
-    "report": "exporl.cli.runs:report_command",
     "serve": "exporl.cli.serve:serve_command",
+    "report": "exporl.cli.report:report_command",
     "export": "exporl.cli.export:export_command",
     "bench": "exporl.cli.bench:bench_command",
     "tasks": "exporl.cli.tasks:tasks_command",

@@ -1,4 +1,4 @@
-"""The commands about runs that exist: `exporl eval` and `exporl report`."""
+"""`exporl eval`: a run that exists, evaluated."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +11,8 @@ from exporl.cli.parsing import Parser
 from exporl.cli.status import FAILED, notice, say
 from exporl.files.atomic import append_line
 from exporl.files.bundle import is_bundle
-from exporl.files.run_files import EVALUATIONS, REPORT, runs_in
+from exporl.files.run_files import EVALUATIONS, runs_in
 from exporl.options import LARGEST_SEED, MOST_EPISODES
-from exporl.report.page import write_report
 from exporl.report.returns import return_words
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
@@ -139,18 +138,3 @@ def _played(
     if returns:
         say(return_words(record))
     return record
-
-
-def report_command(args: list[str]) -> int:
-    """`exporl report RUN [RUN ...] [--output FILE]`."""
-    parser = Parser(prog="exporl report", description="One HTML page about one or more runs.")
-    parser.add_argument(
-        "runs", type=Path, nargs="+", help="run directories, or folders of seeds or of runs"
-    )
-    parser.add_argument(
-        "--output", type=Path, help="file to write (default: report.html in the first run)"
-    )
-    options = parser.parse_args(args)
-    runs = list(dict.fromkeys(run for given in options.runs for run in runs_in(given)))
-    say(write_report(runs, options.output or options.runs[0] / REPORT))
-    return 0

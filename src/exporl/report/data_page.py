@@ -4,9 +4,8 @@ from pathlib import Path
 
 from exporl.data.describe import ROWS, describe
 from exporl.data.inspect import Survey
-from exporl.files.atomic import write_text
-from exporl.files.naming import make_folder_of
-from exporl.report.charts import STYLE, histogram
+from exporl.report.document import write_document
+from exporl.report.histogram import histogram
 from exporl.report.markup import text
 
 
@@ -28,17 +27,11 @@ def write_page(found: Survey, title: str, path: Path) -> Path:
         charts.append(
             _figure(f"Action {i}", histogram(values, width=340, height=150, limits=limits))
         )
-    name = text(title)
-    page = (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
-        "content='width=device-width'>"
-        f"<title>{name}</title><style>{STYLE}</style><body><h1>{name}</h1>"
-        f'<div class="grid-of-charts">{"".join(charts)}</div>'
-        f"<h2>In numbers</h2><pre>{text(describe(found, title))}</pre></body></html>"
+    body = (
+        f'<h1>{text(title)}</h1><div class="grid-of-charts">{"".join(charts)}</div>'
+        f"<h2>In numbers</h2><pre>{text(describe(found, title))}</pre>"
     )
-    make_folder_of(path)
-    write_text(path, page)
-    return path
+    return write_document(path, title, body)
 
 
 def _figure(title: str, chart: str) -> str:

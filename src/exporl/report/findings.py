@@ -4,6 +4,7 @@ run at a time and over all seeds of an algorithm."""
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from exporl.report.labels import by_label
 from exporl.report.markup import text
 from exporl.report.run_data import RunData
 from exporl.stats.intervals import paired_difference
@@ -35,14 +36,23 @@ def common(a: Sequence[Any], b: Sequence[Any]) -> tuple[Sequence[Any], Sequence[
 def findings(runs: Sequence[RunData]) -> str:
     """Sentences about runs on one task: over all seeds of each algorithm first."""
     known = [run for run in runs if run.evals and "base" in run.evals[0] and run.algorithm != "bc"]
-    paragraphs = []
-    for algorithm in dict.fromkeys(run.algorithm for run in known):
-        members = [run for run in known if run.algorithm == algorithm]
-        if len(members) > 1:
-            paragraphs += _over_all(members)
-        for run in members:
-            paragraphs += _of_one(run)
-    return "".join(f"<p>{sentence}</p>" for sentence in paragraphs)
+    parts = []
+    for members in by_label(known):
+        together = _over_all(members) if len(members) > 1 else []
+        parts.append(told(together, [sentence for run in members for sentence in _of_one(run)]))
+    return "".join(parts)
+
+
+def told(together: Sequence[str], of_runs: Sequence[str]) -> str:
+    """Sentences about all seeds, and those about each: folded where there are the former."""
+    if not together:
+        return _paragraphs(of_runs)
+    each = f"<details><summary>each seed</summary>{_paragraphs(of_runs)}</details>"
+    return f"{_paragraphs(together)}{each}"
+
+
+def _paragraphs(sentences: Sequence[str]) -> str:
+    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
 
 
 def gains(runs: Sequence[RunData], step: int, key: str) -> list[list[float]]:
@@ -84,7 +94,7 @@ def pooled(
     found = over_seeds(by_seed)
     starts = "/".join(dict.fromkeys(str(len(each)) for each in by_seed))
     sentence = (
-        f"<b>{text(runs[0].algorithm.upper())}, {len(runs)} seeds</b>: {what}{words(found)} over "
+        f"<b>{text(runs[0].label)}, {len(runs)} seeds</b>: {what}{words(found)} over "
         f"the base policy after {steps[-1]:,} environment steps ({len(runs)} seeds of {starts} "
         f"paired starts, interval over seeds): {_verdict(found)}."
     )
@@ -110,7 +120,7 @@ def _of_one(run: RunData) -> list[str]:
     after, before = common(last["policy"]["success"], run.evals[0]["base"]["success"])
     gain = paired_difference(after, before)
     sentences = [
-        f"<b>{text(run.algorithm.upper())}, seed {text(run.seed)}</b>: {points(gain)} over its base"
+        f"<b>{text(run.label)}, seed {text(run.seed)}</b>: {points(gain)} over its base"
         f" policy after {last['env_steps']:,} environment steps (same {len(before)} starts)."
     ]
     if (found := dip(run)) is not None:

@@ -1,155 +1,142 @@
-"""Runs -> one self-contained HTML page: learning curve over the base policy, table, diagnostics,
-configuration."""
+"""Runs -> one self-contained HTML page: findings, learning curves, tables, the guard, values,
+metrics, time, configurations."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporl.files.atomic import write_text
-from exporl.files.naming import make_folder_of
-from exporl.report.axes import short
-from exporl.report.charts import STYLE, Series, drawable, large_chart, line_chart
-from exporl.report.findings import common_steps, findings
+from exporl.report.calibration import calibration_section
+from exporl.report.curves import OTHERS, Colors, colors_of, difference_chart, success_chart
+from exporl.report.document import write_document
+from exporl.report.figures import Figures
+from exporl.report.findings import findings
+from exporl.report.guard_section import guard_section
+from exporl.report.labels import differences, labelled
 from exporl.report.markup import text
+from exporl.report.metrics_section import metrics_section
+from exporl.report.outcome_tables import (
+    machine_table,
+    paired_table,
+    reach_table,
+    results_table,
+    time_table,
+)
+from exporl.report.published import published_note
 from exporl.report.returns import return_section
-from exporl.report.run_data import COLORS, OTHER_COLOR, RunData, read_run
-from exporl.stats.intervals import wilson
-from exporl.stats.over_seeds import success_over_seeds
+from exporl.report.run_data import NothingToReport, RunData, read_run
 
-SHADES = ("#2563eb", "#d97706", "#059669", "#6b7280")
-TOGETHER = (("_min", "_mean", "_max"), ("_prior", "_online"))
-"""Endings of metrics that share a chart."""
-LIMITS = ("target_", "max_")
-"""Beginnings of metrics that share the chart of what they limit: `edit/target_entropy`."""
-
-
-def _rate(successes: Sequence[bool]) -> str:
-    low, high = wilson(sum(successes), len(successes))
-    return f"{100 * sum(successes) / len(successes):.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
+KINDS = {
+    "base": "base policies",
+    "seeds": "single seeds",
+    "intervals": "intervals",
+    **OTHERS,
+    "published": "published curves",
+}
+"""What can be hidden in all charts, beside algorithms and runs."""
 
 
-def _curves(runs: Sequence[RunData]) -> list[Series]:
-    """Per algorithm the success over all seeds with its 95% interval, thin lines per seed, and the
-    base alone."""
-    series = []
-    for algorithm in dict.fromkeys(run.algorithm for run in runs):
-        group = [run for run in runs if run.algorithm == algorithm and run.evals]
-        for who, label in (("policy", algorithm), ("base", "base")):
-            members = [run for run in group if who in run.evals[0]]
-            if not members or (who == "base" and algorithm == "bc"):
-                continue
-            name = label.upper() if who == "policy" else f"base alone ({algorithm} run)"
-            series += _of_group(members, who, name, COLORS.get(label, OTHER_COLOR))
-    return series
+def write_report(
+    run_dirs: Sequence[Path],
+    path: Path,
+    *,
+    labels: Mapping[Path, str] | None = None,
+    tables: str = "",
+    refresh_s: float | int | None = None,
+) -> Path:
+    """Writes one HTML page about one or more runs, every task by itself; it loads nothing from
+    anywhere.
 
+    Args:
+        run_dirs: the runs.
+        path: the file.
+        labels: what runs are called that have a name beside their algorithm's.
+        tables: HTML that stands before all tasks.
+        refresh_s: the page shows itself again after so many seconds; by default never.
 
-def _of_group(runs: Sequence[RunData], who: str, name: str, color: str) -> list[Series]:
-    """The line of all seeds together, and those of each."""
-    steps = common_steps(runs, who)
-    at = {
-        step: [
-            line[who]["success"]
-            for run in runs
-            for line in run.evals
-            if line["env_steps"] == step and who in line
-        ]
-        for step in steps
-    }
-    found = [success_over_seeds(at[step]) for step in steps]
-    means, low, high = (list(each) for each in zip(*found, strict=True)) if found else ([], [], [])
-    together = Series(name, [float(step) for step in steps], means, color, low, high)
-    if len(runs) == 1:
-        return [together]
-    each = [
-        Series(
-            f"{name} seed {run.seed}",
-            [float(line["env_steps"]) for line in run.evals if who in line],
-            [line[who]["success_rate"] for line in run.evals if who in line],
-            color,
-            thin=True,
-        )
-        for run in runs
-    ]
-    return [together, *each]
-
-
-def _table(runs: Sequence[RunData]) -> str:
-    head = (
-        "<tr><th>run<th>algorithm<th>seed<th>steps<th>base before<th>base after<th>policy "
-        "after<th>training</tr>"
-    )
-    rows = []
+    Raises:
+        NothingToReport: no evaluation in any of them yet; a ValueError.
+        ValueError: not a run directory.
+    """
+    runs = labelled([read_run(Path(run_dir)) for run_dir in run_dirs], labels)
+    if not any(run.evals for run in runs):
+        damage = "".join(f" {problem}" for run in runs for problem in run.problems[:1])
+        raise NothingToReport(f"nothing to report yet: none of the runs has an evaluation.{damage}")
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    title = tasks[0] if len(tasks) == 1 else f"{len(runs)} runs on {len(tasks)} tasks"
+    figures, colors = Figures(), colors_of(runs)
+    body = [_head(title, runs, live=refresh_s is not None), _problems(runs), tables]
+    for task in tasks:
+        body += [f"<h1>{text(task)}</h1>"] if len(tasks) > 1 else []
+        members = [run for run in runs if run.task == task]
+        body.append(_of_task(members, colors, figures, alone=len(tasks) == 1))
+    body += [time_table(runs), differences(runs), machine_table(runs)]
     for run in runs:
-        if not run.evals:
-            continue
-        first, last = run.evals[0], run.evals[-1]
-        base = [_rate(line["base"]["success"]) if "base" in line else "-" for line in (first, last)]
-        cells = [text(run.name), text(run.algorithm), text(run.seed)]
-        cells += [f"{last['env_steps']:,}", *base]
-        cells += [f"<b>{_rate(last['policy']['success'])}</b>", f"{last['time/train_s']:.0f} s"]
-        rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>")
-    return f'<div class="wide"><table>{head}{"".join(rows)}</table></div>'
-
-
-def chart_of(name: str, names: Collection[str]) -> str:
-    """The chart that a metric is drawn in: its own name, or what it has in common with others."""
-    prefix, _, rest = name.partition("/")
-    for start in LIMITS:
-        limited = f"{prefix}/{rest.removeprefix(start)}"
-        if rest.startswith(start) and limited in names:
-            return limited
-    for endings in TOGETHER:
-        for ending in endings:
-            stem = name.removesuffix(ending)
-            if stem != name and sum(stem + other in names for other in endings) > 1:
-                return stem + "/".join(endings)
-    return name
-
-
-def _diagnostics(run: RunData) -> str:
-    """Every metric of the online phase over environment steps, by the prefix of its name; beside
-    each name what the run's glossary says that it is."""
-    lines = [line for line in run.metrics if line.get("phase") == "online"]
-    names = dict.fromkeys(name for line in lines for name in line if "/" in name)
-    order = {name: place for place, name in enumerate(run.glossary)}
-    charts: dict[str, dict[str, list[str]]] = {}
-    for name in sorted(names, key=lambda name: order.get(name, len(order))):
-        of_prefix = charts.setdefault(name.partition("/")[0], {})
-        of_prefix.setdefault(chart_of(name, names), []).append(name)
-    parts = []
-    for prefix, by_chart in charts.items():
-        figures = "".join(_figure(members, lines, run.glossary) for members in by_chart.values())
-        parts.append(f'<h3>{text(prefix)}</h3><div class="grid-of-charts">{figures}</div>')
-    return "".join(parts)
-
-
-def _figure(
-    names: Sequence[str], lines: Sequence[Mapping[str, Any]], glossary: Mapping[str, str]
-) -> str:
-    """One chart: a line for each metric, its name and what it is. What was logged once is a number:
-    there is no line to draw."""
-    series, captions = [], []
-    for i, name in enumerate(names):
-        color, known = SHADES[i % len(SHADES)], [line for line in lines if name in line]
-        x = [float(line["env_steps"]) for line in known]
-        series.append(Series(name, x, [float(line[name]) for line in known], color))
-        what = text(glossary.get(name, ""))
-        if len(x) == 1:
-            what = f"{short(series[-1].y[0])} at step {known[0]['env_steps']:,}. {what}"
-        captions.append(
-            f'<p><i style="background:{color}"></i><b>{text(name)}</b> '
-            f'<span class="muted">{what}</span></p>'
+        options = text(json.dumps(run.config, indent=1))
+        body.append(
+            "<details><summary>Configuration of "
+            f"{text(run.name)}</summary><pre>{options}</pre></details>"
         )
-    chart = ""
-    if drawable(series):
-        chart = line_chart(series, width=340, height=220, y_title=_title(names))
-    return f"<figure><figcaption>{''.join(captions)}</figcaption>{chart}</figure>"
+    data = figures.data() | _controls(runs, colors, figures) | {"refresh": refresh_s}
+    return write_document(path, title, "".join(body), data)
 
 
-def _title(names: Sequence[str]) -> str:
-    """What the vertical axis of a chart of metrics shows."""
-    return names[0].partition("/")[2] if len(names) == 1 else names[0].partition("/")[0]
+def _head(title: str, runs: Sequence[RunData], *, live: bool) -> str:
+    again = "This page shows itself again while the runs go on. " if live else ""
+    return (
+        f"<h1>{text(title)}</h1><p class='muted'>exporl {_version(runs[0])}. {again}"
+        "Brackets and bands are 95% intervals: of one run over its evaluation episodes "
+        "(Wilson), of several seeds over seeds and episodes (bootstrap). Differences are "
+        "paired on the same starts (bootstrap).</p><noscript><p>Charts are drawn by a script in "
+        'this page: allow it, or read the tables.</p></noscript><div id="controls"></div>'
+    )
+
+
+def _of_task(runs: Sequence[RunData], colors: Colors, figures: Figures, *, alone: bool) -> str:
+    """What came out of runs on one task; metrics are shown at once where it is the only one."""
+    success = figures.add(success_chart(runs, colors))
+    return "".join(
+        [
+            findings(runs),
+            f"<h2>Success over environment steps</h2>{success}",
+            published_note(runs[0].task),
+            results_table(runs),
+            reach_table(runs),
+            _against_base(runs, colors, figures),
+            return_section(runs, colors, figures),
+            guard_section(runs, figures),
+            calibration_section(runs, colors, figures),
+            metrics_section(runs, colors, figures, is_open=alone),
+        ]
+    )
+
+
+def _against_base(runs: Sequence[RunData], colors: Colors, figures: Figures) -> str:
+    """The policy and its base on the same starts; nothing without base policies."""
+    paired = paired_table(runs)
+    if not paired:
+        return ""
+    return (
+        "<h2>Against the base policy</h2><p class='muted'>The policy minus its base policy before "
+        f"training, paired by start.</p>{figures.add(difference_chart(runs, colors))}{paired}"
+    )
+
+
+def _controls(runs: Sequence[RunData], colors: Colors, figures: Figures) -> dict[str, Any]:
+    """What can be hidden: rows of (title, prefix, (name, words, colour)); and what is at first."""
+    used = {line.get("kind") for chart in figures.data()["charts"] for line in chart["lines"]}
+    kinds = [
+        (kind, words, None) for kind, words in KINDS.items() if kind in used or kind == "intervals"
+    ]
+    rows: list[tuple[str, str, Sequence[tuple[str, str, int | None]]]] = []
+    if len(colors) > 1:
+        groups = [(name, name, color) for name, color in colors.items()]
+        rows.append(("algorithms", "group", groups))
+    rows.append(("show", "kind", kinds))
+    if len(runs) > 1:
+        names = dict.fromkeys((run.name, run.label) for run in runs)
+        rows.append(("runs", "run", [(name, name, colors[label]) for name, label in names]))
+    return {"controls": rows, "hidden": [f"kind:{who}" for who in OTHERS]}
 
 
 def _problems(runs: Sequence[RunData]) -> str:
@@ -162,63 +149,3 @@ def _problems(runs: Sequence[RunData]) -> str:
 def _version(run: RunData) -> str:
     versions = run.config.get("versions")
     return text(versions.get("exporl", "") if isinstance(versions, dict) else "")
-
-
-def _results(runs: Sequence[RunData]) -> str:
-    """What came out of runs on one task: sentences, learning curves, table; returns where they are
-    learnt from."""
-    curves = _curves(runs)
-    return "".join(
-        [
-            findings(runs),
-            "<h2>Success over environment steps</h2>",
-            large_chart(curves, y_title="success", y_range=(0.0, 1.0), in_percent=True),
-            "<h2>Results</h2>",
-            _table(runs),
-            return_section(runs),
-        ]
-    )
-
-
-def write_report(run_dirs: Sequence[Path], path: Path) -> Path:
-    """Writes one HTML page about one or more runs, every task by itself; it loads nothing from
-    anywhere.
-
-    Raises:
-        ValueError: no runs, not a run directory, or no evaluation in any of them yet.
-    """
-    runs = [read_run(Path(run_dir)) for run_dir in run_dirs]
-    if not any(run.evals for run in runs):
-        damage = "".join(f" {problem}" for run in runs for problem in run.problems[:1])
-        raise ValueError(f"nothing to report yet: none of the runs has an evaluation.{damage}")
-    tasks = list(dict.fromkeys(run.task for run in runs))
-    title = ", ".join(tasks)
-    body = [
-        (
-            f"<h1>{text(title)}</h1><p class='muted'>exporl {_version(runs[0])}. "
-            "Brackets and bands are 95% intervals: of one run over its evaluation episodes "
-            "(Wilson), of several seeds over seeds and episodes (bootstrap). Differences are "
-            "paired on the same starts (bootstrap).</p>"
-        ),
-        _problems(runs),
-    ]
-    for task in tasks:
-        body += [f"<h1>{text(task)}</h1>"] if len(tasks) > 1 else []
-        body.append(_results([run for run in runs if run.task == task]))
-    for run in runs:
-        body.append(f"<h2>Diagnostics: {text(run.name)}</h2>{_diagnostics(run)}")
-    for run in runs:
-        options = text(json.dumps(run.config, indent=1))
-        body.append(
-            "<details><summary>Configuration of "
-            f"{text(run.name)}</summary><pre>{options}</pre></details>"
-        )
-    page = (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' "
-        "content='width=device-width'>"
-        f"<title>{text(title)}</title><style>{STYLE}</style>"
-        f"<body>{''.join(body)}</body></html>"
-    )
-    make_folder_of(path)
-    write_text(path, page)
-    return path

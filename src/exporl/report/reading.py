@@ -9,10 +9,20 @@ from exporl.files.atomic import readable_lines
 from exporl.files.beside import changed_lines, changed_options
 from exporl.files.checkpoint import PREFIX, CorruptCheckpointError, read_manifest
 from exporl.files.reading import read_object
-from exporl.files.run_files import CHECKPOINTS, CONFIG, EVAL, GLOSSARY, METRICS, read_config
+from exporl.files.run_files import (
+    CHECKPOINTS,
+    CONFIG,
+    EVAL,
+    GLOSSARY,
+    METRICS,
+    SUMMARY,
+    read_config,
+)
 
 Lines = tuple[list[dict[str, Any]], list[str]]
 """Lines that are of use, and what is wrong with the others: a sentence each."""
+ALSO = ("base", "unguarded", "unedited")
+"""Who may have been evaluated beside the policy."""
 KINDS: dict[str, type] = {"algorithm": str, "task": str, "seed": int}
 
 
@@ -44,6 +54,16 @@ def read_evaluations(run_dir: Path) -> Lines:
 def read_metrics(run_dir: Path) -> Lines:
     """The lines of metrics.jsonl."""
     return _lines(run_dir / METRICS, _metrics_fault)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run has made all the environment steps of its configuration, by its summary."""
+    try:
+        wanted = read_object(run_dir / CONFIG)["train"]["online_steps"]
+        after = read_object(run_dir / SUMMARY).get("after", {})
+        return after.get("env_steps", -1) >= wanted
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def read_glossary(run_dir: Path) -> tuple[dict[str, str], list[str]]:
@@ -92,7 +112,7 @@ def _evaluation_fault(line: Mapping[str, Any]) -> str | None:
     for name in ("env_steps", "time/train_s"):
         if not _is_number(line.get(name)):
             return f"{name} is {line.get(name)!r}, not a number."
-    for who in ("policy", *(who for who in ("base",) if who in line)):
+    for who in ("policy", *(who for who in ALSO if who in line)):
         result = line.get(who)
         if not isinstance(result, Mapping):
             return f"it has no result of the {who}."

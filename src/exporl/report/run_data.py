@@ -12,8 +12,9 @@ from exporl.report.reading import (
     read_metrics,
 )
 
-COLORS = {"expo": "#2563eb", "base": "#d97706", "rlpd": "#6b7280", "bc": "#059669"}
-OTHER_COLOR = "#7c3aed"
+
+class NothingToReport(ValueError):
+    """None of the runs has an evaluation yet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,9 @@ class RunData:
     """Metric -> what it is; empty for runs of earlier versions."""
     problems: list[str] = dataclasses.field(default_factory=list)
     """What is wrong with its files: a sentence each."""
+    folder: Path = Path()
+    label: str = ""
+    """What the page calls runs like this one, of all seeds: see `labels.labelled`."""
 
     @property
     def pays_return(self) -> bool:
@@ -60,4 +64,6 @@ def read_run(run_dir: Path) -> RunData:
         metrics=metrics,
         glossary=glossary,
         problems=problems,
+        folder=run_dir,
+        label=config["algorithm"].upper(),
     )

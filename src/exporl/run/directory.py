@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -103,12 +104,11 @@ def write_config(config: RunConfig[Any], run_dir: Path) -> None:
     Raises:
         ValueError: a place that cannot be written.
     """
+    about = versions() | {"machine": machine()}
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         tidy(run_dir)
-        write_text(
-            run_dir / CONFIG, json.dumps(to_json(config) | {"versions": versions()}, indent=1)
-        )
+        write_text(run_dir / CONFIG, json.dumps(to_json(config) | {"versions": about}, indent=1))
     except OSError as error:
         raise ValueError(
             f"cannot write to run directory {run_dir}: {error.strerror}. Choose another --run-dir."
@@ -175,6 +175,18 @@ def versions() -> dict[str, str]:
         if found.returncode == 0:
             result["git"] = found.stdout.strip()
     return result
+
+
+def machine() -> str:
+    """The processor, its cores, and the device that computes, in words."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # where Linux says more
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        processor = next(named, processor)
+    cores, device = os.cpu_count() or 1, jax.devices()[0]
+    words = f"{processor}, {cores} core{'s' if cores > 1 else ''}"
+    return words if device.platform == "cpu" else f"{words}, {device.device_kind}"
 
 
 def check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:

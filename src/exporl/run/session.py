@@ -69,6 +69,7 @@ class Evaluator:
             episodes=episodes,
             seed=options.seed if seed is None else seed,
             execute_length=parts.config.actions_played,
+            discount=parts.config.train.discount,
             watch=parts.watch,
         )
 
