@@ -34,6 +34,7 @@ ROOMS = (
     "algos",
     "data",
     "envs",
+    "external",
     "acting",
     "speed",
     "stats",
@@ -47,7 +48,7 @@ ROOMS = (
 )
 """From the bottom up: folders, modules beside them, and the one module that lies lower than its
 folder."""
-HOST, DEVICE = {"data", "envs"}, {"ops", "nets", "policies", "algos"}
+HOST, DEVICE = {"data", "envs", "external"}, {"ops", "nets", "policies", "algos"}
 HEAVY = {
     "metaworld",
     "mujoco",
@@ -61,6 +62,8 @@ HEAVY = {
     "av",
     "minari",
     "matplotlib",
+    "torch",
+    "onnxruntime",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

@@ -18,6 +18,9 @@ Trust = bool | Collection[str]
 OutsideName = NewType("OutsideName", str)
 """`module:attribute`: an algorithm or a base policy that does not come with the library."""
 
+DATA_ONLY = ("sb3",)
+"""Kinds of base policies, `kind:file`, that are read as numbers: opening one runs no code."""
+
 _OPENED: set[Path] = set()
 """Run directories that this process has opened."""
 
@@ -37,7 +40,11 @@ def outside_names(config: Mapping[str, Any], *, task: bool = True) -> dict[str, 
     """
     loaded = ("task", "algorithm", "base", "algo") if task else ("algorithm", "base", "algo")
     named = {option: config[option] for option in loaded if option in config}
-    return {option: name for option, name in _strings(named, "") if ":" in name}
+    found = {option: name for option, name in _strings(named, "") if ":" in name}
+    kind = found.get("base.policy", "").partition(":")[0]
+    if kind in DATA_ONLY:
+        del found["base.policy"]
+    return found
 
 
 def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
+from exporl.acting.around import Seen, around, split_arrays
 from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
+from exporl.envs.task import state_spec
+from exporl.external import OutsideBase, outside_base
 from exporl.files import checkpoint
 from exporl.files.beside import check_objects, difference, missing_checkpoints
 from exporl.files.reading import read_object
@@ -183,7 +186,7 @@ def _checked(seed: int) -> int:
     return int(seed)
 
 
-def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
+def load_policy(run: Path | str, *, trust: Trust = False, base: Any = None) -> Policy:
     """The policy of a finished or interrupted run, as it was deployed at the newest checkpoint.
 
     Reads nothing but the run directory: config.json, policy.json, statistics.json where
@@ -194,6 +197,7 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
         run: the run directory, or a copy of it.
         trust: whether an algorithm or a base policy `module:attribute` that the run names may be
             loaded, which runs its code: all of them, or these names.
+        base: the policy from outside that `train` was given, if it was given one.
 
     Raises:
         ValueError: not a run directory, a file of it is missing, damaged or not what the checkpoint
@@ -220,12 +224,18 @@ def load_policy(run: Path | str, *, trust: Trust = False) -> Policy:
     _warn_of_newer(run_dir, config, found)
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
-    algorithm = options.algorithm(interface.spec)
+    algorithm, normalizer = options.algorithm(interface.spec), _normalizer(run_dir, interface)
+    outside = options.outside(interface.spec, base)
+    mine, others = split_arrays(found.parts[LEARNER])
+    parameters = _acting_parameters(algorithm, mine)
+    if outside is not None:
+        outside.load(others)
+        algorithm = around(algorithm, outside, Seen(state_spec(interface.spec), normalizer))
     return Policy(
         algorithm,
-        _acting_parameters(algorithm, found.parts[LEARNER]),
+        parameters,
         interface,
-        _normalizer(run_dir, interface),
+        normalizer if outside is None else None,
         mode="base" if found.record.get("deployed") == "base" else "evaluate",
         checkpoint_name=found.name,
     )
@@ -280,8 +290,16 @@ class _Options(NamedTuple):
         """The algorithm that they describe."""
         # What is decided by measurement makes updates faster, and leaves acting as it is.
         decided = find_algorithm(self.name).resolve(self.algo, Measurements(lambda samples: False))
+        spec = state_spec(spec)
         base = make_base(self.base, spec, self.precision)
         return make_algorithm(self.name, decided, spec, base, self.precision)
+
+    def outside(self, spec: Spec, given: Any) -> OutsideBase | None:
+        """The policy from outside around which they are, if there is one."""
+        base = self.base
+        return outside_base(
+            base.policy, given, spec, learns=base.learns, learning_rate=base.learning_rate
+        )
 
     def plain(self) -> dict[str, Any]:
         """Plain values."""

@@ -121,6 +121,11 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
         raise ValueError(
             "train.asynchronous needs a program of its own per seed: choose the mode processes."
         )
+    if mode == "vmap" and config.base.policy is not None:
+        raise ValueError(
+            f"a base policy from outside (base.policy={config.base.policy!r}) needs a program of "
+            "its own per seed: choose the mode processes."
+        )
     check(config)
     check(dataclasses.replace(config, seed=config.seed + num_seeds - 1))
     check_file(config)
