@@ -18,9 +18,6 @@ Trust = bool | Collection[str]
 OutsideName = NewType("OutsideName", str)
 """`module:attribute`: an algorithm or a base policy that does not come with the library."""
 
-DATA_ONLY = ("sb3",)
-"""Kinds of base policies, `kind:file`, that are read as numbers: opening one runs no code."""
-
 _OPENED: set[Path] = set()
 """Run directories that this process has opened."""
 
@@ -40,11 +37,7 @@ def outside_names(config: Mapping[str, Any], *, task: bool = True) -> dict[str, 
     """
     loaded = ("task", "algorithm", "base", "algo") if task else ("algorithm", "base", "algo")
     named = {option: config[option] for option in loaded if option in config}
-    found = {option: name for option, name in _strings(named, "") if ":" in name}
-    kind = found.get("base.policy", "").partition(":")[0]
-    if kind in DATA_ONLY:
-        del found["base.policy"]
-    return found
+    return {option: name for option, name in _strings(named, "") if ":" in name}
 
 
 def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:

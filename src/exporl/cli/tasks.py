@@ -147,7 +147,7 @@ def _check_parser() -> Parser:
     parser.add_argument(
         "--base",
         "--policy",
-        help="also whether this policy can be the base: module:attribute, torch:..., sb3:...",
+        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:...",
     )
     parser.add_argument(
         "--chunk-length",

@@ -6,6 +6,7 @@ from typing import Any
 
 from exporl.external.base import GIVEN, ImitationBatch, OutsideBase, OutsidePolicy
 from exporl.external.functions import as_policy, open_attribute
+from exporl.external.onnx import open_onnx
 from exporl.external.pytorch import open_torch
 from exporl.external.sb3 import open_sb3
 from exporl.outside import is_outside
@@ -23,9 +24,8 @@ __all__ = [
 
 Open = Callable[[str, Spec, float], OutsidePolicy]
 """(what follows the kind, what the task shows and the run's chunks, learning rate) -> policy."""
-KINDS: dict[str, Open] = {"torch": open_torch, "sb3": open_sb3}
-"""Kind -> what opens it: `--base KIND:REST`. Kinds that run no code of the user's are also in
-`exporl.outside.DATA_ONLY`."""
+KINDS: dict[str, Open] = {"torch": open_torch, "sb3": open_sb3, "onnx": open_onnx}
+"""Kind -> what opens it: `--base KIND:REST`."""
 
 
 def find_policy(name: str, spec: Spec, learning_rate: float = 3e-4) -> OutsidePolicy:

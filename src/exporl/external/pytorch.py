@@ -17,6 +17,8 @@ from exporl.spec import Spec
 
 MEMORY = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 """Layers that are often a policy's memory of its past."""
+BITS = ":bfloat16"
+"""What the name of an array ends with that holds the bits of such numbers."""
 
 
 def is_torch_module(value: Any) -> bool:
@@ -120,13 +122,13 @@ class TorchPolicy:
     def state(self) -> dict[str, np.ndarray]:
         """Parameters and buffers, by their names."""
         named = self.module.state_dict()
-        return {f"module/{name}": to_numpy(tensor) for name, tensor in named.items()}
+        return dict(to_array(f"module/{name}", tensor) for name, tensor in named.items())
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Restores `state()`; shapes and names must be the module's."""
-        own = self.module.state_dict()
-        saved = {name: to_tensor(state[f"module/{name}"], own[name]) for name in own}
-        self.module.load_state_dict(saved)
+        tensors = dict(to_tensor(name, array) for name, array in state.items())
+        names = [name for name in tensors if name.startswith("module/")]
+        self.module.load_state_dict({n.removeprefix("module/"): tensors[n] for n in names})
 
     def _tensors(self, observations: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {name: self._tensor(value) for name, value in observations.items()}
@@ -166,7 +168,8 @@ class LearningTorchPolicy(TorchPolicy):
         saved, arrays = self.optimizer.state_dict(), super().state()
         for index, entries in saved["state"].items():
             for name, value in entries.items():
-                arrays[f"optimizer/{index}/{name}"] = to_numpy(value)
+                key, array = to_array(f"optimizer/{index}/{name}", value)
+                arrays[key] = array
         groups = json.dumps(saved["param_groups"], sort_keys=True).encode()
         return arrays | {"optimizer_groups": np.frombuffer(groups, np.uint8)}
 
@@ -174,25 +177,29 @@ class LearningTorchPolicy(TorchPolicy):
         """Restores `state()`; later steps leave its arrays as they are."""
         super().load(state)
         entries: dict[int, dict[str, Any]] = {}
-        for key, value in state.items():
-            if key.startswith("optimizer/"):
+        for saved_name, array in state.items():
+            if saved_name.startswith("optimizer/"):
+                key, tensor = to_tensor(saved_name, array)
                 _, index, name = key.split("/", 2)
-                entries.setdefault(int(index), {})[name] = to_tensor(value)
+                entries.setdefault(int(index), {})[name] = tensor
         groups = json.loads(np.asarray(state["optimizer_groups"]).tobytes())
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
-def to_numpy(tensor: Any) -> np.ndarray:
-    """A copy in host memory. NumPy has no bfloat16: its bits are kept as int16."""
+def to_array(name: str, tensor: Any) -> tuple[str, np.ndarray]:
+    """A tensor's name and a copy of it in host memory. NumPy has no bfloat16: its bits are kept as
+    int16, and the name says so."""
     torch = import_torch()
     tensor = torch.as_tensor(tensor).detach().cpu()
-    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    return np.array(bits.numpy())
+    if tensor.dtype == torch.bfloat16:
+        return name + BITS, np.array(tensor.view(torch.int16).numpy())
+    return name, np.array(tensor.numpy())
 
 
-def to_tensor(array: np.ndarray, like: Any = None) -> Any:
-    """A tensor of its own. Inverse of `to_numpy`, for a tensor of the type of `like`."""
+def to_tensor(name: str, array: np.ndarray) -> tuple[str, Any]:
+    """Inverse of `to_array`; the tensor has memory of its own."""
     torch = import_torch()
     tensor = torch.from_numpy(np.array(array))
-    is_bits = like is not None and like.dtype == torch.bfloat16
-    return tensor.view(torch.bfloat16) if is_bits else tensor
+    if name.endswith(BITS):
+        return name.removesuffix(BITS), tensor.view(torch.bfloat16)
+    return name, tensor

@@ -91,7 +91,8 @@ def open_sb3(path: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
     reads = sorted(
         name for name, shape, dtype in spec.observation if dtype.startswith("float") and shape
     )
-    sizes = {name: int(np.prod(shape)) for name, shape, _ in spec.observation if name in reads}
+    shapes = {name: shape for name, shape, _ in spec.observation}
+    sizes = {name: int(np.prod(shapes[name])) for name in reads}
     first = min(filter(HIDDEN.fullmatch, weights), key=_number)
     wanted, shown = weights[first].shape[1], sum(sizes.values())
     if wanted != shown:
