@@ -5,6 +5,7 @@ import dataclasses
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -151,7 +152,7 @@ def test_who_needs_the_noise_of_a_base_refuses_one_from_outside():
     with pytest.raises(ValueError, match="this algorithm draws its own samples"):
         around(fql, outside(Drawn()), Seen(SPEC, None))
     with pytest.raises(ValueError, match="its samples are handed over"):
-        record.decode({}, {}, np.zeros(1, np.float32))
+        record.decode({}, {}, jnp.zeros(1))
     with pytest.raises(ValueError, match=r"base.learns=True means something for a policy from"):
         make_base(BaseConfig(learns=True), SPEC)
 

@@ -4,7 +4,7 @@ with. Host side; frameworks are imported where they are used."""
 from collections.abc import Callable
 from typing import Any
 
-from exporl.external.base import GIVEN, ImitationBatch, OutsideBase, OutsidePolicy
+from exporl.external.base import GIVEN, HAND_OVER, ImitationBatch, OutsideBase, OutsidePolicy
 from exporl.external.functions import as_policy, open_attribute
 from exporl.external.onnx import open_onnx
 from exporl.external.pytorch import open_torch
@@ -74,10 +74,7 @@ def outside_base(
     if given is not None:
         policy = as_policy(given, called, learning_rate)
     elif name == GIVEN:
-        raise ValueError(
-            "the base policy of this run was handed over in Python, and is not part of it: hand it "
-            "over again, with base=policy (train, load_run, load_policy)."
-        )
+        raise ValueError(HAND_OVER)
     else:
         assert name is not None
         policy = find_policy(name, spec, learning_rate)

@@ -14,6 +14,11 @@ from exporl.spec import Spec
 
 GIVEN = "given"
 """What a configuration says in the place of a name where a policy was handed over in Python."""
+HAND_OVER = (
+    "the base policy of this run was handed over in Python, and is not part of it: hand it over "
+    "again, with base=policy (train, load_run, load_policy)."
+)
+"""What to do where it is missing."""
 
 
 class ImitationBatch(NamedTuple):

@@ -40,7 +40,8 @@ def as_policy(given: Any, name: str, learning_rate: float = 3e-4) -> OutsidePoli
         if callable(getattr(given, "sample", None)):
             return given
         if callable(given):
-            return FunctionPolicy(given)
+            function: Any = given
+            return FunctionPolicy(function)
     raise ValueError(
         f"{name} is a {_called(given)}: a policy has sample(observations, num, seed) -> actions "
         "[b, num, h, a] in [-1, 1], or is such a function (docs/own_policy.md)."

@@ -1,6 +1,7 @@
 """ONNX files, run by onnxruntime: (observation, noise) -> action chunks, or without noise."""
 
 import hashlib
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def open_onnx(path: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
             "name it by its whole path."
         )
     try:
-        import onnxruntime
+        onnxruntime: Any = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "this base policy needs onnxruntime: pip install 'exporl[onnx]'"

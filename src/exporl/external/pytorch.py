@@ -5,6 +5,7 @@ as it was afterwards: modules need no seeds.
 """
 
 import contextlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -78,12 +79,11 @@ def import_torch() -> Any:
         ModuleNotFoundError: it is not installed; says how to install it.
     """
     try:
-        import torch
+        return importlib.import_module("torch")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "this base policy needs PyTorch: pip install 'exporl[torch]'"
         ) from error
-    return torch
 
 
 @contextlib.contextmanager

@@ -52,12 +52,12 @@ class OutsideLearning:
         }
         samples = self.base.sample(flat, self.attached, seed_of(key))
         samples = samples.reshape(*lead, *samples.shape[1:])
-        return batches.replace(extra={**batches.extra, PROPOSALS: samples})
+        return dataclasses.replace(batches, extra={**batches.extra, PROPOSALS: samples})
 
     def shown(self, batches: Batch) -> Batch:
         """Minibatches as the networks see them."""
         now, following = self.seen(batches.observation), self.seen(batches.next_observation)
-        return batches.replace(observation=now, next_observation=following)
+        return dataclasses.replace(batches, observation=now, next_observation=following)
 
     def imitate(self, batches: Batch, phase: Phase, seed: int, updates: int) -> Metrics:
         """The imitation steps of one update call: one per minibatch of pretraining, online one on
