@@ -3,11 +3,13 @@ apart by."""
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from exporl.cli.main import main
+from exporl.cli.train_request import parse
 from exporl.envs.registry import make_task
 from exporl.external import OutsideBase, OutsidePolicy, find_policy, outside_base
 from exporl.external.fit import check_fit, refuse_misfit, some_observations
@@ -213,3 +215,28 @@ def test_check_says_what_fits_and_what_does_not(robot, capsys):
     assert "environment's own units" in " ".join(capsys.readouterr().out.split())
     assert main(["check", "probe/delay", "--demos", "0", "--base", f"{robot}:breaks"]) == 2
     assert "no weights" in capsys.readouterr().out
+    assert main(["check", "probe/delay", "--chunk-length", "4"]) == 2
+    assert "give --base as well" in capsys.readouterr().err
+
+
+TRAIN = ["--task", "probe/delay", "--preset", "tiny", "--data.demos", "2", "--run-dir", "run"]
+
+
+def test_base_is_short_for_an_option_of_the_run():
+    for words in (["--base", "my_robot:to_policy"], ["--base=my_robot:to_policy"]):
+        options = parse(["expo", "--task", "probe/delay", *words]).options
+        assert "=".join(options) == "--base.policy=my_robot:to_policy"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name", "message"),
+    [
+        ("expo", "wide", "base policy 'outside_robot:wide' does not fit. range: actions are"),
+        ("expo", "breaks", "breaks(spec) raised RuntimeError: no weights"),
+        ("rlpd", "to_policy", "this algorithm draws its own samples or has no base policy"),
+    ],
+)
+def test_a_run_is_refused_before_its_first_step(robot, capsys, algorithm, name, message):
+    assert main(["train", algorithm, *TRAIN, "--base", f"{robot}:{name}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert message in said and not Path("run").exists()

@@ -8,7 +8,7 @@ from exporl.external.fit import check_fit
 from exporl.spec import Spec
 from helpers.examples import FOLDER, code_lines, learnt_and_acted, run_example
 
-WHY = "not installed: pip install 'exporl[onnx]' onnx"
+WHY = "not installed: pip install 'exporl[onnx]'"
 onnx = pytest.importorskip("onnx", reason=f"onnx is {WHY}")
 pytest.importorskip("onnxruntime", reason=f"onnxruntime is {WHY}")
 

@@ -17,6 +17,7 @@ from exporl.data.episodes import Normalizer
 from exporl.envs.registry import make_task
 from exporl.external import outside_base
 from exporl.files import checkpoint
+from exporl.parallel.seeds import train_seeds
 from exporl.policies import BaseConfig, make_base
 from exporl.policies import base as policies
 from exporl.randomness import env_seed
@@ -249,3 +250,9 @@ def test_a_frozen_policy_has_nothing_to_imitate(tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"the base policy does not fit. answers:"):
         train(tiny(**ROUND), tmp_path / "run", base=np.tanh)
+
+
+def test_seeds_around_a_policy_are_processes(tmp_path):
+    config = override(tiny(), {"base.policy": "my_robot:to_policy"})
+    with pytest.raises(ValueError, match="needs a program of its own per seed"):
+        train_seeds(config, tmp_path / "seeds", 2, mode="vmap")

@@ -152,8 +152,7 @@ def _check_parser() -> Parser:
     parser.add_argument(
         "--chunk-length",
         type=number(1),
-        default=1,
-        help="actions that the policy predicts at once (default 1), with --base",
+        help="actions that this policy predicts at once (default 1)",
     )
     add_format(parser)
     return parser
@@ -168,6 +167,11 @@ def check_command(args: list[str]) -> int:
         raise ValueError(
             f"--{asked[0].replace('_', '-')} says how a file is read, and there is none: give "
             "--data as well, or leave it out."
+        )
+    if options.base is None and options.chunk_length is not None:
+        raise ValueError(
+            "--chunk-length is that of a base policy, and there is none: give --base as well, or "
+            "leave it out."
         )
     task, episodes = make_task(options.task, options.reward), None
     if options.data is not None:
@@ -184,7 +188,7 @@ def check_command(args: list[str]) -> int:
     )
     if options.base is not None:
         findings = itertools.chain(
-            findings, _check_base(options.base, task, options.chunk_length, options.seed)
+            findings, _check_base(options.base, task, options.chunk_length or 1, options.seed)
         )
     for name, status, detail in findings:
         table.add_row(name, f"[{COLORS[status]}]{status}", escape(plain(detail)))

@@ -37,9 +37,9 @@ class OnnxPolicy:
         """All samples of all observations in one call of the model."""
         rows, inputs = len(next(iter(observations.values()))), {}
         for name, entries in self._reads.items():
-            joined = np.concatenate([_flat(observations[entry]) for entry in entries], axis=1)
-            shaped = joined.reshape(rows, *observations[entries[0]].shape[1:])
-            inputs[name] = np.repeat(joined if len(entries) > 1 else shaped, num, axis=0)
+            parts = [observations[entry] for entry in entries]
+            seen = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+            inputs[name] = np.repeat(seen, num, axis=0)
         if self._noise is not None:
             shape = (rows * num, *self._noise.shape[1:])
             inputs[NOISE] = np.random.default_rng(seed).standard_normal(shape, np.float32)
@@ -49,10 +49,6 @@ class OnnxPolicy:
     def state(self) -> dict[str, np.ndarray]:
         """The digest of the file."""
         return {"sha256": np.frombuffer(self._digest, np.uint8)}
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    return values.reshape(len(values), -1)
 
 
 def open_onnx(path: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
