@@ -256,3 +256,22 @@ def test_seeds_around_a_policy_are_processes(tmp_path):
     config = override(tiny(), {"base.policy": "my_robot:to_policy"})
     with pytest.raises(ValueError, match="needs a program of its own per seed"):
         train_seeds(config, tmp_path / "seeds", 2, mode="vmap")
+
+
+class Looks:
+    """Acts by the brightness of the picture."""
+
+    def sample(self, observations, num, seed):
+        light = observations["image"].astype(np.float32).mean(axis=(1, 2, 3)) / 255
+        return np.repeat(light[:, None, None, None], num, axis=1)
+
+
+@pytest.mark.slow
+def test_a_policy_may_read_pictures_that_the_networks_do_not(tmp_path):
+    config = tiny(task="probe/image", **ROUND)
+    train(config, tmp_path / "run", base=Looks())
+    policy = load_policy(tmp_path / "run", base=Looks())
+    seen = {"state": np.zeros(2, np.float32), "image": np.full((8, 8, 3), 51, np.uint8)}
+    np.testing.assert_allclose(policy.act(seen, seed=0, mode="base"), [[0.2]], atol=1e-6)
+    with pytest.raises(ValueError, match="the observation lacks 'image'"):
+        policy.act({"state": np.zeros(2, np.float32)})
