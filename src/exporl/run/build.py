@@ -4,13 +4,12 @@ evaluation have in common."""
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
-from exporl.acting.around import Seen, around
 from exporl.acting.asked import Watch
 from exporl.acting.checked import Checked
 from exporl.acting.failures import EnvironmentFailed
@@ -43,7 +42,7 @@ from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
 from exporl.run.memory import check_memory, online_rows
 from exporl.run.metrics import write_glossary
-from exporl.run.outside_learning import OutsideLearning, read_spec
+from exporl.run.outside_learning import read_spec, surrounded
 from exporl.run.prior import Say, prior_episodes, statistics
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
@@ -122,36 +121,25 @@ def build(
         base: a policy from outside, used instead of what `config.base.policy` names.
 
     Raises:
-        ValueError: contradictory options, unusable data, or a policy from outside that does not
-            fit.
+        ValueError: contradictory options, unusable data, or a policy that does not fit.
     """
     check(config)
     task = task or make_task(config.task, config.reward)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    shapes, values = task.spec, value_range(task, config.train.discount)
-    spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+    spec = _spec_of(config, task)
     network_spec = state_spec(spec)
     outside = _outside(config, base, spec, task, episodes, learns)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
-    needs, train = algorithm.needs, config.train
-    columns = needed_columns(needs.columns, needs.proposals, spec, train.discount)
-    seen, learning = Seen(network_spec, normalizer), None
-    if outside is not None:
-        algorithm = around(algorithm, outside, seen)
-        learning = OutsideLearning.of(config, outside, record, seen, needs)
-        ahead = [program for program in ahead if program[0] != "pretrain"]
-    if share is not None:
-        algorithm = share(algorithm)
-    elif ahead:
-        carried = columns | proposal_columns(needs.attached, spec)
-        algorithm = compile_ahead(algorithm, network_spec, ahead, train.batch_size, carried)
-    if outside is None:
-        algorithm = _reading(algorithm, spec, network_spec)
+    needs, rows = algorithm.needs, config.train.batch_size
+    columns = needed_columns(needs.columns, needs.proposals, spec, config.train.discount)
+    algorithm, learning = surrounded(config, algorithm, outside, record, network_spec, normalizer)
+    carried = columns | proposal_columns(needs.attached, spec)
+    algorithm = _compiled(algorithm, network_spec, share, ahead, rows, carried)
+    algorithm = _reading(algorithm, spec, network_spec) if outside is None else algorithm
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
-        read = network_spec if outside is None else read_spec(spec, network_spec, outside)
-        _keep_interface(config, run_dir, task, read, normalizer)
+        _keep_interface(config, run_dir, task, read_spec(spec, network_spec, outside), normalizer)
         write_glossary(run_dir, described_metrics(config.algorithm, algorithm, record))
     return Parts(
         config=config,
@@ -167,6 +155,26 @@ def build(
         base=outside,
         watch=Watch(config.log.silence_s, say),
     )
+
+
+def _spec_of(config: RunConfig[Any], task: Task) -> Spec:
+    """What the environments show, the run's chunks, and the values that its rewards allow."""
+    shapes, values = task.spec, value_range(task, config.train.discount)
+    return Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+
+
+def _compiled(
+    algorithm: Algorithm,
+    spec: Spec,
+    share: Share,
+    ahead: Sequence[Program],
+    batch_size: int,
+    columns: Mapping[str, Column],
+) -> Algorithm:
+    """The algorithm shared with other runs, or with its updates being compiled from now on."""
+    if share is not None:
+        return share(algorithm)
+    return compile_ahead(algorithm, spec, ahead, batch_size, columns) if ahead else algorithm
 
 
 def _outside(

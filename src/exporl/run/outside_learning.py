@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from exporl.acting.around import Seen, seed_of
-from exporl.algos.algorithm import Needs
+from exporl.acting.around import Seen, around, seed_of
+from exporl.algos.algorithm import Algorithm, Needs
 from exporl.algos.common import Imitation, last_minibatches, reduce_metrics
+from exporl.data.episodes import Normalizer
 from exporl.external import ImitationBatch, OutsideBase
 from exporl.policies import BasePolicy
 from exporl.randomness import IMITATE, run_key
@@ -99,8 +100,32 @@ class _At:
         return leaf[self.index]
 
 
-def read_spec(shown: Spec, network: Spec, base: OutsideBase) -> Spec:
-    """What networks and a policy from outside read between them of what a task shows."""
+def surrounded(
+    config: RunConfig[Any],
+    algorithm: Algorithm,
+    base: OutsideBase | None,
+    record: BasePolicy,
+    network: Spec,
+    normalizer: Normalizer | None,
+) -> tuple[Algorithm, OutsideLearning | None]:
+    """An algorithm around a policy from outside, and what its learner does with that; without one
+    the algorithm as it is.
+
+    Raises:
+        ValueError: the algorithm takes no samples from outside.
+    """
+    if base is None:
+        return algorithm, None
+    seen = Seen(network, normalizer)
+    learning = OutsideLearning.of(config, base, record, seen, algorithm.needs)
+    return around(algorithm, base, seen), learning
+
+
+def read_spec(shown: Spec, network: Spec, base: OutsideBase | None) -> Spec:
+    """What networks, and a policy from outside if there is one, read between them of what a task
+    shows."""
+    if base is None:
+        return network
     names = {*base.reads, *(name for name, _, _ in network.observation)}
     kept = tuple(entry for entry in shown.observation if entry[0] in names)
     return dataclasses.replace(shown, observation=kept)
