@@ -21,6 +21,7 @@ from exporl.cli.main import main
 from exporl.data.formats import load_episodes
 from exporl.data.formats.archives import read_archive
 from exporl.envs.registry import make_task
+from exporl.external import find_policy
 from exporl.files import checkpoint
 from exporl.files.checkpoint import CorruptCheckpointError
 from exporl.outside import check_trust
@@ -28,6 +29,7 @@ from exporl.report.page import write_report
 from exporl.run.directory import load_config
 from exporl.run.prior import prior_episodes
 from exporl.run.session import load_run
+from exporl.spec import Spec
 from helpers.runs import content_of, newest
 
 ROOT = Path(__file__).parent.parent
@@ -218,15 +220,18 @@ def test_network():
 
 
 def test_trusting(tmp_path, monkeypatch):
-    """`--trust`, `trust=True` and `--task module:function` run the code of that module with all
-    your rights."""
-    proof = tmp_path / "proof"
+    """`--trust`, `trust=True`, `--task module:function` and `--base module:function` run the code
+    of that module with all your rights."""
+    proof, other = tmp_path / "proof", tmp_path / "other"
     (tmp_path / "trusted_stranger.py").write_text(PAYLOAD.format(str(proof)))
+    (tmp_path / "trusted_policy.py").write_text(PAYLOAD.format(str(other)))
     monkeypatch.chdir(tmp_path)
     check_trust(tmp_path / "run", {"task": "trusted_stranger:make"}, True)
     with pytest.raises(ValueError, match="must return a gymnasium"):
         make_task("trusted_stranger:make")
-    assert proof.read_text() == "ran"
+    with pytest.raises(ValueError, match="base policy 'trusted_policy:make'"):
+        find_policy("trusted_policy:make", Spec((("state", (2,), "float32"),), 1))
+    assert proof.read_text() == other.read_text() == "ran"
 
 
 def test_digests(run):
