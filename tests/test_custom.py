@@ -15,7 +15,9 @@ from exporl.data.from_arrays import from_arrays
 from exporl.envs import make_task
 from exporl.envs.check import check_task
 from exporl.envs.custom import custom_task
+from exporl.run.loop import train
 from helpers.examples import learnt_and_acted
+from helpers.runs import tiny
 
 ROOT = Path(__file__).parent.parent
 Box = gymnasium.spaces.Box
@@ -261,6 +263,55 @@ def test_recorded_data_in_the_environments_own_units(tmp_path):
         task.adapt(
             Episode({"pose": np.zeros((4, 2))}, actions, -np.ones(3), np.ones(3, bool), True)
         )
+
+
+class Nested(Cart):
+    """A Dict within a Dict, and a camera beside it."""
+
+    def __init__(self):
+        spaces = gymnasium.spaces.Dict
+        robot = spaces({"pose": Box(-99, 99, (1,)), "speed": Box(-9, 9, (1,))})
+        image = Box(0, 255, (4, 4, 3), np.uint8)
+        super().__init__(observation_space=spaces({"robot": robot, "camera": image}))
+
+    def look(self):
+        robot = {"pose": self.state[:1].copy(), "speed": self.state[1:].copy()}
+        return {"robot": robot, "camera": np.full((4, 4, 3), 7, np.uint8)}
+
+    def reset(self, **kwargs):
+        super().reset(**kwargs)
+        return self.look(), {}
+
+    def step(self, action):
+        paid = super().step(action)[1:]
+        return self.look(), *paid
+
+
+@pytest.mark.slow
+def test_a_dict_within_a_dict_and_data_without_the_camera_are_trained_on(tmp_path):
+    """No network reads images: demonstrations need none. Names within a Dict are joined."""
+    task = custom_task(Nested, max_episode_steps=6)
+    names = [name for name, _, _ in task.spec.observation]
+    assert names == ["camera", "robot/pose", "robot/speed"]
+    steps = play(task, [[1, 1]] * 2)
+    seen = {name: np.stack([step[0][name] for step in steps]) for name in names}
+    assert seen["robot/speed"].ravel().tolist() == [0, 4, 8]
+    arrays = {
+        "observations": {name: seen[name] for name in ("robot/pose", "robot/speed")},
+        "actions": np.ones((2, 2), np.float32),
+        "unit_actions": True,
+        "rewards": np.array([0.0, 1.0]),
+        "terminals": np.array([False, True]),
+        "episode_ends": np.array([2]),
+    }
+    save_npz(tmp_path / "states.npz", from_arrays(arrays))
+    config = tiny(task="mine", **{"data.path": str(tmp_path / "states.npz")})
+    assert train(config, tmp_path / "run", task=task)["after"]["env_steps"] == 24
+    del arrays["observations"]["robot/speed"]
+    save_npz(tmp_path / "poses.npz", from_arrays(arrays))
+    config = tiny(task="mine", **{"data.path": str(tmp_path / "poses.npz")})
+    with pytest.raises(ValueError, match="observation 'robot/speed' is missing"):
+        train(config, tmp_path / "none", task=task)
 
 
 MODULE = """

@@ -39,3 +39,12 @@ def test_demo_runs_once_and_reports(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "expo-s0" / "eval.jsonl").stat().st_mtime_ns == before
     assert main([*args[:3], "--task", "metaworld/push-v3", *args[5:]]) == 2
     assert "holds a run on metaworld/reach-v3" in capsys.readouterr().err
+
+
+def test_nothing_is_collected_before_both_runs_are_checked(tmp_path, monkeypatch, capsys):
+    preset = ALGORITHMS["rlpd"].presets[PRESETS["rlpd"]]
+    monkeypatch.setitem(preset, "train.batch_size", (1, "test"))
+    assert main(["demo", "--dir", str(tmp_path / "demo"), "--steps", "24"]) == 2
+    told = capsys.readouterr()
+    assert "train.batch_size" in told.err and "collecting" not in told.out
+    assert not (tmp_path / "demo").exists()

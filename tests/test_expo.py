@@ -649,6 +649,33 @@ def test_the_first_samples_come_from_less_noise(initial):
 
 
 @pytest.mark.slow
+def test_the_base_policy_alone_acts_by_its_central_action(initial):
+    """At scale 0 it is the same for every key, the first of the narrowed samples; proposals that
+    are given, of another scale, are not taken. The on-the-fly policy is as before."""
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+    given = np.zeros((8, 8, 1, 2), np.float32)
+
+    def decided(seed, mode="base", proposals=None, **changes):
+        key = jax.random.key(seed)
+        decision = algorithm(**changes).act(
+            params, observation, key, mode=mode, proposals=proposals
+        )
+        return np.asarray(decision.action)
+
+    central = decided(0, base_noise_scale=0.0)
+    np.testing.assert_array_equal(central, decided(1, base_noise_scale=0.0))
+    np.testing.assert_array_equal(central, decided(0, base_noise_scale=0.0, proposals=given))
+    np.testing.assert_array_equal(decided(0, proposals=given), given[:, 0])
+    key = jax.random.key(2)
+    narrowed = functions(min_noise_scale=0.0).propose(params["base"], observation, key)
+    np.testing.assert_allclose(central, narrowed[:, 0], atol=1e-6)
+    assert np.abs(central - decided(0)).max() > 1e-3
+    np.testing.assert_array_equal(
+        decided(0, "explore", base_noise_scale=0.0), decided(0, "explore")
+    )
+
+
+@pytest.mark.slow
 def test_base_updates_counts_imitation_steps(initial):
     """One per minibatch at most; the critics and edits learn as before."""
     once, twice, more = (run(initial, base_updates=num)[0] for num in (1, 2, 5))

@@ -38,7 +38,7 @@ def test_returns_by_hand():
 
 @pytest.mark.parametrize("measure", ["success", "return"])
 def test_nothing_known_deploys_the_base_and_tries_both(measure):
-    guard = Guard(measure)
+    guard = Guard(measure, tries=0)
     assert guard.deployed([]) == "base"
     chosen = [guard.choose([], np.random.default_rng(i)) for i in range(400)]
     if measure == "success":
@@ -64,6 +64,19 @@ def test_one_failure_does_not_condemn_a_policy():
     assert Guard().estimates(seen)["base"] > Guard().estimates(seen)["explore"]
     assert Guard().deployed(seen) == "explore"
     assert Guard().deployed(seen + [outcome("explore")] * 3) == "base"
+
+
+def test_the_policy_is_tried_before_the_records_choose():
+    """Five episodes, whatever comes of them; from then on, so bad a record seldom is chosen."""
+    seen = [outcome("base", True)] * 10
+    for failed in range(5):
+        rngs = [np.random.default_rng(i) for i in range(50)]
+        record = [*seen, *[outcome("explore")] * failed]
+        assert {Guard().choose(record, rng) for rng in rngs} == {"explore"}
+    record = [*seen, *[outcome("explore")] * 5]
+    chosen = [Guard().choose(record, np.random.default_rng(i)) for i in range(50)]
+    assert chosen.count("base") > 40
+    assert Guard().deployed(record) == "base"
 
 
 def test_returns_that_are_all_the_same_deploy_the_better():

@@ -1,7 +1,9 @@
 """Many seeds: each equals its own single run, resumes singly and together, fails alone, stops with
 the others."""
 
+import dataclasses
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from safetensors.numpy import load_file
 
 from exporl.cli.bars import Bars
 from exporl.cli.main import main
+from exporl.envs.registry import make_task
 from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.parallel.seeds import train_seeds
@@ -118,6 +121,25 @@ class Heard(Silent):
 
 
 @pytest.mark.slow
+def test_a_task_is_given_to_every_seed(tmp_path, no_key_checker):
+    """One that no name leads to: it is what every seed trains on, whose demonstrations it has."""
+    probe, made = make_task(tiny().task), []
+
+    def make_env():
+        made.append(probe.make_env())
+        return made[-1]
+
+    config = dataclasses.replace(tiny(), task="nowhere/mine")
+    mine = dataclasses.replace(probe, name="nowhere/mine", make_env=make_env)
+    results = train_seeds(config, tmp_path / "many", 2, task=mine)
+    assert [result.error for result in results] == [None, None] and len(made) >= 2
+    demonstrations = [result.run_dir / "demonstrations.npz" for result in results]
+    assert demonstrations[0].read_bytes() == demonstrations[1].read_bytes()
+    again = train_seeds(config, tmp_path / "many", 2, task=mine, resume=True)
+    assert [result.summary for result in again] == [result.summary for result in results]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["vmap", "processes"])
 def test_a_failing_seed_is_reported_and_the_others_go_on(tmp_path, mode, no_key_checker):
     rows: list[Heard] = []
@@ -135,8 +157,10 @@ def test_a_failing_seed_is_reported_and_the_others_go_on(tmp_path, mode, no_key_
 
 
 @pytest.mark.slow
-def test_control_c_stops_all_processes_and_resume_goes_on(tmp_path, capsys):
-    """Real processes, a real SIGINT through the command line, then a real resumption."""
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, False), (signal.SIGHUP, True)])
+def test_a_signal_stops_all_processes_and_resume_goes_on(tmp_path, capsys, number, to_all):
+    """Real processes, a real signal to the command alone or, as terminals send it, to its children
+    as well; then a real resumption."""
     folder, steps = tmp_path / "many", ["--train.online-steps", "100000", "--eval.every", "100000"]
     args = [
         "train",
@@ -151,12 +175,18 @@ def test_control_c_stops_all_processes_and_resume_goes_on(tmp_path, capsys):
         *steps,
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "exporl.cli", *args], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "exporl.cli", *args],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    for seed in (0, 1):
-        wait_for(folder / f"s{seed}" / "metrics.jsonl", '"phase": "online"')
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    try:
+        for seed in (0, 1):
+            wait_for(folder / f"s{seed}" / "metrics.jsonl", '"phase": "online"')
+        os.killpg(process.pid, number) if to_all else process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, error
     assert (
         "stopped 2 of 2 seeds; everything is saved" in error
@@ -181,6 +211,11 @@ def test_control_c_stops_all_processes_and_resume_goes_on(tmp_path, capsys):
         ({}, {"mode": "threads"}, "must be one of auto, processes, vmap; got 'threads'"),
         ({"train.asynchronous": True}, {"mode": "vmap"}, "choose the mode processes"),
         ({"train.batch_size": 0}, {}, "train.batch_size must be at least 1"),
+        (
+            {},
+            {"mode": "processes", "task": make_task("probe/bandit")},
+            "cannot be given the task 'probe/bandit' itself.*config.task name the function",
+        ),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(tmp_path, changes, call, message):

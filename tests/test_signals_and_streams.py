@@ -29,7 +29,12 @@ from exporl.files.leftovers import OLD_S, tidy
 from exporl.files.run_files import CONFIG, SEEDS
 from exporl.run.loop import train
 from exporl.run.progress import Silent
-from exporl.run.stopping import Interrupted, interrupted_by_signals, stop_on_signals
+from exporl.run.stopping import (
+    Interrupted,
+    interrupted_by_signals,
+    interruptions_as_such,
+    stop_on_signals,
+)
 from exporl.speed import tuning
 from helpers.faults import Faulty, faulty_task
 from helpers.runs import newest, tiny
@@ -126,6 +131,46 @@ def test_a_signal_before_a_resumption_goes_on_says_what_to_do(monkeypatch, capsy
     assert main(["train", "--resume", "a run", "--trust"]) == 130
     told = "Nothing was changed; go on with: exporl train --resume 'a run' --trust\n"
     assert capsys.readouterr().err == f"stopped at once. {told}"
+
+
+TURNED = {
+    "by an extension": ImportError("Encountered an error while initializing the extension."),
+    "by an extension, named": ValueError("cannot import 'my_robot'"),
+}
+
+
+@pytest.mark.parametrize("last", TURNED.values(), ids=TURNED)
+def test_an_interruption_that_an_import_turns_into_an_error_is_one(monkeypatch, capsys, last):
+    """Extension modules do, and whoever names them turns that error into another one."""
+
+    def importing(request):
+        try:
+            try:
+                signal.raise_signal(signal.SIGHUP)
+            except KeyboardInterrupt as stopped:
+                raise ImportError("while initializing") from stopped
+        except ImportError as error:
+            raise last from error
+
+    monkeypatch.setattr(command, "run_request", importing)
+    assert main(["train", "--resume", "a run"]) == 130
+    told = "Nothing was changed; go on with: exporl train --resume 'a run'\n"
+    assert capsys.readouterr().err == f"stopped at once. {told}"
+    monkeypatch.setattr("exporl.cli.presets.presets_command", importing)
+    assert main(["presets"]) == 130
+    assert capsys.readouterr().err == "stopped at once.\n"
+
+
+def test_an_error_of_its_own_stays_one_and_notes_are_kept():
+    with pytest.raises(ImportError, match="gone"), interruptions_as_such():
+        raise ImportError("gone")
+    told = ValueError("made of it")
+    told.add_note("what is kept")
+    with pytest.raises(StoppedAtOnce) as caught, interruptions_as_such():
+        raise told from StoppedAtOnce()
+    assert caught.value.__notes__ == ["what is kept"]
+    with pytest.raises(Interrupted), interruptions_as_such():
+        raise Interrupted("everything is saved") from StoppedAtOnce()
 
 
 def test_many_seeds_that_are_stopped_at_once_say_what_goes_on(tmp_path, monkeypatch):

@@ -2,11 +2,11 @@
 their last episodes went.
 
 Two arms, the base policy alone and the algorithm's policy around it. Thompson sampling (Thompson,
-1933; tutorial: Russo et al., arXiv 1707.02038) chooses who acts: both draw a plausible success
-rate (or mean return) from what is known of them, and the larger draw wins. Deployed is the policy,
-unless that record makes it likely that the base is better: a few episodes cannot tell more, and a
-policy that has learnt is better more often than not (benchmarks/stable.py). Old episodes count
-less, because both policies keep learning.
+1933; tutorial: Russo et al., arXiv 1707.02038) chooses who acts, once the policy has been tried:
+both draw a plausible success rate (or mean return) from what is known of them, and the larger draw
+wins. Deployed is the policy, unless that record makes it likely that the base is better: a few
+episodes cannot tell more, and a policy that has learnt is better more often than not
+(benchmarks/stable.py). Old episodes count less, because both policies keep learning.
 """
 
 import dataclasses
@@ -44,11 +44,17 @@ class Guard:
     """Weight of an episode relative to the one after it: 0.93 remembers about 14 episodes."""
     prior: float = 2.0
     """Episodes that an arm starts with in thought, at the weighted mean of both arms."""
+    tries: int = 5
+    """Episodes that the policy gets before the records choose: two failures at the start, which are
+    chance, could otherwise keep it from acting for thousands of steps."""
     sure: float = 0.9
     """How probable it must be by the record that the base is better, for it to be deployed."""
 
     def choose(self, outcomes: Sequence[Outcome], rng: np.random.Generator) -> Arm:
-        """The arm of the next episode: the larger of one draw from each posterior."""
+        """The arm of the next episode: the policy until it has been tried, then the larger of one
+        draw from each posterior."""
+        if sum(outcome.arm == "explore" for outcome in outcomes) < self.tries:
+            return "explore"
         mean, weight, spread = self._posterior(outcomes)
         if self.measure == "success":
             draws = rng.beta(mean * weight, (1 - mean) * weight)

@@ -34,7 +34,9 @@ def make_expo(
         sampling_edit=edit.clone(precision=precision),
         critic=critic,
         ranking_critic=critic.clone(precision=precision),
-        imitation=Imitation(base, config.base_tau, config.base_data == "successes"),
+        imitation=Imitation(
+            base, config.base_tau, config.base_data == "successes", config.base_noise_scale
+        ),
         critic_trainer=CriticTrainer.adam(
             critic, config.critic_learning_rate, config.tau, TargetBounds.create(config, spec)
         ),
@@ -92,6 +94,7 @@ _STABLE: Preset = {
     "algo.base_data": ("successes", STABLE),
     "algo.base_tau": (0.005, STABLE),
     "algo.base_updates": (4, STABLE),
+    "algo.base_noise_scale": (0.0, STABLE),
     "algo.min_noise_scale": (0.0, STABLE),
     "algo.edits_act": ("explore", STABLE),
     "algo.pessimistic_start": ("auto", STABLE),

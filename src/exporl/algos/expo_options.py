@@ -29,6 +29,9 @@ class ExpoConfig(BoundOptions):
     min_noise_scale: float = option(1.0, within="[0, 1]", absent=1.0)
     """Scale of the noise that the first of the n base samples is decoded from; it rises evenly to
     1 at the last. 1: all are samples of the base policy. 0: the first is its central action."""
+    base_noise_scale: float = option(1.0, within="[0, 1]", absent=1.0)
+    """Scale of the noise that the base policy's actions are decoded from where it acts alone: 1:
+    each is a sample of it. 0: its central action."""
     num_qs: int = 10
     """Critics in the ensemble."""
     num_min_qs: int = 2

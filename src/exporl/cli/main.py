@@ -11,7 +11,7 @@ from typing import NoReturn
 from exporl.acting.failures import EnvironmentFailed, in_words
 from exporl.cli.status import FAILED, STOPPED, notice
 from exporl.cli.streams import unbroken
-from exporl.run.stopping import interrupted_by_signals
+from exporl.run.stopping import interrupted_by_signals, interruptions_as_such
 from exporl.suggest import closest
 
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
@@ -76,7 +76,8 @@ def _main(argv: Sequence[str] | None) -> int:
         return FAILED
     try:
         module, function = COMMANDS[args[0]].split(":")
-        return getattr(importlib.import_module(module), function)(args[1:])
+        with interruptions_as_such():
+            return getattr(importlib.import_module(module), function)(args[1:])
     except KeyboardInterrupt as stopped:
         notes = " ".join(getattr(stopped, "__notes__", ()))
         notice(f"stopped at once. {notes}".rstrip())

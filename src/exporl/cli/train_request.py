@@ -12,6 +12,7 @@ from exporl.cli.parsing import Parser
 from exporl.cli.resumable import resumable_runs
 from exporl.cli.train_help import PRESETS, instead_of, train_help
 from exporl.outside import is_outside
+from exporl.run.stopping import interruptions_as_such
 from exporl.suggest import closest
 
 BASE = "--base.policy"
@@ -52,7 +53,8 @@ def train_command(args: list[str]) -> int:
         return 0
     check_request(request)
     try:
-        return importlib.import_module("exporl.cli.train").run_request(request)
+        with interruptions_as_such():
+            return importlib.import_module("exporl.cli.train").run_request(request)
     except KeyboardInterrupt as stopped:
         if not getattr(stopped, "__notes__", ()):
             stopped.add_note(_how_to_begin(request))

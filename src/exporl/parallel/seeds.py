@@ -16,6 +16,7 @@ import jax
 from exporl.acting.failures import in_words
 from exporl.data.formats import save_npz
 from exporl.envs.registry import make_task
+from exporl.envs.task import Task
 from exporl.files.atomic import copy_file, refuse_link
 from exporl.files.run_files import DEMONSTRATIONS, REPORT, SEEDS, seed_runs
 from exporl.files.undo import clear_refused
@@ -55,6 +56,7 @@ def train_seeds(
     mode: str = "auto",
     progress: Callable[[str], Progress] | None = None,
     resume: bool = False,
+    task: Task | None = None,
 ) -> list[SeedResult]:
     """Trains the seeds `config.seed`, `config.seed + 1`, ... of one configuration.
 
@@ -71,6 +73,8 @@ def train_seeds(
         progress: name of a seed -> what to report its progress to; nothing by default.
         resume: go on with seeds that were begun, and begin those that were not. Finished ones are
             not repeated.
+        task: used instead of the one that `config.task` names. Other processes cannot be given it:
+            its seeds train in one program (mode "vmap").
 
     Returns:
         One result per seed.
@@ -80,7 +84,7 @@ def train_seeds(
         FileExistsError: the folder already holds one of the runs and `resume` is off.
         Interrupted: stopped by a signal, after saving.
     """
-    mode = _chosen_mode(config, num_seeds, mode)
+    mode = _chosen_mode(config, num_seeds, mode, task)
     folder, begun = Path(folder), seed_runs(folder)
     configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(num_seeds)]
     _check_begun(folder, begun, configs, resume)
@@ -92,9 +96,11 @@ def train_seeds(
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
-        run, stop = run_processes if mode == "processes" else run_together, threading.Event()
+        run = run_processes if mode == "processes" else functools.partial(run_together, task=task)
+        stop = threading.Event()
         with ordered(folder, config, num_seeds):
-            _share_demonstrations(waiting[0].config, [job.run_dir for job in jobs], rows[0].say)
+            run_dirs = [job.run_dir for job in jobs]
+            _share_demonstrations(waiting[0].config, task, run_dirs, rows[0].say)
             with stop_on_signals(stop, rows[0].say):
                 ended = run(waiting, rows, stop)
         for job, (summary, error) in zip(waiting, ended, strict=True):
@@ -109,12 +115,20 @@ def train_seeds(
     return list(results.values())
 
 
-def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
+def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str, task: Task | None) -> str:
     """How the seeds are trained, once everything that was asked for is checked."""
     if not 1 <= num_seeds <= MOST_SEEDS:
         raise ValueError(f"the number of seeds must be in [1, {MOST_SEEDS}], got {num_seeds}.")
     if mode not in MODES:
         raise ValueError(f"the mode of seeds must be one of {', '.join(MODES)}; got {mode!r}.")
+    if mode == "processes" and task is not None:
+        raise ValueError(
+            f"seeds in processes of their own cannot be given the task {task.name!r} itself: "
+            "choose the mode vmap, or let config.task name the function that makes it, "
+            "'module:function'."
+        )
+    if mode == "auto" and task is not None:
+        mode = "vmap"
     if mode == "auto":
         mode = "processes" if jax.default_backend() == "cpu" else "vmap"
     if mode == "vmap" and config.train.asynchronous:
@@ -129,7 +143,8 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str) -> str:
     check(config)
     check(dataclasses.replace(config, seed=config.seed + num_seeds - 1))
     check_file(config)
-    make_task(config.task, config.reward)
+    if task is None:
+        make_task(config.task, config.reward)
     return mode
 
 
@@ -153,7 +168,10 @@ def _check_begun(
 
 
 def run_together(
-    jobs: Sequence[Job], rows: Sequence[Progress], stop: threading.Event
+    jobs: Sequence[Job],
+    rows: Sequence[Progress],
+    stop: threading.Event,
+    task: Task | None = None,
 ) -> list[Ended]:
     """Trains every job in a thread of this process; all their updates are one batched call, and so
     is all acting.
@@ -162,6 +180,7 @@ def run_together(
         jobs: what to train: configurations that differ in their seed only.
         rows: what each of them reports to.
         stop: set, it makes all of them stop after a checkpoint.
+        task: used instead of the one that their configuration names.
     """
     batch = SeedBatch(len(jobs), stop)
     ended: list[Ended] = [(None, None)] * len(jobs)
@@ -177,6 +196,7 @@ def run_together(
                 resume=job.resume,
                 stop=batch.stop,
                 share=share,
+                task=task,
             )
             ended[index] = summary, None
         except Interrupted:
@@ -199,14 +219,17 @@ def run_together(
 
 
 def _share_demonstrations(
-    config: RunConfig[Any], run_dirs: Sequence[Path], say: Callable[[str], None]
+    config: RunConfig[Any],
+    task: Task | None,
+    run_dirs: Sequence[Path],
+    say: Callable[[str], None],
 ) -> None:
     """Collects the demonstrations once: they do not depend on the training seed."""
     if config.data.path is not None or config.data.demos == 0 or len(run_dirs) == 1:
         return
     paths = [run_dir / DEMONSTRATIONS for run_dir in run_dirs]
     source = next((path for path in paths if path.is_file()), paths[0])
-    collect = make_task(config.task, config.reward).collect
+    collect = (task or make_task(config.task, config.reward)).collect
     if not source.is_file():
         if collect is None:
             return

@@ -54,6 +54,31 @@ def interrupted_by_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def interruptions_as_such() -> Iterator[None]:
+    """While it lasts, an error that somebody made of an interruption is that interruption again,
+    with the error's notes: an extension module turns one that arrives while it is being imported
+    into an ImportError.
+
+    Raises:
+        StoppedAtOnce: instead of such an error.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        stopped = StoppedAtOnce()
+        for note in getattr(error, "__notes__", ()):
+            stopped.add_note(note)
+        raise stopped from error
+
+
+@contextlib.contextmanager
 def stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
     """While it lasts, the first SIGINT, SIGTERM or SIGHUP sets `stop`, and a second SIGINT or
     SIGTERM interrupts at once. Signals that are ignored, as under `nohup`, stay so.
