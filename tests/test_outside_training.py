@@ -34,6 +34,7 @@ from helpers.outside import Drawn, Learns, Still
 from helpers.runs import evaluations, newest, tiny
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
+VALUED = dataclasses.replace(SPEC, value_range=(-10.0, 0.0))
 SIZES = {"hidden": (16,), "num_qs": 3, "num_base_samples": 2}
 FLOW = BaseConfig("flow", num_steps=2, width=16, num_blocks=1, time_dim=8)
 OUTSIDE = BaseConfig(policy="given")
@@ -146,6 +147,7 @@ def test_who_needs_the_noise_of_a_base_refuses_one_from_outside():
     for options, message in (
         ({"backup": "filtered"}, "backup='filtered' chooses among the noise"),
         ({"min_noise_scale": 0.0}, "min_noise_scale=0.0 scales the noise"),
+        ({"base_noise_scale": 0.0}, "base_noise_scale=0.0 scales the noise"),
     ):
         with pytest.raises(ValueError, match=message):
             make_algorithm("expo", ExpoConfig(**options), SPEC, record)
@@ -161,6 +163,8 @@ def test_who_needs_the_noise_of_a_base_refuses_one_from_outside():
 def test_presets_leave_out_what_a_trained_policy_does_not_need():
     stable = around_a_policy(preset_config("expo", "stable", "probe/delay"))
     assert stable.train.offline_steps == 0 and stable.algo.min_noise_scale == 1
+    base = make_base(OUTSIDE, SPEC)
+    assert make_algorithm("expo", stable.algo, VALUED, base).needs.proposals == 4
     check(override(stable, {"base.policy": "my_robot:to_policy"}))
     assert around_a_policy(preset_config("rlpd", "tiny", "probe/delay")).train.offline_steps == 0
 

@@ -129,11 +129,16 @@ def check_outside(config: ExpoConfig) -> None:
             "backup='filtered' chooses among the noise that a base policy decodes, and one from "
             "outside draws its own: use 'fresh' or 'cached'."
         )
-    if config.min_noise_scale != 1:
-        raise ValueError(
-            f"min_noise_scale={config.min_noise_scale} scales the noise that a base policy "
-            "decodes, and one from outside draws its own: set it to 1."
-        )
+    scales = {
+        "min_noise_scale": config.min_noise_scale,
+        "base_noise_scale": config.base_noise_scale,
+    }
+    for name, scale in scales.items():
+        if scale != 1:
+            raise ValueError(
+                f"{name}={scale} scales the noise that a base policy decodes, and one from outside "
+                "draws its own: set it to 1."
+            )
 
 
 def _check_backup(config: ExpoConfig) -> None:
