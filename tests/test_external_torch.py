@@ -102,13 +102,14 @@ def test_a_memory_is_refused_by_its_name():
     assert "lstm (LSTMCell)" in found["memory"]
 
 
-def test_what_is_no_policy_is_refused():
+def test_what_is_no_policy_is_refused(monkeypatch):
     for wrong in (torch.nn.Linear(2, 1), np.tanh):
         with pytest.raises(ValueError, match=r"must be a torch.nn.Module with sample"):
             torch_policy(wrong, "it", 1e-3)
+    robot = type(sys)("a_robot")
+    robot.load = lambda spec: Path("/nowhere/weights.pt").read_bytes()
+    monkeypatch.setitem(sys.modules, "a_robot", robot)
     with pytest.raises(ValueError, match=r"load\(spec\) raised FileNotFoundError"):
-        sys.modules["a_robot"] = type(sys)("a_robot")
-        sys.modules["a_robot"].load = lambda spec: Path("/nowhere/weights.pt").read_bytes()
         find_policy("torch:a_robot:load", SPEC)
     frozen = type("Frozen", (Tiny,), {"loss": None})()
     found = [f.name for f in check_fit(made(frozen, learns=True), SEEN) if f.status == "fail"]
@@ -289,6 +290,7 @@ class Harm:
 
 @pytest.mark.skipif(not SHARED.is_file(), reason="no ../shared/policies here")
 def test_a_real_actor_runs_as_it_was_published():
+    pytest.importorskip("mujoco", reason="MuJoCo is not installed: pip install 'exporl[adroit]'")
     env = gymnasium.make("HalfCheetah-v5")
     policy = find_policy(f"sb3:{SHARED}", Spec((("state", (17,), "float32"),), action_dim=6))
     seen, _ = env.reset(seed=0)
