@@ -15,7 +15,6 @@ from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
-from exporl.envs.task import state_spec
 from exporl.external import OutsideBase, outside_base
 from exporl.files import checkpoint
 from exporl.files.beside import check_objects, difference, missing_checkpoints
@@ -32,7 +31,7 @@ from exporl.outside import Trust, check_trust
 from exporl.plain import from_plain
 from exporl.policies import BaseConfig, make_base
 from exporl.randomness import EVALUATE, INIT, run_key
-from exporl.spec import Spec
+from exporl.spec import Spec, state_spec
 from exporl.suggest import closest
 from exporl.types import Decision, Mode, Params, Precision
 

@@ -29,7 +29,7 @@ from exporl.data.episodes import Episode, Normalizer
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
 from exporl.envs.registry import make_task
-from exporl.envs.task import Task, state_spec, value_range
+from exporl.envs.task import Task, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.external import OutsideBase, outside_base
 from exporl.external.fit import refuse_misfit, some_observations
@@ -44,6 +44,7 @@ from exporl.run.memory import check_memory, online_rows
 from exporl.run.metrics import write_glossary
 from exporl.run.outside_learning import read_spec, surrounded
 from exporl.run.prior import Say, prior_episodes, statistics
+from exporl.spec import state_spec
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
