@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(BIN)/exporl demo
 
 # Tests compile in a hurry; golden numbers and learning are tested with all of XLA's optimisations, as users run them.
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/openpi/.installed
 	$(PYTEST) $(AS_USERS_RUN_THEM:%=--ignore %)
 	$(PYTEST) --optimized $(AS_USERS_RUN_THEM)
 
@@ -52,3 +52,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.created
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# openpi's client for robots needs numpy before 2: an environment of its own. Where it cannot be had, its tests are skipped.
+$(VENV)/openpi/.installed: requirements/openpi.txt | $(VENV)/.created
+	@rm -rf $(VENV)/openpi
+	@{ $(BIN)/python -m venv $(VENV)/openpi && \
+	  $(VENV)/openpi/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps \
+	    --only-binary :all: -r requirements/openpi.txt && touch $@; } || \
+	  echo "openpi-client could not be installed: its tests are skipped."

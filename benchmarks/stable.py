@@ -57,7 +57,7 @@ DEMO: dict[str, Any] = {
     "algo.base_tau": 0.001,
     "algo.base_updates": 1,
     "algo.min_noise_scale": 1.0,
-    "algo.base_noise_scale": 1.0,
+    "algo.deploy_noise_scale": 1.0,
     "algo.edits_act": "always",
     "train.guard": "off",
 }
@@ -74,7 +74,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no-bounds": dict.fromkeys(BOUNDS, False),
     "no-edits": {"algo.num_edit_samples": 0},
     "edits-act": {"algo.edits_act": "always"},
-    "sampled-base": {"algo.base_noise_scale": 1.0, "algo.edits_act": "always"},
+    "deploy-full-noise": {"algo.deploy_noise_scale": 1.0, "algo.edits_act": "always"},
 }
 AT = (0, 1_000, 2_000, 4_000, 6_000, 8_000)
 WHO = ("policy", "unguarded", "unedited", "base")

@@ -41,6 +41,7 @@ ROOMS = (
     "report",
     "parallel/background",
     "run",
+    "serve",
     "parallel",
     "bench",
     "cli",
@@ -64,6 +65,8 @@ HEAVY = {
     "matplotlib",
     "torch",
     "onnxruntime",
+    "websockets",
+    "msgpack",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

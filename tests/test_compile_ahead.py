@@ -177,6 +177,7 @@ def test_a_command_that_ends_does_not_wait_for_a_program_that_is_being_compiled(
 
 def test_a_command_that_compiles_nothing_ends_as_usual(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["exporl", "--version"])
+    monkeypatch.setattr("exporl.cli.main.ignore_signals", lambda: None)
     with pytest.raises(SystemExit) as left:
         command()
     assert left.value.code == 0

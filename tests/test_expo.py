@@ -649,30 +649,35 @@ def test_the_first_samples_come_from_less_noise(initial):
 
 
 @pytest.mark.slow
-def test_the_base_policy_alone_acts_by_its_central_action(initial):
-    """At scale 0 it is the same for every key, the first of the narrowed samples; proposals that
-    are given, of another scale, are not taken. The on-the-fly policy is as before."""
+def test_noise_is_narrowed_outside_training_alone(initial):
+    """At 0 the base policy alone is the same for every key, and so are all candidates; while
+    learning both act as before. Proposals that are given, of another scale, are not taken."""
     params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
     given = np.zeros((8, 8, 1, 2), np.float32)
 
-    def decided(seed, mode="base", proposals=None, **changes):
+    def decided(mode, seed=0, proposals=None, scale=0.0):
+        chosen = algorithm(deploy_noise_scale=scale)
         key = jax.random.key(seed)
-        decision = algorithm(**changes).act(
-            params, observation, key, mode=mode, proposals=proposals
-        )
+        decision = chosen.act(params, observation, key, mode=mode, proposals=proposals)
         return np.asarray(decision.action)
 
-    central = decided(0, base_noise_scale=0.0)
-    np.testing.assert_array_equal(central, decided(1, base_noise_scale=0.0))
-    np.testing.assert_array_equal(central, decided(0, base_noise_scale=0.0, proposals=given))
-    np.testing.assert_array_equal(decided(0, proposals=given), given[:, 0])
-    key = jax.random.key(2)
-    narrowed = functions(min_noise_scale=0.0).propose(params["base"], observation, key)
-    np.testing.assert_allclose(central, narrowed[:, 0], atol=1e-6)
-    assert np.abs(central - decided(0)).max() > 1e-3
-    np.testing.assert_array_equal(
-        decided(0, "explore", base_noise_scale=0.0), decided(0, "explore")
+    central = decided("base")
+    np.testing.assert_array_equal(central, decided("base", seed=1))
+    np.testing.assert_array_equal(central, decided("base", proposals=given))
+    np.testing.assert_allclose(central, decided("unedited", seed=2), atol=1e-6)
+    narrowed = functions(min_noise_scale=0.0).propose(
+        params["base"], observation, jax.random.key(3)
     )
+    np.testing.assert_allclose(central, narrowed[:, 0], atol=1e-6)
+    np.testing.assert_array_equal(decided("base", scale=1.0, proposals=given), given[:, 0])
+    for mode in ("sample", "explore"):
+        np.testing.assert_array_equal(decided(mode), decided(mode, scale=1.0))
+        assert np.abs(decided(mode) - central).max() > 1e-3
+    np.testing.assert_array_equal(decided("sample"), decided("base", scale=1.0))
+    assert algorithm().needs.alone == "base"
+    assert algorithm(deploy_noise_scale=0.0).needs.alone == "sample"
+    with pytest.raises(ValueError, match=r"deploy_noise_scale=0.5 has no effect with filter_act"):
+        algorithm(deploy_noise_scale=0.5, backup="filtered", filter_acting=True)
 
 
 @pytest.mark.slow

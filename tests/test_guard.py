@@ -104,8 +104,10 @@ def guarded(**changes):
 
 
 @pytest.mark.slow
-def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
-    trainer = Trainer(guarded(), tmp_path, Silent(), False)
+@pytest.mark.parametrize(("scale", "alone"), [(1.0, "base"), (0.25, "sample")])
+def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path, scale, alone):
+    config = guarded(**{"algo.deploy_noise_scale": scale})
+    trainer = Trainer(config, tmp_path, Silent(), False)
     rollout, seen = trainer.actors, []
     act = rollout._act
 
@@ -117,8 +119,8 @@ def test_who_begins_an_episode_ends_it_and_the_warm_up_is_the_base(tmp_path):
     run_all(trainer)
     arms = [each.arm for each in rollout.outcomes]
     assert set(arms) == {"base", "explore"} and len(arms) == 20  # two steps an episode
-    assert all(mode == "base" for steps, mode in seen if steps < 6)
-    assert {mode for steps, mode in seen if steps >= 6} == {"base", "explore"}
+    assert all(mode == alone for steps, mode in seen if steps < 6)
+    assert {mode for steps, mode in seen if steps >= 6} == {alone, "explore"}
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_its_options_are_what_that_version_did():
         "algo.edit_value": "mean",
         "algo.edits_act": "always",
         "algo.min_noise_scale": 1.0,
-        "algo.base_noise_scale": 1.0,
+        "algo.deploy_noise_scale": 1.0,
         "algo.base_updates": 1,
         "train.guard": "off",
         "eval.at": (),

@@ -147,7 +147,7 @@ def test_who_needs_the_noise_of_a_base_refuses_one_from_outside():
     for options, message in (
         ({"backup": "filtered"}, "backup='filtered' chooses among the noise"),
         ({"min_noise_scale": 0.0}, "min_noise_scale=0.0 scales the noise"),
-        ({"base_noise_scale": 0.0}, "base_noise_scale=0.0 scales the noise"),
+        ({"deploy_noise_scale": 0.0}, "deploy_noise_scale=0.0 scales the noise"),
     ):
         with pytest.raises(ValueError, match=message):
             make_algorithm("expo", ExpoConfig(**options), SPEC, record)
@@ -226,6 +226,11 @@ def test_a_frozen_policy_loses_nothing_by_being_wrapped(tmp_path):
     assert unedited.returns == by_hand
     alone = load_policy(tmp_path / "whole", base=Still())
     seen = {"state": np.array([[0.0, 0.0], [1.0, 0.5]], np.float32)}
+    each = alone.decide_each(alone.interface.batch(seen)[0], np.array([5, 6], np.uint32))
+    for row, decision in enumerate(each):
+        one = alone.decide({"state": seen["state"][row]}, seed=5 + row)
+        assert decision is not None and same(decision.action, one.action)
+        assert same(decision.info, dict(one.info))
     played = alone.act(seen, seed=3, mode="base")[:, 0]
     np.testing.assert_array_equal(played, Still().sample(seen, 1, 0)[:, 0, 0])
     with pytest.raises(ValueError, match="handed over in Python"):

@@ -15,6 +15,7 @@ from exporl.randomness import (
     actor_counters,
     env_seed,
     run_key,
+    run_keys,
     run_rng,
 )
 
@@ -50,3 +51,10 @@ def test_actors_never_draw_the_same_and_the_first_draws_what_a_single_one_does()
         for episode in range(5)
     }
     assert len(seeds) == 4 * 3 * 5
+
+
+def test_keys_drawn_together_are_those_drawn_alone():
+    counters = np.array([0, 7, 2**32 - 1, 7], np.uint32)
+    together = jax.random.key_data(run_keys(3, ACT, counters))
+    alone = [jax.random.key_data(run_key(3, ACT, int(counter))) for counter in counters]
+    np.testing.assert_array_equal(together, np.stack(alone))

@@ -5,8 +5,10 @@ import inspect
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import tracemalloc
 import zipfile
 from html.parser import HTMLParser
@@ -29,8 +31,11 @@ from exporl.report.page import write_report
 from exporl.run.directory import load_config
 from exporl.run.prior import prior_episodes
 from exporl.run.session import load_run
+from exporl.serve.client import Client
+from exporl.serve.messages import MessageError, unpacked
 from exporl.spec import Spec
 from helpers.runs import content_of, newest
+from helpers.serving import GOOD, Arithmetic, serving
 
 ROOT = Path(__file__).parent.parent
 OLD = ROOT / "tests" / "data" / "old_run"
@@ -205,10 +210,11 @@ def test_damage(run, name, content, capsys):
 
 
 NETWORK = {"urllib", "http", "socket", "ssl", "requests", "ftplib", "smtplib", "asyncio", "xmlrpc"}
+NETWORK |= {"websockets"}
 
 
 def test_network():
-    """Nothing uses the network but `exporl data download`."""
+    """Nothing uses the network but `exporl data download`, `exporl serve` and `exporl.Client`."""
     for path in SOURCES:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -216,7 +222,39 @@ def test_network():
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add((node.module or "").split(".")[0])
-        assert not names & NETWORK or path.name == "download.py", path
+        uses = path.relative_to(ROOT / "src" / "exporl").as_posix()
+        allowed = uses == "data/download.py" or uses.startswith(("serve/", "cli/serve"))
+        assert not names & NETWORK or allowed, path
+
+
+def test_listening(tmp_path, capsys):
+    """`exporl serve` listens to this machine alone; beyond it only with `--host`, and then with a
+    key or the word `--open`.
+
+    `tests/test_serve_command.py` has more hosts and keys."""
+    assert main(["serve", str(tmp_path), "--host", "0.0.0.0"]) == 2
+    assert "whoever reaches 0.0.0.0 could use the policy" in capsys.readouterr().err
+    with serving(Arithmetic()) as running:
+        assert running.address.startswith("ws://127.0.0.1:")
+
+
+def test_messages():
+    """A message to `exporl serve` runs no code, ends in an answer or in a sentence, and takes no
+    more memory than a small multiple of its length.
+
+    `tests/test_serve_hostile.py` sends a thousand."""
+    import msgpack
+
+    array = {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": (1,)}
+    bombs = [b"\xdd\x00\x98\x96\x80" + b"\x80" * 10_000_000, b"\x91" * 10_000_000]
+    tracemalloc.start()
+    try:
+        for message in (*bombs, msgpack.packb({"state": array})):
+            with pytest.raises(MessageError, match=r"^[^\n]{20,}\.$"):
+                unpacked(message)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
 
 
 def test_trusting(tmp_path, monkeypatch):
@@ -253,6 +291,34 @@ def test_bounds(run):
     stated["action"] |= {"low": [500.0], "high": [900.0], "scaled": True}
     (run / "policy.json").write_text(json.dumps(stated))
     assert 500 <= load_policy(run).act([0.0, 0.0], seed=0)[0, 0] <= 900
+
+
+def test_encryption():
+    """What `exporl serve` and `exporl.Client` send is not encrypted, the key included: beyond a
+    network of your own put a tunnel or a proxy with a certificate between them."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"ws://127.0.0.1:{listening.getsockname()[1]}"
+        heard = []
+
+        def listen():
+            with listening.accept()[0] as link:
+                heard.append(link.recv(10_000))
+                link.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        with pytest.raises(ConnectionError, match="refuses this client"):
+            Client(address, api_key="a secret key", deadline_s=60.0)
+        thread.join()
+    assert b"Authorization: Api-Key a secret key" in heard[0]
+
+
+def test_whoever_is_let_in():
+    """Whoever has the key, or is on this machine where there is none, may ask the policy and keep
+    it busy."""
+    for key in (None, "secret"):
+        with serving(Arithmetic(), api_key=key) as running:
+            assert Client(running.address, api_key=key).act(GOOD).shape == (3, 2)
 
 
 def test_python(tmp_path):

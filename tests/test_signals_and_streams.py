@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -171,6 +172,25 @@ def test_an_error_of_its_own_stays_one_and_notes_are_kept():
     assert caught.value.__notes__ == ["what is kept"]
     with pytest.raises(Interrupted), interruptions_as_such():
         raise Interrupted("everything is saved") from StoppedAtOnce()
+
+
+LATE = """
+import atexit, os, signal, sys
+import exporl.cli.main as main
+number = signal.Signals[sys.argv[1]]
+atexit.register(lambda: os.kill(os.getpid(), number))
+main._main = lambda argv: print("done") or 0
+main.command()
+"""
+
+
+@pytest.mark.parametrize("number", FIRST)
+def test_a_signal_after_all_is_done_changes_nothing(number):
+    """A terminal that closes while the process, its work done, is being taken down."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, number.name], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 def test_many_seeds_that_are_stopped_at_once_say_what_goes_on(tmp_path, monkeypatch):

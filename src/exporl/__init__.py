@@ -59,6 +59,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.run.presets import PRESETS, preset_config
     from exporl.run.session import load_run
     from exporl.run.stopping import Interrupted
+    from exporl.serve.client import Client
+    from exporl.serve.jumps import JumpLimiter
     from exporl.spec import Spec, Step
     from exporl.types import Batch, Decision
 
@@ -72,6 +74,7 @@ _HOME = {
     "BestOfNConfig": "exporl.algos",
     "CalqlConfig": "exporl.algos",
     "Callback": "exporl.run.callbacks",
+    "Client": "exporl.serve.client",
     "DataConfig": "exporl.run.config",
     "Decision": "exporl.types",
     "Entry": "exporl.algos",
@@ -82,6 +85,7 @@ _HOME = {
     "FqlConfig": "exporl.algos",
     "IdqlConfig": "exporl.algos",
     "Interrupted": "exporl.run.stopping",
+    "JumpLimiter": "exporl.serve.jumps",
     "LogConfig": "exporl.run.config",
     "Mixture": "exporl.data.mixture",
     "Normalizer": "exporl.data.episodes",
@@ -142,6 +146,7 @@ __all__ = [
     "BestOfNConfig",
     "Callback",
     "CalqlConfig",
+    "Client",
     "DataConfig",
     "Decision",
     "Entry",
@@ -152,6 +157,7 @@ __all__ = [
     "FqlConfig",
     "IdqlConfig",
     "Interrupted",
+    "JumpLimiter",
     "LogConfig",
     "Mixture",
     "Normalizer",

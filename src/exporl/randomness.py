@@ -35,6 +35,18 @@ def run_key(seed: int, purpose: int, counter: int = 0, *within: int) -> Key[Any,
     return key
 
 
+@functools.cache
+def _fold_in_each() -> Any:
+    import jax
+
+    return jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
+
+
+def run_keys(seed: int, purpose: int, counters: np.ndarray) -> Key[Any, " b"]:
+    """`run_key(seed, purpose, counter)` for each of counters [b], drawn together."""
+    return _fold_in_each()(_purpose_key(seed, purpose), np.asarray(counters, np.uint32))
+
+
 def run_rng(seed: int, purpose: int, counter: int = 0, *within: int) -> np.random.Generator:
     """The NumPy generator of one draw; further counters as in `run_key`."""
     return np.random.default_rng((seed, purpose, counter, *within))

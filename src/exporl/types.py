@@ -47,9 +47,9 @@ Metrics = dict[str, Float[Array, ""]]
 Observation = Mapping[str, AnyArray]
 """Flat dictionary: low-dimensional entries float32 [..., o], images uint8 [..., H, W, C]."""
 KeyArray = Key[Array, ""]
-Mode = Literal["explore", "evaluate", "base", "unedited"]
+Mode = Literal["explore", "evaluate", "base", "unedited", "sample"]
 """How to act: while learning; at evaluation; with the base policy alone; at evaluation, but
-choosing among base samples without edits."""
+choosing among base samples without edits; with the base policy alone as it is, while learning."""
 
 
 class Decision(NamedTuple):

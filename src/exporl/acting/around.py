@@ -9,7 +9,8 @@ import numpy as np
 
 from exporl.algos import Algorithm
 from exporl.data.episodes import Normalizer
-from exporl.external import OutsideBase
+from exporl.external import OutsideBase, outside_base
+from exporl.policies import BaseConfig
 from exporl.types import Decision, KeyArray, Mode, Params, Spec
 
 PREFIX = "outside/"
@@ -30,6 +31,16 @@ def split_arrays(
     mine = {name: value for name, value in arrays.items() if not name.startswith(PREFIX)}
     others = {n.removeprefix(PREFIX): v for n, v in arrays.items() if n.startswith(PREFIX)}
     return mine, others
+
+
+def base_of(config: BaseConfig, spec: Spec, given: Any) -> OutsideBase | None:
+    """The policy from outside that a run's options name, or that was given; None without.
+
+    Raises:
+        ValueError, FileNotFoundError, ModuleNotFoundError: it cannot be had; says why.
+    """
+    learns, rate = config.learns, config.learning_rate
+    return outside_base(config.policy, given, spec, learns=learns, learning_rate=rate)
 
 
 class Seen:
@@ -73,7 +84,8 @@ def around(algorithm: Algorithm, base: OutsideBase, seen: Seen) -> Algorithm:
         proposals: Any = None,
     ) -> Decision:
         if proposals is None:
-            proposals = base.sample(observation, 1 if mode == "base" else num, seed_of(key))
+            alone = mode in ("base", "sample")
+            proposals = base.sample(observation, 1 if alone else num, seed_of(key))
         return algorithm.act(acting, seen(observation), key, mode=mode, proposals=proposals)
 
     def propose(state: Any, observation: Mapping[str, Any], key: KeyArray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Playing action chunks: the only action queue in the code base."""
+"""Playing action chunks of a policy in this process."""
 
 from collections.abc import Callable, Mapping
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
-from exporl.acting.around import Seen, around, split_arrays
+from exporl.acting.around import Seen, around, base_of, split_arrays
 from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
+from exporl.acting.rows import act_each, ranked
 from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
-from exporl.external import OutsideBase, outside_base
 from exporl.files import checkpoint
 from exporl.files.beside import check_objects, difference, missing_checkpoints
 from exporl.files.reading import read_object
@@ -30,7 +30,7 @@ from exporl.files.run_files import (
 from exporl.outside import Trust, check_trust
 from exporl.plain import from_plain
 from exporl.policies import BaseConfig, make_base
-from exporl.randomness import EVALUATE, INIT, run_key
+from exporl.randomness import EVALUATE, INIT, run_key, run_keys
 from exporl.spec import Spec, state_spec
 from exporl.suggest import closest
 from exporl.types import Decision, Mode, Params, Precision
@@ -57,6 +57,8 @@ class Policy:
         *,
         mode: Mode = "evaluate",
         checkpoint_name: str = "",
+        candidates: int | None = None,
+        on_host: bool = False,
     ):
         self.algorithm, self.interface, self.normalizer = algorithm, interface, normalizer
         self.parameters = jax.device_put(parameters)
@@ -65,6 +67,10 @@ class Policy:
         """How it acts unless told otherwise: as it was deployed."""
         self.checkpoint_name = checkpoint_name
         """Where the parameters come from."""
+        self.candidates = candidates
+        """Actions that are ranked per observation; None where none are ranked."""
+        self.on_host = on_host
+        """Whether a base policy from outside proposes: acting is then no single compiled call."""
         self._chunks = Chunks(1, interface.execute_length)
         self._next_seed = 0
 
@@ -129,6 +135,44 @@ class Policy:
             return Decision(action, info)
         return Decision(action[0], {name: value[0] for name, value in info.items()})
 
+    def decide_each(self, batch: dict[str, np.ndarray], seeds: np.ndarray) -> list[Decision | None]:
+        """A decision per observation, each with a seed of its own, in one compiled call, or one by
+        one `on_host`: what `decide` says about each alone, to rounding, whatever the others are.
+
+        Args:
+            batch: the entries that the policy reads, as `Interface.batch` gives them: [b, ...].
+                Compiled once per b.
+            seeds: uint32 [b].
+
+        Returns:
+            One per observation, as `decide` returns it for one; None where the policy came to no
+            number.
+        """
+        if self.on_host:
+            return [self._decide_row(batch, row, int(seed)) for row, seed in enumerate(seeds)]
+        observation = batch if self.normalizer is None else self.normalizer(batch)
+        act = act_each(self.algorithm.act, self.mode)
+        decided = act(self.parameters, observation, run_keys(0, EVALUATE, seeds))
+        action, info = jax.device_get((decided.action, decided.info))
+        result: list[Decision | None] = []
+        for row, chunk in enumerate(action):
+            if np.isfinite(chunk).all():
+                said = {name: value[row] for name, value in info.items()}
+                result.append(Decision(self.interface.own_actions(np.clip(chunk, -1, 1)), said))
+            else:
+                result.append(None)
+        return result
+
+    def _decide_row(self, batch: dict[str, np.ndarray], row: int, seed: int) -> Decision | None:
+        """`decide` about one of several observations; None where the policy came to no number."""
+        try:
+            one = {name: value[row : row + 1] for name, value in batch.items()}
+            decision = self._decide(one, seed, None)
+        except FloatingPointError:
+            return None
+        action, info = self.interface.own_actions(decision.action[0]), decision.info
+        return Decision(action, {name: value[0] for name, value in info.items()})
+
     def reset(self, seed: int | None = None) -> None:
         """An episode begins: `next_action` forgets the rest of its chunk.
 
@@ -168,7 +212,7 @@ class Policy:
     def _decide(self, batch: dict[str, np.ndarray], seed: int | None, mode: str | None) -> Decision:
         """A decision in [-1, 1] about observations [b, ...] in the environment's units."""
         mode = self._known(mode)
-        if mode in ("base", "unedited") and not self.algorithm.has_base:
+        if mode in ("base", "unedited", "sample") and not self.algorithm.has_base:
             raise ValueError(f"mode {mode!r} needs a base policy, and this one has none.")
         if seed is None:
             seed, self._next_seed = self._next_seed, (self._next_seed + 1) % SEEDS
@@ -224,19 +268,21 @@ def load_policy(run: Path | str, *, trust: Trust = False, base: Any = None) -> P
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm, normalizer = options.algorithm(interface.spec), _normalizer(run_dir, interface)
-    outside = options.outside(interface.spec, base)
+    outside = base_of(options.base, interface.spec, base)
     mine, others = split_arrays(found.parts[LEARNER])
-    parameters = _acting_parameters(algorithm, mine)
     if outside is not None:
         outside.load(others)
         algorithm = around(algorithm, outside, Seen(state_spec(interface.spec), normalizer))
+    mode: Mode = "base" if found.record.get("deployed") == "base" else "evaluate"
     return Policy(
         algorithm,
-        parameters,
+        _acting_parameters(algorithm, mine),
         interface,
         normalizer if outside is None else None,
-        mode="base" if found.record.get("deployed") == "base" else "evaluate",
+        mode=mode,
         checkpoint_name=found.name,
+        candidates=ranked(options.algo, mode),
+        on_host=outside is not None,
     )
 
 
@@ -292,13 +338,6 @@ class _Options(NamedTuple):
         spec = state_spec(spec)
         base = make_base(self.base, spec, self.precision)
         return make_algorithm(self.name, decided, spec, base, self.precision)
-
-    def outside(self, spec: Spec, given: Any) -> OutsideBase | None:
-        """The policy from outside around which they are, if there is one."""
-        base = self.base
-        return outside_base(
-            base.policy, given, spec, learns=base.learns, learning_rate=base.learning_rate
-        )
 
     def plain(self) -> dict[str, Any]:
         """Plain values."""

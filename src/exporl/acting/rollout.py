@@ -13,7 +13,7 @@ from exporl.acting.asked import Answer, Asked, Watch
 from exporl.acting.chunks import Chunks
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.randomness import ACT, GUARD, RANDOM, actor_counters, env_seed, run_key, run_rng
-from exporl.types import Decision, Params, Step
+from exporl.types import Decision, Mode, Params, Step
 
 Act = Callable[..., Decision]
 """(acting parameters, observation [b, ...], key, *, mode) -> action chunks [b, h, a], and what
@@ -85,6 +85,7 @@ class Rollout:
         execute_length: int,
         seed: int,
         guard: Guard | None = None,
+        alone: Mode = "base",
         actor: int = 0,
         watch: Watch | None = None,
     ):
@@ -99,6 +100,7 @@ class Rollout:
             execute_length: actions played of each chunk.
             seed: of the run.
             guard: chooses between the policy and its base, episode by episode.
+            alone: the mode in which the base policy acts alone.
             actor: number of this one, where several act for one run.
             watch: looks whether environments answer.
 
@@ -108,6 +110,7 @@ class Rollout:
         self.envs, self.seed = list(envs), seed
         self._asked = Asked(self.envs, reward, watch=watch)
         self._act, self.guard, self._counters = act, guard, actor_counters(actor)
+        self._alone = alone
         self._shape = (len(self.envs), chunk_length, action_dim)
         self.env_steps = 0
         self.chunks = Chunks(len(self.envs), execute_length)
@@ -219,7 +222,8 @@ class Rollout:
             return rng.uniform(-1, 1, self._shape).astype(np.float32)
         key = run_key(self.seed, ACT, self.env_steps, *self._counters)
         observation = stack(self._observations)
-        return jax.device_get(self._act(acting, observation, key, mode=arm).action)
+        mode = self._alone if arm == "base" else "explore"
+        return jax.device_get(self._act(acting, observation, key, mode=mode).action)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything needed to go on exactly here: arrays, and a JSON-able record.

@@ -44,6 +44,8 @@ class Needs(NamedTuple):
     attached: int = 0
     """Base samples that the loop makes for every row of the minibatches that it draws, in
     `Batch.next_proposals`."""
+    alone: Mode = "base"
+    """How the base policy acts alone while learning: "base", or "sample" where that differs."""
 
 
 @runtime_checkable
@@ -65,7 +67,8 @@ class Act(Protocol):
             acting: what `Algorithm.acting` returned.
             observation: the entries that networks read, each [b, ...].
             key: decides every draw.
-            mode: "base" is one sample of the base policy alone, "unedited" the best of several.
+            mode: "base" is the base policy alone, "unedited" the best of several of its samples;
+                "sample" is asked for by `Needs.alone` only.
             proposals: base samples made elsewhere, instead of samples drawn here.
 
         Raises:

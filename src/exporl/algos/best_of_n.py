@@ -37,9 +37,10 @@ class BestOfNConfig(BoundOptions):
     min_noise_scale: float = option(1.0, within="[0, 1]")
     """Scale of the noise that the first of the n base samples is decoded from; it rises evenly to
     1 at the last. 1: all are samples of the base policy. 0: the first is its central action."""
-    base_noise_scale: float = option(1.0, within="[0, 1]")
-    """Scale of the noise that the base policy's actions are decoded from where it acts alone: 1:
-    each is a sample of it. 0: its central action."""
+    deploy_noise_scale: float = option(1.0, within="[0, 1]")
+    """Factor on the noise that base samples are decoded from outside training, by the base policy
+    alone and by the policy around it. Below 1 they act closer to the base's central action, without
+    the noise of the demonstrations, while training explores with all of it."""
     num_qs: int = 10
     """Critics in the ensemble."""
     num_min_qs: int = 2

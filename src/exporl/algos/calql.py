@@ -311,7 +311,7 @@ class Calql:
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
         """A sample of the policy while learning, its mode at evaluation."""
-        if mode in ("base", "unedited") or proposals is not None:
+        if mode in ("base", "unedited", "sample") or proposals is not None:
             raise ValueError("calql has no base policy that could act or propose.")
         features = flat_observation(observation)
         if mode == "evaluate":

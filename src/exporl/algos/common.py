@@ -171,8 +171,6 @@ class Imitation:
     successes_only: bool = False
     """Whether it imitates successful episodes only, or all rows. A minibatch without any falls
     back to its demonstrations, and without those to all its rows."""
-    noise_scale: float = 1.0
-    """Scale of the noise that its actions are decoded from where it acts alone."""
 
     def init(self, key: KeyArray) -> Model:
         """The base policy before the first step."""
@@ -235,11 +233,12 @@ class Imitation:
         key: KeyArray,
         spec: Spec,
         proposals: Float[Array, "b n h a"] | None = None,
+        noise_scale: float = 1.0,
     ) -> Decision:
         """One action of the base policy alone: the first of those given, or a new one; below a
-        noise scale of 1 always a new one."""
-        if self.noise_scale != 1:
-            scales = jnp.array([self.noise_scale])
+        noise scale of 1 always a new one, decoded from noise of that scale."""
+        if noise_scale != 1:
+            scales = jnp.array([noise_scale])
             proposals = propose(self.base, params, observation, 1, key, spec, scales)
         elif proposals is None:
             proposals = propose(self.base, params, observation, 1, key, spec)

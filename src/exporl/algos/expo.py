@@ -126,11 +126,12 @@ class Expo:
         return Edits(moved, unit, log_prob - self.num_dims * jnp.log(self.config.edit_scale))
 
     def propose(
-        self, base_params: Params, observation: Observation, key: KeyArray
+        self, base_params: Params, observation: Observation, key: KeyArray, factor: float = 1.0
     ) -> Float[Array, "b n h a"]:
-        """a_i ~ pi_base(. | s) for i = 1 ... n; `min_noise_scale` narrows the first ones."""
+        """a_i ~ pi_base(. | s) for i = 1 ... n; `min_noise_scale` narrows the first ones, and the
+        factor on the noise all of them."""
         num, least = self.config.num_base_samples, self.config.min_noise_scale
-        scales = None if least == 1 else jnp.linspace(least, 1.0, num)
+        scales = None if least == factor == 1 else factor * jnp.linspace(least, 1.0, num)
         return policies.propose(self.base, base_params, observation, num, key, self.spec, scales)
 
     def candidates(
@@ -369,21 +370,20 @@ class Expo:
         mode: Mode = "explore",
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
-        """The on-the-fly policy on `proposals`, or on new ones; mode "base": one base sample."""
-        if mode == "base":
-            return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
+        """The on-the-fly policy on `proposals`, or on new ones; or the base policy alone."""
+        factor = self.config.noise_in(mode)
+        if mode in ("base", "sample"):
+            return self.imitation.act(
+                acting["base"], observation, key, self.spec, proposals, noise_scale=factor
+            )
         candidate_key, member_key, choice_key = jax.random.split(key, 3)
         propose_key, edit_key = jax.random.split(candidate_key)
         if proposals is None:
-            proposals = self.propose(acting["base"], observation, propose_key)
+            proposals = self.propose(acting["base"], observation, propose_key, factor)
         candidates = self.candidates(
-            acting["edit"], observation, proposals, edit_key, edited=self.edits_in(mode)
+            acting["edit"], observation, proposals, edit_key, edited=self.config.edits_in(mode)
         )
         return self.decide(acting["critic"], candidates, member_key, choice_key)
-
-    def edits_in(self, mode: Mode) -> bool:
-        """Whether edits are candidates in a mode: never in "base" and "unedited"."""
-        return mode == "explore" or (mode == "evaluate" and self.config.edits_act == "always")
 
     def decide(
         self,

@@ -34,9 +34,7 @@ def make_expo(
         sampling_edit=edit.clone(precision=precision),
         critic=critic,
         ranking_critic=critic.clone(precision=precision),
-        imitation=Imitation(
-            base, config.base_tau, config.base_data == "successes", config.base_noise_scale
-        ),
+        imitation=Imitation(base, config.base_tau, config.base_data == "successes"),
         critic_trainer=CriticTrainer.adam(
             critic, config.critic_learning_rate, config.tau, TargetBounds.create(config, spec)
         ),
@@ -66,7 +64,8 @@ def expo(
         return agent.propose(state.base.params, observation, key)
 
     functions = agent
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    alone = "base" if config.deploy_noise_scale == 1 else "sample"
+    needs = Needs(columns=agent.critic_trainer.bounds.columns, alone=alone)
     if config.backup == "filtered":
         functions = FilteredExpo.create(agent, precision)
     if config.backup == "cached":
@@ -94,7 +93,7 @@ _STABLE: Preset = {
     "algo.base_data": ("successes", STABLE),
     "algo.base_tau": (0.005, STABLE),
     "algo.base_updates": (4, STABLE),
-    "algo.base_noise_scale": (0.0, STABLE),
+    "algo.deploy_noise_scale": (0.25, STABLE),
     "algo.min_noise_scale": (0.0, STABLE),
     "algo.edits_act": ("explore", STABLE),
     "algo.pessimistic_start": ("auto", STABLE),

@@ -7,6 +7,7 @@ from exporl.algos.algorithm import Measurements
 from exporl.algos.bounds import BoundOptions
 from exporl.options import check_members, check_options, option, sizes
 from exporl.plain import added
+from exporl.types import Mode
 
 Backup = Literal["fresh", "filtered", "cached"]
 
@@ -29,9 +30,10 @@ class ExpoConfig(BoundOptions):
     min_noise_scale: float = option(1.0, within="[0, 1]", absent=1.0)
     """Scale of the noise that the first of the n base samples is decoded from; it rises evenly to
     1 at the last. 1: all are samples of the base policy. 0: the first is its central action."""
-    base_noise_scale: float = option(1.0, within="[0, 1]", absent=1.0)
-    """Scale of the noise that the base policy's actions are decoded from where it acts alone: 1:
-    each is a sample of it. 0: its central action."""
+    deploy_noise_scale: float = option(1.0, within="[0, 1]", absent=1.0)
+    """Factor on the noise that base samples are decoded from outside training, by the base policy
+    alone and by the policy around it. Below 1 they act closer to the base's central action, without
+    the noise of the demonstrations, while training explores with all of it."""
     num_qs: int = 10
     """Critics in the ensemble."""
     num_min_qs: int = 2
@@ -89,6 +91,14 @@ class ExpoConfig(BoundOptions):
     """Draw the candidates of all minibatches in one call, with the same result; auto: where that
     is measured to be faster."""
 
+    def edits_in(self, mode: Mode) -> bool:
+        """Whether edits are candidates in a mode: never in "base" and "unedited"."""
+        return mode == "explore" or (mode == "evaluate" and self.edits_act == "always")
+
+    def noise_in(self, mode: Mode) -> float:
+        """Factor on the noise of base samples in a mode."""
+        return 1.0 if mode in ("explore", "sample") else self.deploy_noise_scale
+
 
 def check(config: ExpoConfig) -> None:
     """Checks ranges, and options that contradict each other.
@@ -113,6 +123,11 @@ def check(config: ExpoConfig) -> None:
             f"min_noise_scale={config.min_noise_scale} needs backup='fresh' or 'cached': a filter "
             "draws noise of its own."
         )
+    if config.deploy_noise_scale != 1 and config.filter_acting:
+        raise ValueError(
+            f"deploy_noise_scale={config.deploy_noise_scale} has no effect with filter_acting: the "
+            "filter draws noise of its own."
+        )
     _check_backup(config)
     _check_effect(config, "cache_refresh", "backup", "cached")
     _check_effect(config, "softness", "selection", "soft")
@@ -131,7 +146,7 @@ def check_outside(config: ExpoConfig) -> None:
         )
     scales = {
         "min_noise_scale": config.min_noise_scale,
-        "base_noise_scale": config.base_noise_scale,
+        "deploy_noise_scale": config.deploy_noise_scale,
     }
     for name, scale in scales.items():
         if scale != 1:

@@ -244,6 +244,10 @@ class FilteredExpo:
             acting["base"], acting["filter"], observation, keep_key, greedy=True
         )
         candidates = self.expo.candidates(
-            acting["edit"], observation, kept.action, edit_key, edited=self.expo.edits_in(mode)
+            acting["edit"],
+            observation,
+            kept.action,
+            edit_key,
+            edited=self.expo.config.edits_in(mode),
         )
         return self.expo.decide(acting["critic"], candidates, member_key, choice_key)

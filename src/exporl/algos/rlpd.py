@@ -257,7 +257,7 @@ class Rlpd:
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
         """A sample of the policy while learning, its mode at evaluation."""
-        if mode in ("base", "unedited") or proposals is not None:
+        if mode in ("base", "unedited", "sample") or proposals is not None:
             raise ValueError(
                 "rlpd has no base policy that could act, or whose samples it could choose from."
             )

@@ -11,7 +11,11 @@ from typing import NoReturn
 from exporl.acting.failures import EnvironmentFailed, in_words
 from exporl.cli.status import FAILED, STOPPED, notice
 from exporl.cli.streams import unbroken
-from exporl.run.stopping import interrupted_by_signals, interruptions_as_such
+from exporl.run.stopping import (
+    ignore_signals,
+    interrupted_by_signals,
+    interruptions_as_such,
+)
 from exporl.suggest import closest
 
 HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
@@ -21,6 +25,7 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's policy and its base policy on the same starts
+  exporl serve RUN                 answer robots over the network, openpi's protocol
   exporl report RUN [RUN ...]      one HTML page about one or more runs
   exporl bench SUITE.toml          algorithms x tasks x seeds: runs, resumes and compares them
   exporl tasks [FAMILY]            the tasks: dimensions, horizon, data, what to install
@@ -34,6 +39,7 @@ COMMANDS = {
     "train": "exporl.cli.train_request:train_command",
     "eval": "exporl.cli.runs:eval_command",
     "report": "exporl.cli.runs:report_command",
+    "serve": "exporl.cli.serve:serve_command",
     "bench": "exporl.cli.bench:bench_command",
     "tasks": "exporl.cli.tasks:tasks_command",
     "check": "exporl.cli.tasks:check_command",
@@ -56,6 +62,7 @@ def command() -> NoReturn:
     """`exporl` in a shell: the process ends with the command, also where a program is still being
     compiled in the background that nobody needs any more, which takes up to half a minute."""
     status = main()
+    ignore_signals()
     ahead = sys.modules.get("exporl.speed.compile_ahead")
     if ahead is not None and ahead.compiling():
         os._exit(status)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from exporl.algos import Algorithm
 from exporl.types import Mode
 
-ACTING: tuple[Mode, ...] = ("explore", "evaluate", "base", "unedited")
+ACTING: tuple[Mode, ...] = get_args(Mode)
 ORDER = (*ACTING, "pretrain", "critic_pretrain", "online")
 """Who is served first when runs ask for different things: those that are behind catch up."""
 

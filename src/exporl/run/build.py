@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 
+from exporl.acting.around import base_of
 from exporl.acting.asked import Watch
 from exporl.acting.checked import Checked
 from exporl.acting.failures import EnvironmentFailed
@@ -31,7 +32,7 @@ from exporl.data.replay import Replay, rows_needed
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task, value_range
 from exporl.envs.wrappers import NormalizedObservation
-from exporl.external import OutsideBase, outside_base
+from exporl.external import OutsideBase
 from exporl.external.fit import refuse_misfit, some_observations
 from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
@@ -188,10 +189,7 @@ def _outside(
 ) -> OutsideBase | None:
     """The policy from outside that a run is around; None where it has none. One that is to act in
     training is tried first."""
-    options = config.base
-    base = outside_base(
-        options.policy, given, spec, learns=options.learns, learning_rate=options.learning_rate
-    )
+    base = base_of(config.base, spec, given)
     if base is None:
         return None
     if config.train.offline_steps and not base.learns:
@@ -328,6 +326,7 @@ def make_actors(parts: Parts) -> Actors:
             execute_length=config.actions_played,
             seed=config.seed,
             guard=make_guard(config, parts.task),
+            alone=parts.algorithm.needs.alone,
             watch=parts.watch,
         )
         on_error.pop_all()

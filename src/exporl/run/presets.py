@@ -65,6 +65,6 @@ def around_a_policy(config: "RunConfig[Any]") -> "RunConfig[Any]":
     """A preset's configuration for a base policy from outside: it has been trained already, so
     there is no imitation first, and its noise is its own."""
     values: dict[str, Any] = {"train.offline_steps": 0}
-    scales = ("min_noise_scale", "base_noise_scale")
+    scales = ("min_noise_scale", "deploy_noise_scale")
     values |= {f"algo.{name}": 1.0 for name in scales if hasattr(config.algo, name)}
     return override(config, values)

@@ -56,7 +56,7 @@ class Evaluator:
         """
         parts, options = self._parts, self._parts.config.eval
         episodes = episodes or options.episodes
-        if mode in ("base", "unedited") and not parts.algorithm.has_base:
+        if mode in ("base", "unedited", "sample") and not parts.algorithm.has_base:
             raise ValueError(f"{parts.config.algorithm} has no base policy to evaluate.")
         while len(self._envs) < min(options.num_envs, episodes):
             self._envs.append(parts.make_env())

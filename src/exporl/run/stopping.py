@@ -53,6 +53,14 @@ def interrupted_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore_signals() -> None:
+    """From now on a signal that asks to stop changes nothing: what was to be done is done, and the
+    status of the process says how."""
+    for name in _STOPPING:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def interruptions_as_such() -> Iterator[None]:
     """While it lasts, an error that somebody made of an interruption is that interruption again,

@@ -1,0 +1,1 @@
+"""A policy behind a WebSocket, in openpi's protocol, and the client for a robot without JAX."""
