@@ -34,6 +34,7 @@ ROOMS = (
     "algos",
     "data",
     "envs",
+    "external",
     "acting",
     "speed",
     "stats",
@@ -49,7 +50,7 @@ ROOMS = (
 )
 """From the bottom up: folders, modules beside them, and the one module that lies lower than its
 folder."""
-HOST, DEVICE = {"data", "envs"}, {"ops", "nets", "policies", "algos"}
+HOST, DEVICE = {"data", "envs", "external"}, {"ops", "nets", "policies", "algos"}
 HEAVY = {
     "metaworld",
     "mujoco",
@@ -63,10 +64,11 @@ HEAVY = {
     "av",
     "minari",
     "matplotlib",
+    "torch",
+    "onnxruntime",
     "websockets",
     "msgpack",
     "onnx",
-    "onnxruntime",
     "huggingface_hub",
 }
 FORBIDDEN_ON_DEVICE = {

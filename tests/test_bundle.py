@@ -94,6 +94,17 @@ def leaves(tree):
 
 
 @pytest.mark.slow
+def test_a_base_policy_from_outside_is_not_in_a_bundle(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text())
+    config["base"]["policy"] = "sb3:walker.zip"
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"around 'sb3:walker.zip', a base policy from outside"):
+        export_bundle(copy, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.slow
 def test_without_a_base_policy(tmp_path):
     run = made_run(tmp_path / "run", "rlpd")
     with pytest.raises(ValueError, match=r"rlpd has no base policy to export: leave out --part"):

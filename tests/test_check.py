@@ -13,7 +13,8 @@ from exporl.data.episodes import Episode
 from exporl.data.formats import load_episodes, save_npz
 from exporl.envs import list_tasks, make_task
 from exporl.envs.check import check_task
-from exporl.envs.task import Task, state_spec
+from exporl.envs.task import Task
+from exporl.spec import state_spec
 from exporl.types import Spec
 
 SHARED = Path(__file__).parents[2] / "shared"

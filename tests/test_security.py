@@ -25,6 +25,7 @@ from exporl.cli.main import main
 from exporl.data.formats import load_episodes
 from exporl.data.formats.archives import read_archive
 from exporl.envs.registry import make_task
+from exporl.external import find_policy
 from exporl.files import checkpoint
 from exporl.files.bundle import write_bundle
 from exporl.files.checkpoint import CorruptCheckpointError
@@ -36,6 +37,7 @@ from exporl.run.prior import prior_episodes
 from exporl.run.session import load_run
 from exporl.serve.client import Client
 from exporl.serve.messages import MessageError, unpacked
+from exporl.spec import Spec
 from helpers.runs import content_of, newest
 from helpers.serving import GOOD, Arithmetic, serving
 
@@ -332,15 +334,18 @@ def test_messages():
 
 
 def test_trusting(tmp_path, monkeypatch):
-    """`--trust`, `trust=True` and `--task module:function` run the code of that module with all
-    your rights."""
-    proof = tmp_path / "proof"
+    """`--trust`, `trust=True`, `--task module:function` and `--base module:function` run the code
+    of that module with all your rights."""
+    proof, other = tmp_path / "proof", tmp_path / "other"
     (tmp_path / "trusted_stranger.py").write_text(PAYLOAD.format(str(proof)))
+    (tmp_path / "trusted_policy.py").write_text(PAYLOAD.format(str(other)))
     monkeypatch.chdir(tmp_path)
     check_trust(tmp_path / "run", {"task": "trusted_stranger:make"}, True)
     with pytest.raises(ValueError, match="must return a gymnasium"):
         make_task("trusted_stranger:make")
-    assert proof.read_text() == "ran"
+    with pytest.raises(ValueError, match="base policy 'trusted_policy:make'"):
+        find_policy("trusted_policy:make", Spec((("state", (2,), "float32"),), 1))
+    assert proof.read_text() == other.read_text() == "ran"
 
 
 def test_digests(run):

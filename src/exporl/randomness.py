@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Key
 
-INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE, GUARD = range(8)
+INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE, GUARD, IMITATE = range(9)
 """Purposes of randomness."""
 
 

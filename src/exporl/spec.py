@@ -49,6 +49,25 @@ class Spec:
         return observation, jnp.zeros((1, self.chunk_length, self.action_dim))
 
 
+def state_spec(spec: Spec) -> Spec:
+    """What networks for states see: the low-dimensional entries, [o] floats, without images.
+
+    Raises:
+        ValueError: there are none.
+    """
+    low = tuple(
+        entry for entry in spec.observation if len(entry[1]) == 1 and entry[2].startswith("float")
+    )
+    if not low:
+        found = ", ".join(f"{name} {dtype}{list(shape)}" for name, shape, dtype in spec.observation)
+        raise ValueError(
+            f"the observation holds only {found}, and the networks read vectors of floats: images "
+            "alone cannot be learnt from yet. Add a low-dimensional entry, such as {'state':"
+            " float32 [o]}, to the task."
+        )
+    return dataclasses.replace(spec, observation=low)
+
+
 class Step(NamedTuple):
     """One environment step on the host: NumPy, unbatched, in the words of Gymnasium."""
 

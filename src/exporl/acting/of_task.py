@@ -4,10 +4,10 @@ from pathlib import Path
 
 from exporl.acting.interface import Interface
 from exporl.envs.registry import make_task
-from exporl.envs.task import Task, state_spec
+from exporl.envs.task import Task
 from exporl.files.run_files import CONFIG, POLICY, STATISTICS, read_config
 from exporl.outside import Trust, check_trust
-from exporl.spec import Spec
+from exporl.spec import Spec, state_spec
 
 
 def interface_of(task: Task, spec: Spec, *, execute_length: int, normalized: bool) -> Interface:

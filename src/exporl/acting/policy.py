@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
+from exporl.acting.around import Seen, around, base_of, split_arrays
 from exporl.acting.chunks import Chunks, playable
 from exporl.acting.interface import Interface, read_interface
 from exporl.acting.parameters import from_arrays
@@ -34,7 +35,7 @@ from exporl.outside import Trust, check_trust
 from exporl.plain import from_plain
 from exporl.policies import BaseConfig, make_base
 from exporl.randomness import EVALUATE, INIT, run_key, run_keys
-from exporl.spec import Spec
+from exporl.spec import Spec, state_spec
 from exporl.suggest import closest
 from exporl.types import Decision, KeyArray, Mode, Params, Precision
 
@@ -59,6 +60,7 @@ class Policy:
         mode: Mode = "evaluate",
         checkpoint_name: str = "",
         candidates: int | None = None,
+        on_host: bool = False,
     ):
         self.algorithm, self.interface, self.normalizer = algorithm, interface, normalizer
         self.parameters = jax.device_put(parameters)
@@ -69,6 +71,8 @@ class Policy:
         """Where the parameters come from."""
         self.candidates = candidates
         """Actions that are ranked per observation; None where none are ranked."""
+        self.on_host = on_host
+        """Whether a base policy from outside proposes: acting is then no single compiled call."""
         self._chunks = Chunks(1, interface.execute_length)
         self._next_seed = 0
 
@@ -134,8 +138,8 @@ class Policy:
         return Decision(action[0], {name: value[0] for name, value in info.items()})
 
     def decide_each(self, batch: dict[str, np.ndarray], seeds: np.ndarray) -> list[Decision | None]:
-        """A decision per observation, each with a seed of its own, in one compiled call: what
-        `decide` says about each of them alone, to rounding, whatever the others are.
+        """A decision per observation, each with a seed of its own, in one compiled call, or one by
+        one `on_host`: what `decide` says about each alone, to rounding, whatever the others are.
 
         Args:
             batch: the entries that the policy reads, as `Interface.batch` gives them: [b, ...].
@@ -146,6 +150,8 @@ class Policy:
             One per observation, as `decide` returns it for one; None where the policy came to no
             number.
         """
+        if self.on_host:
+            return [self._decide_row(batch, row, int(seed)) for row, seed in enumerate(seeds)]
         observation = batch if self.normalizer is None else self.normalizer(batch)
         act = act_each(self.algorithm.act, self.mode)
         decided = act(self.parameters, observation, run_keys(0, EVALUATE, seeds))
@@ -158,6 +164,16 @@ class Policy:
             else:
                 result.append(None)
         return result
+
+    def _decide_row(self, batch: dict[str, np.ndarray], row: int, seed: int) -> Decision | None:
+        """`decide` about one of several observations; None where the policy came to no number."""
+        try:
+            one = {name: value[row : row + 1] for name, value in batch.items()}
+            decision = self._decide(one, seed, None)
+        except FloatingPointError:
+            return None
+        action, info = self.interface.own_actions(decision.action[0]), decision.info
+        return Decision(action, {name: value[0] for name, value in info.items()})
 
     def reset(self, seed: int | None = None) -> None:
         """An episode begins: `next_action` forgets the rest of its chunk.
@@ -216,7 +232,11 @@ def _checked(seed: int) -> int:
 
 
 def load_policy(
-    run: Path | str, *, trust: Trust = False, checkpoint_name: str | None = None
+    run: Path | str,
+    *,
+    trust: Trust = False,
+    checkpoint_name: str | None = None,
+    base: Any = None,
 ) -> Policy:
     """The policy of a bundle, or of a finished or interrupted run, as it was deployed at the newest
     checkpoint.
@@ -231,6 +251,7 @@ def load_policy(
         trust: whether an algorithm or a base policy `module:attribute` that it names may be loaded,
             which runs its code: all of them, or these names.
         checkpoint_name: of a run, another checkpoint than the newest.
+        base: the policy from outside that `train` was given, if it was given one.
 
     Raises:
         ValueError: neither a run directory nor a bundle, a file of it is missing, damaged or not
@@ -261,16 +282,22 @@ def load_policy(
         warn_of_newer(run_dir, config, found)
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
-    algorithm = options.algorithm(interface.spec)
+    algorithm, normalizer = options.algorithm(interface.spec), normalizer_of(run_dir, interface)
+    outside = base_of(options.base, interface.spec, base)
+    mine, others = split_arrays(found.parts[LEARNER])
+    if outside is not None:
+        outside.load(others)
+        algorithm = around(algorithm, outside, Seen(state_spec(interface.spec), normalizer))
     mode: Mode = "base" if found.record.get("deployed") == "base" else "evaluate"
     return Policy(
         algorithm,
-        _acting_parameters(algorithm, found.parts[LEARNER]),
+        _acting_parameters(algorithm, mine),
         interface,
-        normalizer_of(run_dir, interface),
+        normalizer if outside is None else None,
         mode=mode,
         checkpoint_name=found.name,
         candidates=ranked(options.algo, mode),
+        on_host=outside is not None,
     )
 
 
@@ -330,6 +357,7 @@ class _Options(NamedTuple):
         """The algorithm that they describe."""
         # What is decided by measurement makes updates faster, and leaves acting as it is.
         decided = find_algorithm(self.name).resolve(self.algo, Measurements(lambda samples: False))
+        spec = state_spec(spec)
         base = make_base(self.base, spec, self.precision)
         return make_algorithm(self.name, decided, spec, base, self.precision)
 

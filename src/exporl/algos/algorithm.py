@@ -41,6 +41,9 @@ class Needs(NamedTuple):
     """Base samples that the replay keeps per next observation, in `Batch.next_proposals`."""
     refresh: int = 0
     """Observations whose samples are renewed per update call."""
+    attached: int = 0
+    """Base samples that the loop makes for every row of the minibatches that it draws, in
+    `Batch.next_proposals`."""
     alone: Mode = "base"
     """How the base policy acts alone while learning: "base", or "sample" where that differs."""
 

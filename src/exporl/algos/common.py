@@ -353,10 +353,11 @@ def draw_and_step(
 
 
 def kept_proposals(batch: Batch, num: int) -> Float[AnyArray, "b {num} h a"]:
-    """The base samples that the replay keeps for the next observations.
+    """The base samples that were handed over for the next observations: kept by the replay, or
+    made outside.
 
     Raises:
-        ValueError: it keeps another number.
+        ValueError: another number.
     """
     kept = batch.next_proposals
     found = 0 if kept is None else kept.shape[1]

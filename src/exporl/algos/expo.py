@@ -332,9 +332,10 @@ class Expo:
         return state, metrics | policy_metrics
 
     def target_candidates(self, state: ExpoState, batch: Batch, key: KeyArray) -> Candidates:
-        """Candidates in s': live or cached base samples, live edits; no critic step alters them."""
+        """Candidates in s': base samples, live or handed over, and live edits; no critic step
+        alters them."""
         propose_key, edit_key = jax.random.split(key)
-        if self.config.backup == "cached":
+        if self.config.backup == "cached" or self.base.outside:
             proposals = common.kept_proposals(batch, self.config.num_base_samples)
         else:
             proposals = self.propose(state.base.params, batch.next_observation, propose_key)

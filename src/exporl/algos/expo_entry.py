@@ -10,7 +10,7 @@ from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import TargetBounds
 from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, Imitation, required
 from exporl.algos.expo import EDIT_METRICS, Expo, ExpoState
-from exporl.algos.expo_options import ExpoConfig, check, resolve
+from exporl.algos.expo_options import ExpoConfig, check, check_outside, resolve
 from exporl.algos.filtered import FILTER_METRICS, FilteredExpo
 from exporl.algos.presets import SCRIPT, SIZE, STABLE, TABLE1
 from exporl.nets.critic import Critic
@@ -52,7 +52,10 @@ def expo(
         ValueError: options contradict each other, or there is no base policy.
     """
     check(config)
-    agent = make_expo(config, spec, required(base, "expo"), precision)
+    base = required(base, "expo")
+    if base.outside:
+        check_outside(config)
+    agent = make_expo(config, spec, base, precision)
 
     def propose(
         state: ExpoState, observation: Observation, key: KeyArray
@@ -67,6 +70,8 @@ def expo(
         functions = FilteredExpo.create(agent, precision)
     if config.backup == "cached":
         needs = needs._replace(proposals=config.num_base_samples, refresh=config.cache_refresh)
+    elif base.outside:
+        needs = needs._replace(attached=config.num_base_samples)
     return compiled(functions, needs, has_base=True, propose=propose)
 
 

@@ -133,6 +133,29 @@ def check(config: ExpoConfig) -> None:
     _check_effect(config, "softness", "selection", "soft")
 
 
+def check_outside(config: ExpoConfig) -> None:
+    """Checks the options against a base policy from outside, whose noise is its own.
+
+    Raises:
+        ValueError: one asks for noise of a certain kind; says what is possible.
+    """
+    if config.backup == "filtered":
+        raise ValueError(
+            "backup='filtered' chooses among the noise that a base policy decodes, and one from "
+            "outside draws its own: use 'fresh' or 'cached'."
+        )
+    scales = {
+        "min_noise_scale": config.min_noise_scale,
+        "deploy_noise_scale": config.deploy_noise_scale,
+    }
+    for name, scale in scales.items():
+        if scale != 1:
+            raise ValueError(
+                f"{name}={scale} scales the noise that a base policy decodes, and one from outside "
+                "draws its own: set it to 1."
+            )
+
+
 def _check_backup(config: ExpoConfig) -> None:
     if config.filter_acting and config.backup != "filtered":
         raise ValueError(

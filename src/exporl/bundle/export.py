@@ -114,6 +114,13 @@ def _check_request(run_dir: Path, part: str) -> None:
         raise ValueError(f"part must be one of {', '.join(get_args(Part))}, got {part!r}.")
     if is_bundle(run_dir):
         raise ValueError(f"{run_dir} is a bundle already: copy the folder.")
+    outside = read_config(run_dir).get("base", {}).get("policy") if run_dir.is_dir() else None
+    if outside is not None:
+        raise ValueError(
+            f"{run_dir} is around {outside!r}, a base policy from outside, whose code and files a "
+            "bundle does not hold. Copy the run directory: load_policy acts with it where that "
+            "policy can be loaded."
+        )
 
 
 def _parameters(policy: Policy, config: Mapping[str, Any], part: Part) -> dict[str, bytes]:

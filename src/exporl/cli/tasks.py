@@ -1,6 +1,9 @@
 """The commands about tasks: `exporl tasks` and `exporl check`."""
 
+import dataclasses
 import importlib.util
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +15,11 @@ from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import FAILED, plain, say
 from exporl.data.formats import load_episodes
-from exporl.envs.check import check_task
+from exporl.envs.check import Finding, check_task
 from exporl.envs.registry import list_tasks, make_task
-from exporl.envs.task import Family
+from exporl.envs.task import Family, Task
+from exporl.external import outside_base
+from exporl.external.fit import check_fit, some_observations
 from exporl.options import LARGEST_SEED, MOST_EPISODES
 from exporl.suggest import closest
 
@@ -139,18 +144,34 @@ def _check_parser() -> Parser:
         default=0,
         help="seed of starts and actions (default 0)",
     )
+    parser.add_argument(
+        "--base",
+        "--policy",
+        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:...",
+    )
+    parser.add_argument(
+        "--chunk-length",
+        type=number(1),
+        help="actions that this policy predicts at once (default 1)",
+    )
     add_format(parser)
     return parser
 
 
 def check_command(args: list[str]) -> int:
-    """`exporl check TASK [--data PATH] [--demos N] [--noise S] [--seed S] [--reward R]`."""
+    """`exporl check TASK [--data PATH] [--demos N] [--noise S] [--seed S] [--reward R]
+    [--base POLICY]`."""
     options = _check_parser().parse_args(args)
     asked = (("format",) if options.format else ()) + reading(options).asked()
     if options.data is None and asked:
         raise ValueError(
             f"--{asked[0].replace('_', '-')} says how a file is read, and there is none: give "
             "--data as well, or leave it out."
+        )
+    if options.base is None and options.chunk_length is not None:
+        raise ValueError(
+            "--chunk-length is that of a base policy, and there is none: give --base as well, or "
+            "leave it out."
         )
     task, episodes = make_task(options.task, options.reward), None
     if options.data is not None:
@@ -162,11 +183,29 @@ def check_command(args: list[str]) -> int:
             adapt=task.adapt,
         )
     table, failed = Table("check", "", "what was found, and how to mend it"), 0
-    for name, status, detail in check_task(
+    findings = check_task(
         task, episodes, demos=options.demos, demo_noise=options.noise, seed=options.seed
-    ):
+    )
+    if options.base is not None:
+        findings = itertools.chain(
+            findings, _check_base(options.base, task, options.chunk_length or 1, options.seed)
+        )
+    for name, status, detail in findings:
         table.add_row(name, f"[{COLORS[status]}]{status}", escape(plain(detail)))
         failed += status == "fail"
     Console().print(table)
     say(f"{options.task}: " + (f"{failed} promises broken" if failed else "keeps its promises"))
     return FAILED if failed else 0
+
+
+def _check_base(name: str, task: Task, chunk_length: int, seed: int) -> Iterator[Finding]:
+    """Findings about a policy from outside as base of a run on a task."""
+    spec = dataclasses.replace(task.spec, chunk_length=chunk_length)
+    try:
+        base = outside_base(name, None, spec, learns=False, learning_rate=0.0)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        yield Finding("base: opens", "fail", str(error))
+        return
+    assert base is not None
+    for finding in check_fit(base, some_observations(task, seed)):
+        yield finding._replace(name=f"base: {finding.name}")

@@ -21,7 +21,7 @@ from exporl.cli.bars import Bars, only_bar
 from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED, notice, say
 from exporl.cli.train_help import WIDTH, train_help
-from exporl.cli.train_request import NOT_BEGUN, RUNS, Request
+from exporl.cli.train_request import BASE, NOT_BEGUN, RUNS, Request
 from exporl.files.run_files import CONFIG, REPORT, seed_runs
 from exporl.parallel.order import ordered_config, ordered_seeds
 from exporl.parallel.seeds import train_seeds
@@ -30,7 +30,7 @@ from exporl.run.config import RunConfig, flatten
 from exporl.run.directory import load_config
 from exporl.run.endings import resumption
 from exporl.run.loop import train
-from exporl.run.presets import preset_config
+from exporl.run.presets import around_a_policy, preset_config
 from exporl.run.stopping import Interrupted
 from exporl.speed.tuning import keep_compiled_programs
 
@@ -80,7 +80,9 @@ def _new_config(request: Request) -> RunConfig[Any]:
     """The preset's configuration; who only asks for help need not name a task."""
     assert request.algorithm is not None
     task = request.task or "family/name"
-    return preset_config(request.algorithm, request.preset or "small", task)
+    config = preset_config(request.algorithm, request.preset or "small", task)
+    named = any(option.partition("=")[0] == BASE for option in request.options)
+    return around_a_policy(config) if named else config
 
 
 def with_options(config: RunConfig[Any], args: Sequence[str]) -> RunConfig[Any]:

@@ -15,9 +15,12 @@ from exporl.outside import is_outside
 from exporl.run.stopping import interruptions_as_such
 from exporl.suggest import closest
 
+BASE = "--base.policy"
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
 
+SHORT = {"--async": "--train.asynchronous", "--base": BASE}
+"""Short names of options."""
 NOT_BEGUN = "Nothing had begun: start it again with the same command."
 
 
@@ -96,7 +99,7 @@ def parse(args: Sequence[str]) -> Request:
         seeds_mode=known.seeds_mode,
         trust=known.trust,
         helping="--help" in rest or "-h" in rest,
-        options=tuple("--train.asynchronous" if arg == "--async" else arg for arg in rest),
+        options=tuple(map(_in_full, rest)),
     )
 
 
@@ -126,6 +129,12 @@ def check_request(request: Request) -> None:
             "name a task: --task family/name (`exporl tasks` lists them), or module:function of "
             "your own"
         )
+
+
+def _in_full(argument: str) -> str:
+    """An option that has a short name, by its whole one."""
+    name, equals, value = argument.partition("=")
+    return SHORT.get(name, name) + equals + value
 
 
 def _known_name(algorithm: str) -> str:

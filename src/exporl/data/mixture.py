@@ -54,6 +54,22 @@ class Mixture:
             )
         return counts
 
+    @classmethod
+    def of_both(
+        cls, prior: Replay | None, online: Replay, prior_ratio: float, batch_size: int
+    ) -> "Mixture":
+        """Prior data and online data in their shares; online data alone where there is no other.
+
+        Raises:
+            ValueError: a minibatch cannot be shared so.
+        """
+        sources: list[tuple[Replay, float]] = [(online, 1.0)]
+        if prior is not None:
+            sources = [(prior, prior_ratio), (online, 1 - prior_ratio)]
+        mixture = cls(sources)
+        mixture.counts(batch_size)  # refuses impossible shares at once
+        return mixture
+
     def sample(
         self, rng: np.random.Generator, num_minibatches: int, batch_size: int, *, discount: float
     ) -> Batch:

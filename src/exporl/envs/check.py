@@ -10,8 +10,9 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.check_case import Case, Play, Skip, floats, long_play, play_episode, random_actions
 from exporl.envs.check_data import demonstrations, rewards, statistics
-from exporl.envs.task import Task, state_spec
+from exporl.envs.task import Task
 from exporl.randomness import env_seed
+from exporl.spec import state_spec
 
 SHORT = 25
 """Steps of the episodes that are played several times."""

@@ -103,16 +103,27 @@ def train_seeds(
             _share_demonstrations(waiting[0].config, task, run_dirs, rows[0].say)
             with stop_on_signals(stop, rows[0].say):
                 ended = run(waiting, rows, stop)
-        for job, (summary, error) in zip(waiting, ended, strict=True):
-            if error is not None:
-                clear_refused(job.run_dir)
-            results[job.config.seed] = SeedResult(job.config.seed, job.run_dir, summary, error)
-        if stopped := sum(outcome == (None, None) for outcome in ended):
-            raise Interrupted(f"stopped {stopped} of {num_seeds} seeds; everything is saved")
+        results |= _outcomes(waiting, ended, num_seeds)
     reported = [result.run_dir for result in results.values() if result.summary is not None]
     if reported:
         write_report(reported, folder / REPORT)
     return list(results.values())
+
+
+def _outcomes(jobs: Sequence[Job], ended: Sequence[Ended], num_seeds: int) -> dict[int, SeedResult]:
+    """Seed -> how it ended. What a refused run had begun is taken away.
+
+    Raises:
+        Interrupted: some were stopped by a signal.
+    """
+    results = {}
+    for job, (summary, error) in zip(jobs, ended, strict=True):
+        if error is not None:
+            clear_refused(job.run_dir)
+        results[job.config.seed] = SeedResult(job.config.seed, job.run_dir, summary, error)
+    if stopped := sum(outcome == (None, None) for outcome in ended):
+        raise Interrupted(f"stopped {stopped} of {num_seeds} seeds; everything is saved")
+    return results
 
 
 def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str, task: Task | None) -> str:
@@ -134,6 +145,11 @@ def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str, task: Task |
     if mode == "vmap" and config.train.asynchronous:
         raise ValueError(
             "train.asynchronous needs a program of its own per seed: choose the mode processes."
+        )
+    if mode == "vmap" and config.base.policy is not None:
+        raise ValueError(
+            f"a base policy from outside (base.policy={config.base.policy!r}) needs a program of "
+            "its own per seed: choose the mode processes."
         )
     check(config)
     check(dataclasses.replace(config, seed=config.seed + num_seeds - 1))

@@ -7,6 +7,7 @@ from exporl.once import made_once
 from exporl.outside import is_outside, load_outside
 from exporl.policies.base import BaseConfig, BasePolicy
 from exporl.policies.diffusion import diffusion
+from exporl.policies.elsewhere import elsewhere
 from exporl.policies.flow import flow
 from exporl.types import Precision, Spec
 
@@ -29,6 +30,13 @@ def make_base(config: BaseConfig, spec: Spec, precision: Precision = "float32") 
         ValueError: unknown kind, a size that is not positive, or a function that returns something
             else.
     """
+    if config.policy is not None:
+        return made_once(elsewhere, spec)
+    if config.learns:
+        raise ValueError(
+            "base.learns=True means something for a policy from outside only: give --base as well, "
+            "or leave it out. Base policies of exporl learn anyway."
+        )
     make = BASES.get(config.kind)
     if make is None:
         return _outside(config, spec, precision)

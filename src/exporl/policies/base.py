@@ -13,6 +13,7 @@ from exporl.nets.denoiser import Denoiser
 from exporl.nets.encoder import flat_observation
 from exporl.ops.selection import per_candidate
 from exporl.options import check_options, option
+from exporl.plain import added
 from exporl.types import (
     AnyArray,
     Batch,
@@ -56,6 +57,9 @@ class BasePolicy(NamedTuple):
     """(params, observation [..., o], noisy action [..., h, a], time [..., 1]) -> what the network
     of a flow or diffusion is trained to predict there: the velocity of a flow at a time in [0, 1],
     the noise of a diffusion at a step 0 ... k-1. In float32. None for other kinds."""
+    outside: bool = False
+    """Whether its samples are made outside JAX and handed over, as `Batch.next_proposals` and as
+    `proposals` of acting (`policies/elsewhere.py`)."""
     metrics: tuple[tuple[str, str], ...] = ()
     """(name, what it is) of every metric of `loss`, for reports and documents. Pairs, because who
     makes a record once for the same arguments compares them by their hash."""
@@ -69,6 +73,13 @@ class BaseConfig:
     """Flow matching with Euler steps, or DDPM with the release's schedule. Or `module:function`
     of your own, called with these options, the task's shapes and the precision: it returns a
     `BasePolicy`."""
+    policy: str | None = added(None, absent=None)
+    """A policy from outside instead (--base): `module:attribute` of your own, or a kind and what it
+    opens, see docs/own_policy.md. Of the other options only `learns` and `learning_rate` mean
+    something to it."""
+    learns: bool = added(False, absent=False)
+    """Whether a policy from outside goes on imitating, in its own framework, once per update
+    call."""
     num_steps: int = option(10, within="[1, 10000]")
     """Denoising (T) or flow steps per sampled action."""
     width: int = option(256, within="[1, inf)")

@@ -4,12 +4,13 @@ evaluation have in common."""
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
+from exporl.acting.around import base_of
 from exporl.acting.asked import Watch
 from exporl.acting.checked import Checked
 from exporl.acting.failures import EnvironmentFailed
@@ -24,13 +25,15 @@ from exporl.algos import (
     find_algorithm,
     make_algorithm,
 )
-from exporl.data.columns import Column, needed_columns
+from exporl.data.columns import Column, needed_columns, proposal_columns
 from exporl.data.episodes import Episode, Normalizer
 from exporl.data.memory import ReplayPlan, available_bytes, row_bytes
 from exporl.data.replay import Replay, rows_needed
 from exporl.envs.registry import make_task
-from exporl.envs.task import Task, state_spec, value_range
+from exporl.envs.task import Task, value_range
 from exporl.envs.wrappers import NormalizedObservation
+from exporl.external import OutsideBase
+from exporl.external.fit import refuse_misfit, some_observations
 from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
 from exporl.files.run_files import POLICY, STATISTICS, TUNING
@@ -40,7 +43,9 @@ from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
 from exporl.run.memory import check_memory, online_rows
 from exporl.run.metrics import write_glossary
+from exporl.run.outside_learning import read_spec, surrounded
 from exporl.run.prior import Say, prior_episodes, statistics
+from exporl.spec import state_spec
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
@@ -68,6 +73,9 @@ class Parts:
     """What the replays keep beside the steps, because the algorithm reads it."""
     algorithm: Algorithm
     learner: Learner
+    base: OutsideBase | None = None
+    """The base policy, where it is from outside: environments and replays then show observations as
+    they are, and `normalizer` is None."""
     watch: Watch = dataclasses.field(default_factory=Watch)
     """Looks whether environments answer."""
 
@@ -99,6 +107,7 @@ def build(
     ahead: Sequence[Program] = (),
     learns: bool = True,
     data: str | None = None,
+    base: Any = None,
 ) -> Parts:
     """Builds the parts of a run in their order: task, data, statistics, networks, learner.
 
@@ -111,42 +120,86 @@ def build(
         ahead: updates whose compilation begins here, unless `share` is given.
         learns: off, demonstrations are left unread, and statistics that the run keeps are enough.
         data: the `fingerprint` that prior data must have; any by default.
+        base: a policy from outside, used instead of what `config.base.policy` names.
 
     Raises:
-        ValueError: contradictory options, or unusable data.
+        ValueError: contradictory options, unusable data, or a policy that does not fit.
     """
     check(config)
     task = task or make_task(config.task, config.reward)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    shapes, values = task.spec, value_range(task, config.train.discount)
-    spec = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+    spec = _spec_of(config, task)
     network_spec = state_spec(spec)
-    base = make_base(config.base, network_spec, config.precision)
+    outside = _outside(config, base, spec, task, episodes, learns)
+    record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
-    algorithm = make_algorithm(config.algorithm, options, network_spec, base, config.precision)
-    needs, train = algorithm.needs, config.train
-    columns = needed_columns(needs.columns, needs.proposals, spec, train.discount)
-    if share is not None:
-        algorithm = share(algorithm)
-    elif ahead:
-        algorithm = compile_ahead(algorithm, network_spec, ahead, train.batch_size, columns)
-    algorithm = _reading(algorithm, spec, network_spec)
+    algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
+    needs, rows = algorithm.needs, config.train.batch_size
+    columns = needed_columns(needs.columns, needs.proposals, spec, config.train.discount)
+    algorithm, learning = surrounded(config, algorithm, outside, record, network_spec, normalizer)
+    carried = columns | proposal_columns(needs.attached, spec)
+    algorithm = _compiled(algorithm, network_spec, share, ahead, rows, carried)
+    algorithm = _reading(algorithm, spec, network_spec) if outside is None else algorithm
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
-        _keep_interface(config, run_dir, task, network_spec, normalizer)
-        write_glossary(run_dir, described_metrics(config.algorithm, algorithm, base))
+        _keep_interface(config, run_dir, task, read_spec(spec, network_spec, outside), normalizer)
+        write_glossary(run_dir, described_metrics(config.algorithm, algorithm, record))
     return Parts(
         config=config,
         run_dir=run_dir,
         task=task,
         episodes=episodes,
-        normalizer=normalizer,
+        normalizer=normalizer if outside is None else None,
         spec=spec,
         network_spec=network_spec,
         columns=columns,
         algorithm=algorithm,
-        learner=Learner(algorithm, config.seed),
+        learner=Learner(algorithm, config.seed, learning),
+        base=outside,
         watch=Watch(config.log.silence_s, say),
     )
+
+
+def _spec_of(config: RunConfig[Any], task: Task) -> Spec:
+    """What the environments show, the run's chunks, and the values that its rewards allow."""
+    shapes, values = task.spec, value_range(task, config.train.discount)
+    return Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+
+
+def _compiled(
+    algorithm: Algorithm,
+    spec: Spec,
+    share: Share,
+    ahead: Sequence[Program],
+    batch_size: int,
+    columns: Mapping[str, Column],
+) -> Algorithm:
+    """The algorithm shared with other runs, or with its updates being compiled from now on."""
+    if share is not None:
+        return share(algorithm)
+    return compile_ahead(algorithm, spec, ahead, batch_size, columns) if ahead else algorithm
+
+
+def _outside(
+    config: RunConfig[Any],
+    given: Any,
+    spec: Spec,
+    task: Task,
+    episodes: list[Episode],
+    learns: bool,
+) -> OutsideBase | None:
+    """The policy from outside that a run is around; None where it has none. One that is to act in
+    training is tried first."""
+    base = base_of(config.base, spec, given)
+    if base is None:
+        return None
+    if config.train.offline_steps and not base.learns:
+        raise ValueError(
+            f"train.offline_steps={config.train.offline_steps} imitation steps have nothing to "
+            f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
+        )
+    if learns:
+        refuse_misfit(base, some_observations(task, config.seed, episodes))
+    return base
 
 
 def _data(
@@ -183,6 +236,8 @@ def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
     minibatches, width = train.utd_ratio * train.update_every, config.base.width
 
     def pays(samples: int) -> bool:
+        if config.base.policy is not None:  # nothing is sampled on the device
+            return False
         return hoisting_pays(train.batch_size * samples, minibatches, width)
 
     resolved = find_algorithm(config.algorithm).resolve(algo, Measurements(pays))
@@ -247,8 +302,10 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
         bootstrap_timeouts=data.bootstrap_timeouts,
         columns=parts.columns,
     )
+    read = [name for name, _, _ in parts.network_spec.observation]
+    read += [] if parts.base is None else [name for name in parts.base.reads if name not in read]
     for replay in (online,) if prior is None else (prior, online):
-        replay.sampled = tuple(name for name, _, _ in parts.network_spec.observation)
+        replay.sampled = tuple(read)
     return prior, online
 
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from exporl.algos import ALGORITHMS, check_config, find_algorithm, name_of
 from exporl.data.formats.record import ReadOptions
 from exporl.envs.task import Reward
+from exporl.external.base import GIVEN
 from exporl.options import MOST_EPISODES, SEEDS, check_options, option
 from exporl.outside import is_outside
 from exporl.plain import added, from_plain
@@ -219,6 +220,14 @@ def check(config: RunConfig[Any]) -> None:
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
             f"{config.execute_length}."
         )
+
+
+def with_given(config: RunConfig[Any], base: Any) -> RunConfig[Any]:
+    """The configuration of a run whose base policy is handed over in Python, unless it is None:
+    it says so, where it does not name the policy."""
+    if base is None or config.base.policy is not None:
+        return config
+    return override(config, {"base.policy": GIVEN})
 
 
 def _check_shares(batch_size: int, prior_ratio: float) -> None:

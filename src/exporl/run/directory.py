@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from exporl.external.base import GIVEN, HAND_OVER
 from exporl.files.atomic import write_text
 from exporl.files.leftovers import tidy
 from exporl.files.reading import read_object
@@ -201,6 +202,8 @@ def check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:
             f"the run was started with {old.algorithm}, not {new.algorithm}. Start a new run "
             "for it."
         )
+    if changed.get("base.policy") == (GIVEN, None):
+        raise ValueError(HAND_OVER)
     if changed:
         name, (before, after) = next(iter(changed.items()))
         raise ValueError(

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from exporl.acting.around import PREFIX, split_arrays
 from exporl.acting.parameters import from_arrays, to_arrays
 from exporl.algos import Algorithm
 from exporl.randomness import INIT, PROPOSE, UPDATE, run_key
+from exporl.run.outside_learning import OutsideLearning
 from exporl.types import Batch, Metrics, Observation, Params, Phase
 
 _COMPILE_QUICKLY: dict[str, Any] = {
@@ -25,20 +27,36 @@ def to_device(batch: Batch) -> Batch:
 
 
 class Learner:
-    """Holds what an algorithm has learnt. `updates` counts update calls over all phases."""
+    """Holds what an algorithm has learnt. `updates` counts update calls over all phases.
 
-    def __init__(self, algorithm: Algorithm, seed: int):
+    Around a base policy from outside minibatches are as the environment shows them, in host memory:
+    that policy is given them first.
+    """
+
+    def __init__(self, algorithm: Algorithm, seed: int, outside: OutsideLearning | None = None):
         self.algorithm, self.seed, self.updates = algorithm, seed, 0
+        self._outside = outside
         # Runs once: compiling it with optimisation takes three times as long and saves nothing.
         self.state = jax.jit(algorithm.init, compiler_options=_COMPILE_QUICKLY)(run_key(seed, INIT))
 
     def update(self, batches: Batch, phase: Phase) -> Metrics:
         """One update call on minibatches [u, b, ...]; returns metrics that are still on the
         device."""
-        key = run_key(self.seed, UPDATE, self.updates)
-        self.state, metrics = self.algorithm.update(self.state, batches, key, phase=phase)
+        key, outside, metrics = run_key(self.seed, UPDATE, self.updates), self._outside, {}
+        shown = batches if outside is None else to_device(outside.shown(batches))
+        if outside is None or phase != "pretrain":
+            self.state, metrics = self.algorithm.update(self.state, shown, key, phase=phase)
+        if outside is not None:  # while the device is busy with the update
+            metrics = metrics | outside.imitate(batches, phase, self.seed, self.updates)
         self.updates += 1
         return metrics
+
+    def handed(self, batches: Batch, phase: Phase) -> Batch:
+        """Minibatches of the next update call on their way to it: to the device, or past a base
+        policy from outside, which adds its samples."""
+        if self._outside is None:
+            return to_device(batches)
+        return self._outside.attach(batches, phase, run_key(self.seed, PROPOSE, self.updates, 0))
 
     def propose(self, observation: Observation, index: int) -> np.ndarray:
         """Base samples [b, n, h, a] for the replay to keep; call `index` of this update has a key
@@ -54,7 +72,8 @@ class Learner:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The whole state as flat arrays, named by their path."""
-        return to_arrays(self.state)
+        others = {} if self._outside is None else self._outside.base.arrays()
+        return to_arrays(self.state) | {PREFIX + name: value for name, value in others.items()}
 
     def load(self, arrays: Mapping[str, Any], updates: int) -> None:
         """Restores `arrays()` of a learner of the same configuration.
@@ -62,5 +81,8 @@ class Learner:
         Raises:
             ValueError: an array is missing, left over, or has another shape; names its path.
         """
-        self.state = jax.tree.map(jnp.array, from_arrays(self.state, arrays))
+        mine, others = split_arrays(arrays)
+        self.state = jax.tree.map(jnp.array, from_arrays(self.state, mine))
+        if self._outside is not None:
+            self._outside.base.load(others)
         self.updates = updates

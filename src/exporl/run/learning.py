@@ -9,7 +9,7 @@ from exporl.data.mixture import Mixture
 from exporl.data.proposals import renew_proposals
 from exporl.randomness import SAMPLE, run_rng
 from exporl.run.config import RunConfig
-from exporl.run.learner import Learner, to_device
+from exporl.run.learner import Learner
 from exporl.types import Batch, Metrics, Params, Phase
 
 
@@ -103,7 +103,7 @@ class InStep:
         batches = self.source.sample(
             rng, self.num_minibatches, train.batch_size, discount=train.discount
         )
-        return to_device(batches)
+        return self.learner.handed(batches, self.phase)
 
     def _renew(self) -> None:
         """Renews the base samples that the replays keep, where the algorithm reads them."""

@@ -16,7 +16,6 @@ from exporl.acting.rollout import Actors
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import proposal_age
-from exporl.data.replay import Replay
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files import checkpoint
@@ -27,7 +26,7 @@ from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS
 from exporl.parallel.background import BackgroundLearning
 from exporl.run.build import Share, build, make_actors, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
-from exporl.run.config import RunConfig, to_json
+from exporl.run.config import RunConfig, to_json, with_given
 from exporl.run.directory import conclude, opening
 from exporl.run.divergence import finite, value_watch
 from exporl.run.endings import saving_where_environments_fail, telling_what_is_kept
@@ -70,14 +69,17 @@ class Trainer:
         share: Share = None,
         task: Task | None = None,
         callbacks: Sequence[Callback] = (),
+        base: Any = None,
     ):
         self.clock = Stopwatch()
         self.config, self.run_dir, self.progress = config, run_dir, progress
         self.stop = stop or threading.Event()
         """Once set, the run stops at the next step boundary, after a checkpoint."""
         saved = find_resumable(config, run_dir, progress.say) if resume else None
-        data, ahead = saved and saved.record["data"], programs(config.train)
-        parts = build(config, run_dir, progress.say, task=task, share=share, ahead=ahead, data=data)
+        data, ahead, say = saved and saved.record["data"], programs(config.train), progress.say
+        parts = build(
+            config, run_dir, say, task=task, share=share, ahead=ahead, data=data, base=base
+        )
         check_phases(config, parts.algorithm, has_data=bool(parts.episodes))
         first = plan(config, parts.algorithm, expected_seconds(config))
         for sentence in (first, *never_happens(config)):
@@ -87,7 +89,8 @@ class Trainer:
         self.callbacks = Callbacks([*watching, *callbacks])
         self.data, self.beside = fingerprint(parts.episodes), remember_objects(run_dir)
         self.prior, self.online_replay = replays(parts, progress.say)
-        self.mixture = self._mixture()
+        ratio, rows = config.data.prior_ratio, config.train.batch_size
+        self.mixture = Mixture.of_both(self.prior, self.online_replay, ratio, rows)
         self.metrics, self.speed = MetricsWriter(run_dir / METRICS), Speed(self.clock)
         self.offline_steps = self.critic_steps = 0
         self.last_eval = -1
@@ -119,16 +122,6 @@ class Trainer:
             closing.callback(self.parts.watch.close)
             closing.callback(self.evaluator.close)
             closing.callback(self.actors.close)
-
-    def _mixture(self) -> Mixture:
-        """What is learnt from online: prior data and online data in their shares."""
-        sources: list[tuple[Replay, float]] = [(self.online_replay, 1.0)]
-        if self.prior is not None:
-            ratio = self.config.data.prior_ratio
-            sources = [(self.prior, ratio), (self.online_replay, 1 - ratio)]
-        mixture = Mixture(sources)
-        mixture.counts(self.config.train.batch_size)  # refuses impossible shares at once
-        return mixture
 
     def learning_from(self, source: Mixture, num_minibatches: int, phase: Phase) -> InStep:
         """Update calls of one phase."""
@@ -351,6 +344,7 @@ def train(
     share: Share = None,
     task: Task | None = None,
     callbacks: Sequence[Callback] = (),
+    base: Any = None,
 ) -> dict[str, Any]:
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
@@ -366,6 +360,8 @@ def train(
         task: used instead of the one that `config.task` names; a name `module:function` lets other
             processes find it.
         callbacks: are told of steps, log lines, evaluations and checkpoints.
+        base: a policy from outside (`external.OutsidePolicy`) as base policy, instead of what
+            `config.base.policy` names; needed again to resume the run.
 
     Returns:
         The summary that is also written to summary.json.
@@ -378,23 +374,20 @@ def train(
         FloatingPointError: training diverged.
         Interrupted: stopped by a signal, after saving.
     """
-    run_dir = Path(run_dir)
+    run_dir, config = Path(run_dir), with_given(config, base)
     task = task or make_task(config.task, config.reward)
     check_file(config)
     with locked(run_dir):
         with opening(config, run_dir, resume=resume):
             trainer = Trainer(
-                config, run_dir, progress or Silent(), resume, stop, share, task, callbacks
+                config, run_dir, progress or Silent(), resume, stop, share, task, callbacks, base
             )
         stopping = stop_on_signals(trainer.stop, trainer.progress.say)
         with trainer, stopping, telling_what_is_kept(config, run_dir):
             trainer.pretrain()
             trainer.pretrain_critic()
             trainer.online()
-            seconds = {
-                "train_s": trainer.clock.seconds,
-                "first_update_s": trainer.first_update_s,
-            }
+            seconds = {"train_s": trainer.clock.seconds, "first_update_s": trainer.first_update_s}
             summary = conclude(run_dir, seconds)
         remember_pace(config, run_dir)
     return summary

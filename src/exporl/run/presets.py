@@ -59,3 +59,12 @@ def preset_config(algorithm: str, name: str, task: str) -> "RunConfig[Any]":
         raise ValueError(f"unknown preset {name!r} for {algorithm}. {closest(name, known)}")
     config = RunConfig(task=task, algo=entry.config(), algorithm=algorithm, preset=name)
     return override(config, {option: value for option, (value, _) in known[name].items()})
+
+
+def around_a_policy(config: "RunConfig[Any]") -> "RunConfig[Any]":
+    """A preset's configuration for a base policy from outside: it has been trained already, so
+    there is no imitation first, and its noise is its own."""
+    values: dict[str, Any] = {"train.offline_steps": 0}
+    scales = ("min_noise_scale", "deploy_noise_scale")
+    values |= {f"algo.{name}": 1.0 for name in scales if hasattr(config.algo, name)}
+    return override(config, values)

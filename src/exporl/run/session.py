@@ -164,6 +164,7 @@ def load_run(
     *,
     task: Task | None = None,
     trust: Trust = False,
+    base: Any = None,
 ) -> Session:
     """A finished or interrupted run, ready to evaluate.
 
@@ -174,6 +175,7 @@ def load_run(
         task: what `train` was given, if it was given one.
         trust: whether code that the run names, `module:attribute`, may be loaded: all of it, or
             these names.
+        base: the policy from outside that `train` was given, if it was given one.
 
     Raises:
         ValueError: not a run directory, no intact checkpoint, files that are not what the
@@ -190,7 +192,7 @@ def load_run(
         if progress is None:
             warnings.warn(f"{run_dir}: {problem}", stacklevel=2)
         say(problem)
-    parts = build(config, run_dir, say, task=task, learns=False)
+    parts = build(config, run_dir, say, task=task, learns=False, base=base)
     parts.learner.load(found.parts["learner"], found.record["updates"])
     record, train = found.record, parts.config.train
     updates = online_updates(

@@ -1,0 +1,175 @@
+"""What a policy from outside is: any object that samples, in any framework; and such a policy as a
+run uses it, with every answer checked."""
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from exporl.spec import Spec
+
+GIVEN = "given"
+"""What a configuration says in the place of a name where a policy was handed over in Python."""
+HAND_OVER = (
+    "the base policy of this run was handed over in Python, and is not part of it: hand it over "
+    "again, with base=policy (train, load_run, load_policy)."
+)
+"""What to do where it is missing."""
+
+
+class ImitationBatch(NamedTuple):
+    """Rows to imitate, in host memory."""
+
+    observation: dict[str, np.ndarray]
+    """[b, ...] each, as the environment shows them: not normalised by the run."""
+    action: Float[np.ndarray, "b h a"]
+    """In [-1, 1]."""
+    valid: Float[np.ndarray, "b h"]
+    """1 where an action is to be imitated; 0 after the end of its episode, and in rows that are
+    not imitated."""
+    seed: int
+    """Decides every draw of this step."""
+
+
+@runtime_checkable
+class OutsidePolicy(Protocol):
+    """A policy that exporl did not train: nothing is inherited, the methods are enough.
+
+    Optional beside `sample`, each found by its name:
+
+    - `spec`: an `exporl.Spec` of the observation entries that it reads, of its actions and chunks;
+      without it the policy takes what the task and the run have.
+    - `imitate(batch: ImitationBatch) -> {name: number}`: one imitation step in its own framework;
+      needs the next two.
+    - `state() -> {name: array}` and `load(state)`: everything that imitation changes, optimisers
+      included. Of a policy that does not learn, what it is told apart by.
+    """
+
+    def sample(
+        self, observations: dict[str, np.ndarray], num: int, seed: int
+    ) -> Float[np.ndarray, "b n h a"]:
+        """`num` action chunks in [-1, 1] for every observation [b, ...], decided by the seed."""
+        ...
+
+
+class OutsideBase:
+    """A policy from outside as a run uses it.
+
+    Answers are checked and kept within [-1, 1]. One caller is served at a time: acting and learning
+    may be two threads.
+    """
+
+    def __init__(self, policy: OutsidePolicy, name: str, spec: Spec, *, learns: bool = False):
+        """Asks the policy for nothing yet.
+
+        Args:
+            policy: the policy.
+            name: for messages.
+            spec: what the task shows, and the chunks of the run.
+            learns: whether it goes on imitating.
+        """
+        self.policy, self.name, self.spec, self.learns = policy, name, spec, learns
+        own: Spec | None = getattr(policy, "spec", None)
+        shown = [entry for entry, _, _ in spec.observation]
+        self.reads = tuple(shown if own is None else (entry for entry, _, _ in own.observation))
+        """Observation entries that the policy is given."""
+        self._lock = threading.Lock()
+        self._kept: np.ndarray | None = None
+
+    def sample(
+        self, observations: Mapping[str, np.ndarray], num: int, seed: int
+    ) -> Float[np.ndarray, "b {num} h a"]:
+        """`num` action chunks for every observation [b, ...].
+
+        Raises:
+            ValueError: the policy answered in another shape; says which.
+            FloatingPointError: it answered NaN or infinity.
+        """
+        given = {name: np.asarray(observations[name]) for name in self.reads}
+        rows = len(given[self.reads[0]])
+        with self._lock:
+            answer = self.policy.sample(given, num, seed)
+        actions = np.asarray(answer, np.float32)
+        wanted = (rows, num, self.spec.chunk_length, self.spec.action_dim)
+        if actions.shape != wanted:
+            raise ValueError(
+                f"{self.name} answered in the shape {actions.shape}; {wanted} is needed: "
+                "[observations, samples, actions of a chunk, dimensions of an action]."
+            )
+        if not np.isfinite(actions).all():
+            raise FloatingPointError(
+                f"{self.name} answered NaN or infinity in {int((~np.isfinite(actions)).sum())} of "
+                f"{actions.size} numbers. Check its weights, and the observations it was given."
+            )
+        return np.clip(actions, -1.0, 1.0)
+
+    def imitate(self, batch: ImitationBatch) -> dict[str, float]:
+        """One imitation step of the policy; its metrics.
+
+        Raises:
+            FloatingPointError: a metric is NaN or infinite.
+        """
+        read = {name: batch.observation[name] for name in self.reads}
+        imitate: Callable[[ImitationBatch], Mapping[str, Any]] = self.policy.imitate  # pyright: ignore[reportAttributeAccessIssue]
+        with self._lock:
+            made = imitate(batch._replace(observation=read))
+        metrics = {name: float(value) for name, value in made.items()}
+        for name, value in metrics.items():
+            if not np.isfinite(value):
+                raise FloatingPointError(
+                    f"{name} of {self.name} is {value}: its imitation diverged. Start anew with a "
+                    "lower base.learning_rate."
+                )
+        return metrics
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps of the policy: its state where it learns, else what it is told
+        apart by, [32] bytes, or [0] where it says nothing of itself."""
+        if self.learns:
+            return {f"state/{name}": value for name, value in self._state().items()}
+        if self._kept is None:  # it stays as it is
+            self._kept = self.fingerprint()
+        return {"fingerprint": self._kept}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Restores `arrays()`.
+
+        Raises:
+            ValueError: they are of another policy.
+        """
+        if not self.learns:
+            saved = arrays.get("fingerprint")
+            if saved is None or not np.array_equal(saved, self.fingerprint()):
+                raise ValueError(
+                    f"{self.name} is not the base policy that this run was started with: its "
+                    "weights are others. Restore them, or start a new run."
+                )
+            return
+        state = {name.removeprefix("state/"): np.array(value) for name, value in arrays.items()}
+        try:
+            with self._lock:
+                self.policy.load(state)  # pyright: ignore[reportAttributeAccessIssue]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.name} cannot go on from what was saved of it ({type(error).__name__}: "
+                f"{error}). Restore the code that it was made with, or start a new run."
+            ) from error
+
+    def fingerprint(self) -> np.ndarray:
+        """SHA-256 of the policy's state, uint8 [32]; [0] where it has none."""
+        state = self._state()
+        digest = hashlib.sha256()
+        for name in sorted(state):
+            value = np.ascontiguousarray(state[name])
+            digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+            digest.update(value.tobytes())
+        return np.frombuffer(digest.digest() if state else b"", np.uint8)
+
+    def _state(self) -> dict[str, np.ndarray]:
+        state: Callable[[], Mapping[str, Any]] | None = getattr(self.policy, "state", None)
+        with self._lock if state else contextlib.nullcontext():
+            return {} if state is None else {k: np.asarray(v) for k, v in state().items()}
