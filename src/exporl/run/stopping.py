@@ -60,7 +60,7 @@ class _AfterImports:
     def _again(self, signum: int) -> None:
         if self._coming:
             self._coming = False
-            _thread.interrupt_main(signum)
+            _thread.interrupt_main(signal.Signals(signum))
 
     def forget(self) -> None:
         """No signal comes again."""
