@@ -18,7 +18,11 @@ LEARNER = "learner"
 
 
 def found_checkpoint(run_dir: Path, name: str | None) -> checkpoint.Found | None:
-    """The newest intact checkpoint of a run, or the one of a name."""
+    """The newest intact checkpoint of a run, or the one of a name; None where there never was one.
+
+    Raises:
+        ValueError: no such checkpoint, or it is damaged.
+    """
     folder = run_dir / CHECKPOINTS
     if name is None:
         return checkpoint.find_newest(folder, only=(LEARNER,))
@@ -47,7 +51,11 @@ def warn_of_newer(run_dir: Path, config: Mapping[str, Any], found: checkpoint.Fo
 
 
 def normalizer_of(run_dir: Path, interface: Interface) -> Normalizer | None:
-    """The run's statistics of the entries that the policy reads."""
+    """The statistics of the entries that a policy reads; None where it reads them as they are.
+
+    Raises:
+        ValueError: they are missing or damaged; names the file.
+    """
     if not interface.normalized:
         return None
     path = run_dir / STATISTICS
