@@ -93,7 +93,7 @@ _STABLE: Preset = {
     "algo.base_data": ("successes", STABLE),
     "algo.base_tau": (0.005, STABLE),
     "algo.base_updates": (4, STABLE),
-    "algo.deploy_noise_scale": (0.25, STABLE),
+    "algo.deploy_noise_scale": (0.5, STABLE),
     "algo.min_noise_scale": (0.0, STABLE),
     "algo.edits_act": ("explore", STABLE),
     "algo.pessimistic_start": ("auto", STABLE),
