@@ -353,7 +353,8 @@ def test_a_bundle_plays_as_its_run_does(tmp_path):
     export_bundle(run, tmp_path / "b", onnx=False)
     before = content_of(tmp_path / "b")
     mine = load_evaluated(tmp_path / "b").evaluate(episodes=20, seed=5)
-    assert mine == load_run(run).evaluate(episodes=20, seed=5)
+    own = load_run(run).evaluate(episodes=20, seed=5)
+    assert (mine.success, mine.returns, mine.lengths) == (own.success, own.returns, own.lengths)
     assert content_of(tmp_path / "b") == before
 
 

@@ -114,7 +114,8 @@ def added_later() -> set[str]:
     """Options that earlier versions did not have: files without them stand for what those did."""
     parts = {"": RunConfig, "algo.": type(config().algo)}
     parts |= {
-        f"{name}.": type(getattr(config(), name)) for name in ("train", "eval", "data", "log")
+        f"{name}.": type(getattr(config(), name))
+        for name in ("base", "train", "eval", "data", "log")
     }
     return {
         prefix + field.name

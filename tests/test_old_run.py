@@ -44,7 +44,7 @@ def run(tmp_path):
 
 
 def same_evaluation(got: dict, expected: dict) -> None:
-    assert got.keys() == expected.keys()
+    assert got.keys() - {"values", "discounted", "cut_off"} == expected.keys()
     assert (got["success"], got["lengths"]) == (expected["success"], expected["lengths"])
     np.testing.assert_allclose(got["returns"], expected["returns"], **ROUNDING)
     for name in ("success_rate", "return_mean", "length_mean"):
@@ -88,7 +88,7 @@ def test_its_policy_acts(run):
 def test_it_is_reported(run):
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    assert "probe/bandit" in page and "<svg" in page
+    assert "probe/bandit" in page and 'type="application/json"' in page
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ def test_demonstrations_of_many_seeds_are_copied_whole(tmp_path, monkeypatch):
     copied = []
     monkeypatch.setattr(seeds, "copy_file", lambda *paths: copied.append(paths))
     runs = [tmp_path / "s0", tmp_path / "s1"]
-    seeds._share_demonstrations(tiny(), runs, lambda message: None)
+    seeds._share_demonstrations(tiny(), None, runs, lambda message: None)
     assert copied == [(runs[0] / DEMONSTRATIONS, runs[1] / DEMONSTRATIONS)]
     shutil.rmtree(tmp_path / "s0")
 

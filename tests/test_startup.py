@@ -12,7 +12,10 @@ from exporl.data.formats import save_npz
 RUN = """
 import sys
 from exporl.cli.main import main
-status = main(sys.argv[1:])
+try:
+    status = main(sys.argv[1:])
+except SystemExit as left:  # argparse's own --help
+    status = left.code
 print(*sorted(sys.modules), file=sys.stderr)
 sys.exit(status)
 """

@@ -215,7 +215,7 @@ def test_run_directory(tmp_path):
     assert [line["env_steps"] for line in evals] == [0, 12, 24]
     assert len(evals[0]["policy"]["success"]) == len(evals[0]["base"]["success"]) == 4
     assert summary["after"]["env_steps"] == 24
-    assert "<svg" in (run / "report.html").read_text()
+    assert 'type="application/json"' in (run / "report.html").read_text()
     assert len(list((run / CHECKPOINTS).iterdir())) == 2
 
 

@@ -1,9 +1,8 @@
 """A trained policy apart from the run that made it: no task, data, optimiser or simulator."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -15,14 +14,16 @@ from exporl.acting.parameters import from_arrays
 from exporl.acting.rows import act_each, ranked
 from exporl.acting.saved_policy import (
     LEARNER,
+    ActingOptions,
+    check_unchanged,
     found_checkpoint,
     normalizer_of,
     warn_of_newer,
 )
-from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
+from exporl.algos import Algorithm
 from exporl.data.episodes import Normalizer
 from exporl.files import bundle, checkpoint
-from exporl.files.beside import check_objects, difference
+from exporl.files.beside import check_objects
 from exporl.files.reading import read_object
 from exporl.files.run_files import (
     CHECKPOINTS,
@@ -32,12 +33,10 @@ from exporl.files.run_files import (
     seed_runs,
 )
 from exporl.outside import Trust, check_trust
-from exporl.plain import from_plain
-from exporl.policies import BaseConfig, make_base
 from exporl.randomness import EVALUATE, INIT, run_key, run_keys
-from exporl.spec import Spec, state_spec
+from exporl.spec import state_spec
 from exporl.suggest import closest
-from exporl.types import Decision, KeyArray, Mode, Params, Precision
+from exporl.types import Decision, KeyArray, Mode, Params
 
 SEEDS = 2**32
 
@@ -275,11 +274,18 @@ def load_policy(
             f"{run_dir} has no checkpoint yet. Let it train first: exporl train --resume {run_dir}"
             f"; of a copy, copy the folder {CHECKPOINTS} too."
         )
-    options = _Options.of(config, str(run_dir / CONFIG))
-    _check_options(options, found)
+    options = ActingOptions.of(config, str(run_dir / CONFIG))
+    check_unchanged(options, found)
     check_objects(run_dir, found.record, found.name)
     if checkpoint_name is None:
         warn_of_newer(run_dir, config, found)
+    return _from_run(run_dir, options, found, trust, base)
+
+
+def _from_run(
+    run_dir: Path, options: ActingOptions, found: checkpoint.Found, trust: Trust, base: Any
+) -> Policy:
+    """The policy of a checkpoint whose options are those of the run."""
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm, normalizer = options.algorithm(interface.spec), normalizer_of(run_dir, interface)
@@ -306,7 +312,7 @@ def _from_bundle(folder: Path, trust: Trust) -> Policy:
     bundle.check_bundle(folder)
     config = read_object(folder / CONFIG)
     check_trust(folder, config, trust, task=False)
-    options = _Options.of(config, str(folder / CONFIG))
+    options = ActingOptions.of(config, str(folder / CONFIG))
     interface = read_interface(folder)
     algorithm = options.algorithm(interface.spec)
 
@@ -315,75 +321,16 @@ def _from_bundle(folder: Path, trust: Trust) -> Policy:
         return algorithm.acting(algorithm.init(key))
 
     wanted = jax.eval_shape(acting, run_key(0, INIT))
+    mode: Mode = "base" if config.get("mode") == "base" else "evaluate"
     return Policy(
         algorithm,
         from_arrays(wanted, bundle.load_parameters(folder)),
         interface,
         normalizer_of(folder, interface),
-        mode="base" if config.get("mode") == "base" else "evaluate",
+        mode=mode,
         checkpoint_name=str(config.get("checkpoint", "")),
+        candidates=ranked(options.algo, mode),
     )
-
-
-class _Options(NamedTuple):
-    """Those options of a run that shape acting."""
-
-    name: str
-    algo: Any
-    base: BaseConfig
-    precision: Precision
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], where: str) -> "_Options":
-        """As a configuration of plain values has them.
-
-        Raises:
-            ValueError: one is missing or of no use; names it and where it was read.
-        """
-
-        def option(kind: Any, name: str) -> Any:
-            if name not in config:
-                raise ValueError(f"{where} lacks {name!r}: it is not the configuration of a run.")
-            try:
-                return from_plain(kind, config[name], name)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
-
-        name = option(str, "algorithm")
-        algo, base = option(find_algorithm(name).config, "algo"), option(BaseConfig, "base")
-        return cls(name, algo, base, option(Precision, "precision"))
-
-    def algorithm(self, spec: Spec) -> Algorithm:
-        """The algorithm that they describe."""
-        # What is decided by measurement makes updates faster, and leaves acting as it is.
-        decided = find_algorithm(self.name).resolve(self.algo, Measurements(lambda samples: False))
-        spec = state_spec(spec)
-        base = make_base(self.base, spec, self.precision)
-        return make_algorithm(self.name, decided, spec, base, self.precision)
-
-    def plain(self) -> dict[str, Any]:
-        """Plain values."""
-        nested = {"algo": dataclasses.asdict(self.algo), "base": dataclasses.asdict(self.base)}
-        return {"algorithm": self.name, **nested, "precision": self.precision}
-
-
-def _check_options(options: _Options, found: checkpoint.Found) -> None:
-    """Whether a checkpoint was made with these options.
-
-    Raises:
-        ValueError: it was not; names the first that differs, with both values.
-    """
-    then = found.record.get("config")
-    if not isinstance(then, dict):
-        raise ValueError(f"{found.name} is not a checkpoint of a run: it has no configuration.")
-    if then.get("algorithm") == options.name:  # else a name that nobody trusts would be loaded
-        then = _Options.of(then, found.name).plain()
-    changed = difference(then, options.plain())
-    if changed is not None:
-        raise ValueError(
-            f"{CONFIG} was changed since {found.name} was written: {changed}. Restore it, or copy "
-            "the run again."
-        )
 
 
 def _acting_parameters(algorithm: Algorithm, arrays: Mapping[str, np.ndarray]) -> Params:

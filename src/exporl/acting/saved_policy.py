@@ -1,17 +1,22 @@
 """What a policy is made of, from the files of a run or a bundle."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporl.acting.interface import Interface
+from exporl.algos import Algorithm, Measurements, find_algorithm, make_algorithm
 from exporl.data.episodes import Normalizer
 from exporl.files import checkpoint
-from exporl.files.beside import missing_checkpoints
+from exporl.files.beside import difference, missing_checkpoints
 from exporl.files.reading import read_object
-from exporl.files.run_files import CHECKPOINTS, STATISTICS
+from exporl.files.run_files import CHECKPOINTS, CONFIG, STATISTICS
 from exporl.plain import from_plain
+from exporl.policies import BaseConfig, make_base
+from exporl.spec import Spec, state_spec
+from exporl.types import Precision
 
 LEARNER = "learner"
 """The part of a checkpoint that acting needs."""
@@ -75,3 +80,64 @@ def normalizer_of(run_dir: Path, interface: Interface) -> Normalizer | None:
             f"({type(error).__name__}: {error}). Copy it from the run again."
         ) from error
     return Normalizer(mean, std, stored.clip)
+
+
+class ActingOptions(NamedTuple):
+    """Those options of a run that shape acting."""
+
+    name: str
+    algo: Any
+    base: BaseConfig
+    precision: Precision
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], where: str) -> "ActingOptions":
+        """As a configuration of plain values has them.
+
+        Raises:
+            ValueError: one is missing or of no use; names it and where it was read.
+        """
+
+        def option(kind: Any, name: str) -> Any:
+            if name not in config:
+                raise ValueError(f"{where} lacks {name!r}: it is not the configuration of a run.")
+            try:
+                return from_plain(kind, config[name], name)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+
+        name = option(str, "algorithm")
+        algo, base = option(find_algorithm(name).config, "algo"), option(BaseConfig, "base")
+        return cls(name, algo, base, option(Precision, "precision"))
+
+    def algorithm(self, spec: Spec) -> Algorithm:
+        """The algorithm that they describe."""
+        # What is decided by measurement makes updates faster, and leaves acting as it is.
+        decided = find_algorithm(self.name).resolve(self.algo, Measurements(lambda samples: False))
+        spec = state_spec(spec)
+        base = make_base(self.base, spec, self.precision)
+        return make_algorithm(self.name, decided, spec, base, self.precision)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values."""
+        nested = {"algo": dataclasses.asdict(self.algo), "base": dataclasses.asdict(self.base)}
+        return {"algorithm": self.name, **nested, "precision": self.precision}
+
+
+def check_unchanged(options: ActingOptions, found: checkpoint.Found) -> None:
+    """Whether a checkpoint was made with these options.
+
+    Raises:
+        ValueError: it was not; names the first that differs, with both values.
+    """
+    then = found.record.get("config")
+    if not isinstance(then, dict):
+        raise ValueError(f"{found.name} is not a checkpoint of a run: it has no configuration.")
+    if then.get("algorithm") == options.name:  # else a name that nobody trusts would be loaded
+        then = ActingOptions.of(then, found.name).plain()
+    changed = difference(then, options.plain())
+    if changed is not None:
+        raise ValueError(
+            f"{CONFIG} was changed since {found.name} was written: {changed}. Restore it, or copy "
+            "the run again."
+        )
