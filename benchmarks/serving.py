@@ -180,7 +180,6 @@ def main() -> None:
         )
     result = {
         "command": "benchmarks/serving.py",
-        "beside": "other work ran on the same core: times are upper bounds, p99 most of all",
         "load_average": os.getloadavg(),
         "latency": found,
         "served_minus_in_process_ms": {

@@ -12,6 +12,7 @@ from exporl.cli.main import main
 from exporl.cli.train_request import parse
 from exporl.envs.registry import make_task
 from exporl.external import OutsideBase, OutsidePolicy, find_policy, outside_base
+from exporl.external.base import ImitationBatch
 from exporl.external.fit import check_fit, refuse_misfit, some_observations
 from exporl.outside import outside_names
 from exporl.spec import Spec
@@ -100,6 +101,60 @@ class Counts(Drawn):
 class Raises(Drawn):
     def sample(self, observations, num, seed):
         raise KeyError("joint_3")
+
+
+class Leaves(Drawn):
+    def sample(self, observations, num, seed):
+        raise SystemExit(0)
+
+
+class InPlace(Drawn):
+    """Normalises what it is given where it lies, as many do."""
+
+    def sample(self, observations, num, seed):
+        observations["state"] -= 5
+        return super().sample(observations, num, seed)
+
+    def imitate(self, batch):
+        for array in (batch.observation["state"], batch.action, batch.valid):
+            array *= 0
+        return {}
+
+
+def test_a_policy_changes_its_own_copies_alone():
+    seen = {name: value.copy() for name, value in SEEN.items()}
+    base = base_of(InPlace())
+    base.sample(seen, 2, seed=1)
+    rows = np.ones((4, 1, 1), np.float32)
+    batch = ImitationBatch(seen, rows, np.ones((4, 1), np.float32), seed=0)
+    base.imitate(batch)
+    for name, value in SEEN.items():
+        np.testing.assert_array_equal(seen[name], value)
+    assert (batch.action == 1).all() and (batch.valid == 1).all()
+    assert failures(InPlace(), seen=seen) == {}
+    np.testing.assert_array_equal(seen["state"], SEEN["state"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Leaves(), "the base policy: sample raised SystemExit: 0. Mend that policy"),
+        (Raises(), "the base policy: sample raised KeyError: 'joint_3'. Mend that policy"),
+    ],
+)
+def test_what_a_policy_raises_later_is_named(policy, message):
+    base = OutsideBase(policy, "the base policy", SPEC)
+    with pytest.raises(ValueError, match=message):
+        base.sample(SEEN, 2, seed=1)
+    assert "sample raised" in failures(policy)["answers"]
+
+
+def test_complex_answers_are_refused():
+    class Complex(Drawn):
+        def sample(self, observations, num, seed):
+            return super().sample(observations, num, seed) + 1j
+
+    assert "answered complex numbers" in failures(Complex())["answers"]
 
 
 def scaled(by, rows=0, nan=False):

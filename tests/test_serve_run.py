@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -49,7 +50,7 @@ def run(tmp_path):
 def write_newer(run, change, step=240):
     """A checkpoint that came later, its learner changed."""
     parts, record = checkpoint.load(newest(run))
-    learner = {name: change(array) for name, array in parts["learner"].items()}
+    learner = {name: np.asarray(change(array)) for name, array in parts["learner"].items()}
     checkpoint.save(run / "checkpoints", step, parts | {"learner": learner}, record, 5)
 
 
@@ -129,6 +130,25 @@ def test_a_newer_checkpoint_is_taken_over(run):
     itself = load_policy(run).decide({"state": [0.3, 0.1]}, seed=1)
     np.testing.assert_allclose(after["actions"], itself.action, **ROUNDING)
     assert after["expo/q"] != before["expo/q"]
+
+
+def test_a_folder_that_only_sounds_newer_and_a_checkpoint_that_is_written_anew(run):
+    """Neither a copy with a name of its own nor what was refused before hides what is of use."""
+    said = []
+    policy = load_policy(run)
+    newer = Newer(run, lambda: load_policy(run), said.append)
+    write_newer(run, lambda array: array, step=240)
+    learner = newest(run) / "learner.safetensors"
+    (run / "checkpoints" / "checkpoint-backup").mkdir()
+    kept = learner.read_bytes()
+    learner.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="a damaged checkpoint"):
+        assert newer.look(policy) is None
+    learner.write_bytes(kept)
+    os.utime(learner.parent / "manifest.json")
+    with pytest.warns(UserWarning, match="checkpoint-backup"):
+        found = newer.look(policy)
+    assert found is not None and found.checkpoint_name == "checkpoint-000000240"
 
 
 def test_a_newer_checkpoint_that_is_of_no_use(run):

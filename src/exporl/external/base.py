@@ -4,7 +4,7 @@ run uses it, with every answer checked."""
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -86,13 +86,17 @@ class OutsideBase:
         """`num` action chunks for every observation [b, ...].
 
         Raises:
-            ValueError: the policy answered in another shape; says which.
+            ValueError: the policy raised something, which is named, or answered in another shape;
+                says which.
             FloatingPointError: it answered NaN or infinity.
         """
-        given = {name: np.asarray(observations[name]) for name in self.reads}
+        # its own copies: it may change them, and the networks are shown the same observations
+        given = {name: np.array(observations[name]) for name in self.reads}
         rows = len(given[self.reads[0]])
-        with self._lock:
+        with self._lock, self._named("sample"):
             answer = self.policy.sample(given, num, seed)
+        if np.iscomplexobj(answer):
+            raise ValueError(f"{self.name} answered complex numbers; actions are real ones.")
         actions = np.asarray(answer, np.float32)
         wanted = (rows, num, self.spec.chunk_length, self.spec.action_dim)
         if actions.shape != wanted:
@@ -111,12 +115,16 @@ class OutsideBase:
         """One imitation step of the policy; its metrics.
 
         Raises:
+            ValueError: it raised something, which is named.
             FloatingPointError: a metric is NaN or infinite.
         """
-        read = {name: batch.observation[name] for name in self.reads}
+        read = {name: np.array(batch.observation[name]) for name in self.reads}
         imitate: Callable[[ImitationBatch], Mapping[str, Any]] = self.policy.imitate  # pyright: ignore[reportAttributeAccessIssue]
-        with self._lock:
-            made = imitate(batch._replace(observation=read))
+        own = batch._replace(
+            observation=read, action=np.array(batch.action), valid=np.array(batch.valid)
+        )
+        with self._lock, self._named("imitate"):
+            made = imitate(own)
         metrics = {name: float(value) for name, value in made.items()}
         for name, value in metrics.items():
             if not np.isfinite(value):
@@ -125,6 +133,18 @@ class OutsideBase:
                     "lower base.learning_rate."
                 )
         return metrics
+
+    @contextlib.contextmanager
+    def _named(self, method: str) -> Iterator[None]:
+        """While it lasts, what the policy's own code raises is an error that names it; leaving the
+        program is one as well."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            raise ValueError(
+                f"{self.name}: {method} raised {type(error).__name__}: {error}. Mend that policy, "
+                "then go on."
+            ) from error
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps of the policy: its state where it learns, else what it is told

@@ -119,7 +119,7 @@ def _asked(base: OutsideBase, observations: dict[str, np.ndarray]) -> Iterator[F
         base.sample({name: value[::-1] for name, value in observations.items()}, SAMPLES, 1)
         again = _raw(base, observations, 0)
         other = _raw(base, observations, 1)
-    except Exception as error:  # somebody else's policy may raise anything
+    except (Exception, SystemExit) as error:  # somebody else's policy may raise anything
         said = f"{error}".rstrip(".")
         yield Finding("answers", "fail", f"sample raised {type(error).__name__}: {said}.")
         return
@@ -134,7 +134,8 @@ def _asked(base: OutsideBase, observations: dict[str, np.ndarray]) -> Iterator[F
 
 def _raw(base: OutsideBase, observations: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """What the policy itself answers, before it is kept within bounds."""
-    return np.array(base.policy.sample(dict(observations), SAMPLES, seed), np.float32)
+    own = {name: np.array(value) for name, value in observations.items()}
+    return np.array(np.real(base.policy.sample(own, SAMPLES, seed)), np.float32)
 
 
 def _memory(base: OutsideBase, repeats: bool, unchanged: bool) -> Finding:
