@@ -248,8 +248,9 @@ MANIFESTS = {
 def test_the_manifest_is_checked(bundle, name):
     change, message = MANIFESTS[name]
     change(bundle / "manifest.json")
-    with pytest.raises(DamagedBundleError, match=message):
+    with pytest.raises(DamagedBundleError, match=message) as error:
         load_policy(bundle)
+    assert ".. " not in str(error.value), "one full stop a sentence"
 
 
 def test_damage_is_one_sentence_on_the_command_line(bundle, capsys):

@@ -16,6 +16,8 @@ from exporl.files.run_files import STATISTICS
 from exporl.serve.messages import LARGEST
 from exporl.serve.server import Listening, Server
 
+LONGEST_KEY = 4_096
+"""Characters of a key."""
 HELP = """examples:
   exporl serve runs/push                          robots on this machine: ws://127.0.0.1:8000
   exporl serve runs/push --port 9000 --host 0.0.0.0 --key-file key.txt
@@ -100,9 +102,15 @@ def _key(path: Path) -> str:
     """The key that a file holds.
 
     Raises:
-        ValueError: there is none, or one that no header can carry.
+        ValueError: it cannot be read, there is none, or one that no header can carry.
     """
-    key = path.read_text(errors="replace").strip()
+    try:
+        with path.open(errors="replace") as file:
+            key = file.read(LONGEST_KEY + 1).strip()
+    except OSError as error:
+        raise ValueError(f"--key-file {path} cannot be read: {error.strerror}.") from error
+    if len(key) > LONGEST_KEY:
+        raise ValueError(f"{path} holds more than a key: it has over {LONGEST_KEY} characters.")
     if not (key.isascii() and key.isprintable() and key):
         raise ValueError(f"{path} must hold one key of printable ASCII characters.")
     return key

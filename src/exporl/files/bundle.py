@@ -196,8 +196,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             "download it again."
         ) from error
     except (OSError, ValueError) as error:
+        said = str(error).rstrip(".")
         raise DamagedBundleError(
-            f"{path} is of no use: {error}. Copy or download the bundle again."
+            f"{path} is of no use: {said}. Copy or download the bundle again."
         ) from error
     return manifest
 
