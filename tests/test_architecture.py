@@ -42,6 +42,7 @@ ROOMS = (
     "bundle",
     "parallel/background",
     "run",
+    "distributed",
     "serve",
     "parallel",
     "bench",
@@ -70,6 +71,7 @@ HEAVY = {
     "msgpack",
     "onnx",
     "huggingface_hub",
+    "ray",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

@@ -24,7 +24,7 @@ from exporl.files.beside import LINES, remember_lines, remember_objects
 from exporl.files.lock import locked
 from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS
 from exporl.parallel.background import BackgroundLearning
-from exporl.run.build import Share, build, make_actors, replays
+from exporl.run.build import MakeActors, Share, actors_here, build, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json, with_given
 from exporl.run.directory import conclude, opening
@@ -70,6 +70,7 @@ class Trainer:
         task: Task | None = None,
         callbacks: Sequence[Callback] = (),
         base: Any = None,
+        actors: MakeActors | None = None,
     ):
         self.clock = Stopwatch()
         self.config, self.run_dir, self.progress = config, run_dir, progress
@@ -99,7 +100,7 @@ class Trainer:
         self.in_step = self.learning_from(self.mixture, minibatches, "online")
         self.learning: Learning = self.in_step
         self.evaluator = Evaluator(parts)
-        self.actors: Actors = make_actors(parts)
+        self.actors: Actors = (actors or actors_here)(parts, self._cut)
         if resume:
             try:
                 self._restore(saved)
@@ -133,6 +134,11 @@ class Trainer:
         if self.first_update_s is None:
             jax.block_until_ready(metrics)
             self.first_update_s = self.clock.seconds
+
+    def _cut(self, stream: int) -> None:
+        """Ends the open episode of a stream as truncated."""
+        with self.learning.lock:
+            self.online_replay.cut(stream)
 
     # The phases.
 
@@ -236,12 +242,12 @@ class Trainer:
         actors = self.actors
         fields: dict[str, Any] = {"phase": "online", "env_steps": actors.env_steps}
         fields |= {"updates": self.online_updates, **recent_episodes(actors.outcomes)}
+        fields |= actors.metrics()
         fields["mode"] = acting_mode(self.config.train, actors.env_steps - 1)
         if actors.guard is not None:
             fields |= guard_fields(actors.guard, actors.outcomes) | {"deployed": actors.deployed}
-        age = math.nan
-        if self.parts.algorithm.needs.proposals:
-            age = proposal_age(self.online_replay, self.learner.updates)
+        kept = self.parts.algorithm.needs.proposals
+        age = proposal_age(self.online_replay, self.learner.updates) if kept else math.nan
         fields |= delays(self.learning.staleness(), age)
         speed = self.speed.per_second(actors.env_steps)
         return fields | time_fields(self.clock.seconds, env_steps_per_s=speed)
@@ -345,6 +351,7 @@ def train(
     task: Task | None = None,
     callbacks: Sequence[Callback] = (),
     base: Any = None,
+    actors: MakeActors | None = None,
 ) -> dict[str, Any]:
     """Trains a run from its configuration; the one loop for every algorithm and task.
 
@@ -355,13 +362,13 @@ def train(
         progress: what to report to; nothing by default.
         resume: go on from the newest checkpoint in `run_dir`.
         stop: stops the run as a signal does, once set.
-        share: gives the run another algorithm record that computes the same; `seeds` joins runs
-            this way.
+        share: gives the run another algorithm record that computes the same (many seeds in one).
         task: used instead of the one that `config.task` names; a name `module:function` lets other
             processes find it.
         callbacks: are told of steps, log lines, evaluations and checkpoints.
         base: a policy from outside (`external.OutsidePolicy`) as base policy, instead of what
             `config.base.policy` names; needed again to resume the run.
+        actors: makes the actors where `train.actors` asks for some: `distributed.ray_actors`.
 
     Returns:
         The summary that is also written to summary.json.
@@ -380,7 +387,16 @@ def train(
     with locked(run_dir):
         with opening(config, run_dir, resume=resume):
             trainer = Trainer(
-                config, run_dir, progress or Silent(), resume, stop, share, task, callbacks, base
+                config,
+                run_dir,
+                progress or Silent(),
+                resume,
+                stop,
+                share,
+                task,
+                callbacks,
+                base,
+                actors,
             )
         stopping = stop_on_signals(trainer.stop, trainer.progress.say)
         with trainer, stopping, telling_what_is_kept(config, run_dir):
