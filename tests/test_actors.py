@@ -1,5 +1,6 @@
 """Actors and the learner's side of them, in one process and without Ray."""
 
+import itertools
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from exporl.distributed.learner_service import CHUNK_STEPS, LearnerService
 from exporl.distributed.messages import Chunk
 from exporl.run.build import actors_here, build
 from exporl.run.config import check
+from exporl.types import Step
 from helpers.runs import tiny
 
 PARAMS = {"w": jnp.ones(3)}
@@ -24,8 +26,15 @@ def service(total=100, actors=2, envs=1):
     return made, cuts, updates
 
 
+def a_step():
+    seen = {"state": np.zeros(2, np.float32)}
+    return Step(seen, np.zeros(1, np.float32), -1.0, False, False, seen, False)
+
+
 def chunk(order, envs=1):
-    return Chunk(order.first, [(env, order) for _ in range(order.steps) for env in range(envs)], [])
+    return Chunk(
+        order.first, [(env, a_step()) for _ in range(order.steps) for env in range(envs)], []
+    )
 
 
 def test_orders_fill_the_run_and_never_more():
@@ -101,7 +110,7 @@ def test_an_actor_of_a_run_acts_with_what_it_is_given(tmp_path):
         given = actor.collect(order, learner.version, learner.params)
         steps = learner.take(place, given)
         assert len(steps) == CHUNK_STEPS and {stream for stream, _ in steps} == {place}
-        for (_, one), (_, two) in zip(steps, steps[1:], strict=False):
+        for (_, one), (_, two) in itertools.pairwise(steps):
             ended = one.terminated or one.truncated
             assert ended or np.array_equal(one.next_observation["state"], two.observation["state"])
         seen.append(np.stack([step.action for _, step in steps]))

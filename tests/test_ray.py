@@ -57,7 +57,7 @@ def test_a_killed_actor_is_replaced_and_the_run_ends(tmp_path):
 def test_a_killed_learner_goes_on_from_its_checkpoint(tmp_path):
     run = tmp_path / "run"
     process = new(run)
-    wait_for(run / "metrics.jsonl", '"env_steps": 1', 300)
+    wait_for(run / "metrics.jsonl", '"env_steps": 2', 300)
     left = actors_of(process)
     process.kill()
     process.wait()

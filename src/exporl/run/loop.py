@@ -242,13 +242,12 @@ class Trainer:
         actors = self.actors
         fields: dict[str, Any] = {"phase": "online", "env_steps": actors.env_steps}
         fields |= {"updates": self.online_updates, **recent_episodes(actors.outcomes)}
-        fields |= actors.metrics()
         fields["mode"] = acting_mode(self.config.train, actors.env_steps - 1)
         if actors.guard is not None:
             fields |= guard_fields(actors.guard, actors.outcomes) | {"deployed": actors.deployed}
         kept = self.parts.algorithm.needs.proposals
         age = proposal_age(self.online_replay, self.learner.updates) if kept else math.nan
-        fields |= delays(self.learning.staleness(), age)
+        fields |= actors.metrics() | delays(self.learning.staleness(), age)
         speed = self.speed.per_second(actors.env_steps)
         return fields | time_fields(self.clock.seconds, env_steps_per_s=speed)
 
@@ -386,17 +385,9 @@ def train(
     check_file(config)
     with locked(run_dir):
         with opening(config, run_dir, resume=resume):
+            said = progress or Silent()
             trainer = Trainer(
-                config,
-                run_dir,
-                progress or Silent(),
-                resume,
-                stop,
-                share,
-                task,
-                callbacks,
-                base,
-                actors,
+                config, run_dir, said, resume, stop, share, task, callbacks, base, actors
             )
         stopping = stop_on_signals(trainer.stop, trainer.progress.say)
         with trainer, stopping, telling_what_is_kept(config, run_dir):
