@@ -15,7 +15,7 @@ from helpers.runs import SMALL, newest, wait_for
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'exporl[ray]'")
 pytestmark = pytest.mark.slow
-LONG = [*SMALL, "--train.online-steps", "600", "--log.every", "50", "--log.save-every", "100"]
+LONG = [*SMALL, "--train.online-steps", "200", "--log.every", "20", "--log.save-every", "40"]
 LONG += ["--eval.every", "1000", "--train.actors", "2", "--num-envs", "2"]
 
 
@@ -38,8 +38,8 @@ def ended(process: subprocess.Popen, run: Path) -> dict:
     status = process.wait(400)
     assert status == 0, (run.parent / "out.txt").read_text()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["env_steps"] == 600
-    assert lines[-1]["updates"] == 600 - 2  # update_after
+    assert lines[-1]["env_steps"] == 200
+    assert lines[-1]["updates"] == 200 - 2  # update_after
     return lines[-1]
 
 
@@ -57,7 +57,7 @@ def test_a_killed_actor_is_replaced_and_the_run_ends(tmp_path):
 def test_a_killed_learner_goes_on_from_its_checkpoint(tmp_path):
     run = tmp_path / "run"
     process = new(run)
-    wait_for(run / "metrics.jsonl", '"env_steps": 2', 300)
+    wait_for(run / "metrics.jsonl", '"env_steps": 60', 300)
     left = actors_of(process)
     process.kill()
     process.wait()

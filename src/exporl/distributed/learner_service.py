@@ -127,7 +127,10 @@ class LearnerService:
     def metrics(self) -> dict[str, float]:
         """Counts, and how far behind the last chunk of every actor was."""
         lags = {f"actors/staleness_updates/{i}": each.lag for i, each in enumerate(self.places)}
-        counts = {"actors/number": len(self.places), "actors/restarts": self.restarts}
+        counts: dict[str, float] = {
+            "actors/number": len(self.places),
+            "actors/restarts": self.restarts,
+        }
         counts["actors/lost_steps"] = self.lost_steps
         counts["actors/staleness_updates"] = sum(lags.values()) / len(lags)
         return {name: float(value) for name, value in (counts | lags).items()}

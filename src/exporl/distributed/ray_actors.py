@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporl.acting.failures import EnvironmentFailed
-from exporl.acting.guard import Arm, Outcome
+from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.distributed.actor_service import ActorService, Setup, setup_of
 from exporl.distributed.learner_service import LearnerService
 from exporl.distributed.messages import Chunk, Order
@@ -91,7 +91,10 @@ class RayActors:
         config = parts.config
         actors = config.train.actors
         self._ray, self._say, self._deadline_s = ray, say, deadline_s
-        self._setup, self.guard = setup_of(parts), None
+        self._setup = setup_of(parts)
+        self.guard: Guard | None = None
+        self.env_steps = 0
+        self.outcomes: list[Outcome] = []
         self.service = LearnerService(
             actors,
             config.num_envs // actors,
@@ -122,15 +125,8 @@ class RayActors:
                 "start --head`, or leave --address out."
             ) from error
 
-    @property
-    def env_steps(self) -> int:
-        """Steps so far, over all environments of all actors."""
-        return self.service.env_steps
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        """How every training episode went that has ended."""
-        return self.service.outcomes
+    def _count(self) -> None:
+        self.env_steps, self.outcomes = self.service.env_steps, self.service.outcomes
 
     @property
     def deployed(self) -> Arm:
@@ -175,10 +171,12 @@ class RayActors:
         try:
             chunk = self._ray.get(reference, timeout=self._deadline_s)
         except self._ray.exceptions.RayError as error:
-            self._replace(place, str(error).strip().splitlines()[-1])
+            self._replace(place, _why(error))
             return []
         self._waiting[place], self._failures = None, 0
-        return self.service.take(place, chunk)
+        steps = self.service.take(place, chunk)
+        self._count()
+        return steps
 
     def _replace(self, place: int, reason: str) -> None:
         """Ends an actor for good; another one begins in its place with the next order."""
@@ -204,6 +202,7 @@ class RayActors:
     def load(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> list[int]:
         """Restores `state`; open episodes are ended, so that no stream is left to cut."""
         self.service.load(record)
+        self._count()
         return []
 
     def close(self) -> None:
@@ -212,6 +211,12 @@ class RayActors:
             if handle is not None:
                 self._ray.kill(handle, no_restart=True)
         self._ray.shutdown()
+
+
+def _why(error: Exception) -> str:
+    """The part of what Ray says that is about the actor, without its advice."""
+    last = str(error).strip().splitlines()[-1]
+    return last.split(" Some common causes")[0].rstrip(".")
 
 
 def _ignored(message: str) -> None:
