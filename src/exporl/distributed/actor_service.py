@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from exporl.acting.parameters import from_arrays
@@ -78,7 +79,8 @@ class ActorService:
         if order.first != self._given:
             raise ValueError(f"ordered from step {order.first}, {self._given} were given before.")
         if version != self._version:
-            self._params, self._version = from_arrays(self._template, params), version
+            self._params = jax.device_put(from_arrays(self._template, params))
+            self._version = version
         ended, steps = len(self._rollout.outcomes), []
         for _ in range(order.steps):
             steps += self._rollout.step(self._params, order.mode)

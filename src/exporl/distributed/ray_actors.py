@@ -4,6 +4,7 @@ import functools
 import importlib
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -115,7 +116,9 @@ class RayActors:
         if address is None:
             size = STORE_BYTES
             local = {"num_cpus": actors, "include_dashboard": False, "object_store_memory": size}
-            self._ray.init(**common, **local)
+            with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
+                warnings.simplefilter("ignore", RuntimeWarning)
+                self._ray.init(**common, **local)
             return
         try:
             self._ray.init(address=address, **common)
