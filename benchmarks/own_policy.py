@@ -71,6 +71,7 @@ EDITS: dict[str, Any] = {
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "expo": ("expo", AROUND | EDITS),
     "expo-edits-.1": ("expo", AROUND | EDITS | {"algo.edit_scale": 0.1}),
+    "expo-edits-1": ("expo", AROUND | EDITS | {"algo.edit_scale": 1.0}),
     "best-of-n": ("best_of_n", AROUND | {"algo.num_base_samples": 4}),
     "rlpd": ("rlpd", {"train.random_steps": 0}),
 }

@@ -224,6 +224,9 @@ def test_a_frozen_policy_loses_nothing_by_being_wrapped(tmp_path):
         mode="unedited", episodes=4, seed=config.eval.seed, execute_length=1,
     )  # fmt: skip
     assert unedited.returns == by_hand
+    one = override(tiny("best_of_n", **ROUND), {"algo.num_base_samples": 1, "eval.num_envs": 1})
+    train(one, tmp_path / "one", base=Still(), task=TASK)
+    assert evaluations(tmp_path / "one")[-1]["policy"]["returns"] == by_hand
     alone = load_policy(tmp_path / "whole", base=Still())
     seen = {"state": np.array([[0.0, 0.0], [1.0, 0.5]], np.float32)}
     each = alone.decide_each(alone.interface.batch(seen)[0], np.array([5, 6], np.uint32))
