@@ -28,7 +28,7 @@ from exporl.envs.task import Task
 from exporl.external import OutsidePolicy, find_policy
 from exporl.files.atomic import read_lines
 from exporl.report.returns import interval, number
-from exporl.run.config import override
+from exporl.run.config import RunConfig, override
 from exporl.run.loop import train
 from exporl.run.presets import preset_config
 from exporl.speed.tuning import keep_compiled_programs
@@ -54,7 +54,6 @@ LEARNING: dict[str, Any] = {
     "data.prior_ratio": 0.5,
     "algo.hidden": (256, 256),
     "algo.num_qs": 4,
-    "algo.initial_temperature": 0.1,
     "eval.episodes": 10,
     "log.every": 1_000,
     "log.save_every": 5_000,
@@ -62,7 +61,9 @@ LEARNING: dict[str, Any] = {
 """Of all rows."""
 AROUND: dict[str, Any] = {"train.offline_steps": 0, "train.critic_warmup_steps": 500}
 """Of those around the policy: it is trained, and acts alone at first."""
+TEMPERATURE: dict[str, Any] = {"algo.initial_temperature": 0.1}
 EDITS: dict[str, Any] = {
+    **TEMPERATURE,
     "algo.num_base_samples": 2,
     "algo.num_edit_samples": 2,
     "algo.edit_scale": 0.5,
@@ -73,7 +74,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "expo-edits-.1": ("expo", AROUND | EDITS | {"algo.edit_scale": 0.1}),
     "expo-edits-1": ("expo", AROUND | EDITS | {"algo.edit_scale": 1.0}),
     "best-of-n": ("best_of_n", AROUND | {"algo.num_base_samples": 4}),
-    "rlpd": ("rlpd", {"train.random_steps": 0}),
+    "rlpd": ("rlpd", TEMPERATURE | {"train.random_steps": 0}),
 }
 """Row -> algorithm and its options."""
 COMPARED = ("expo", "best-of-n", "rlpd")
@@ -109,28 +110,39 @@ def episode(task: Task, policy: OutsidePolicy, number: int) -> Episode:
     )
 
 
-def prior_data(robot: str, policies: Path) -> Path:
-    """The file of the policy's episodes on a robot, played unless it is there."""
-    path = FOLDER / f"prior-{robot}.npz"
+def prior_file(robot: str) -> Path:
+    """Where the policy's episodes on a robot are."""
+    return FOLDER / f"prior-{robot}.npz"
+
+
+def record_prior(robot: str, policies: Path) -> None:
+    """Plays the policy's episodes on a robot, unless they are there."""
+    path = prior_file(robot)
     if not path.is_file():
         task: Task = getattr(changed_robots, robot)()
         policy = find_policy(f"sb3:{policies / ARCHIVES[robot]}", task.spec)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_npz(path, [episode(task, policy, number) for number in range(PRIOR_EPISODES)])
-    return path
 
 
-def one(robot: str, row: str, seed: int, steps: int, policies: Path) -> None:
-    """Trains one run, or goes on with it."""
+def configured(robot: str, row: str, seed: int, steps: int, policies: Path) -> RunConfig[Any]:
+    """What one run is."""
     algorithm, own = ROWS[row]
     options = LEARNING | own
-    options |= {"data.path": str(prior_data(robot, policies)), "train.online_steps": steps}
+    options |= {"data.path": str(prior_file(robot)), "train.online_steps": steps}
     options["eval.every"] = max(steps // 6, 1)
     if algorithm != "rlpd":
         options["base.policy"] = f"sb3:{policies / ARCHIVES[robot]}"
     config = override(preset_config(algorithm, "small", f"changed_robots:{robot}"), options)
+    return dataclasses.replace(config, seed=seed)
+
+
+def one(robot: str, row: str, seed: int, steps: int, policies: Path) -> None:
+    """Trains one run, or goes on with it."""
+    record_prior(robot, policies)
     run = run_folder(robot, row, seed)
-    train(dataclasses.replace(config, seed=seed), run, resume=(run / "config.json").is_file())
+    config = configured(robot, row, seed, steps, policies)
+    train(config, run, resume=(run / "config.json").is_file())
 
 
 def collected(robot: str, row: str, seed: int) -> dict[str, Any] | None:
