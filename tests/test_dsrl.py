@@ -145,19 +145,19 @@ def test_phases(initial, phase, moved):
 @pytest.mark.slow
 def test_it_acts_with_the_noise_of_its_policy(initial):
     made, observation = algorithm(deterministic_eval=True), row(ONE).observation
-    acting, key = made.acting(initial), jax.random.key(3)
+    acting = made.acting(initial)
     noise = mean_noise(initial.policy.params, observation["state"])
     scaled = jnp.asarray(1.5 * noise, jnp.float32)
     expected = base().decode(initial.base.params, observation, scaled)
     q = twin.q_values(initial.noise_critic.params, observation["state"], noise).min(axis=0)
     for mode in ("explore", "evaluate"):
-        found = made.act(acting, observation, key, mode=mode)
+        found = made.act(acting, observation, jax.random.key(3), mode=mode)
         np.testing.assert_allclose(found.action, expected, atol=1e-4)
         np.testing.assert_allclose(found.info["q"], q, atol=1e-4)
-    alone = made.act(acting, observation, key, mode="base").action
+    alone = made.act(acting, observation, jax.random.key(3), mode="base").action
     assert np.abs(alone - expected).max() > 0.01
     with pytest.raises(ValueError, match="dsrl chooses noise for its base policy"):
-        made.act(acting, observation, key, proposals=expected[:, None])
+        made.act(acting, observation, jax.random.key(3), proposals=expected[:, None])
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,12 @@ CONFIGS = {
         backup_entropy=False,
     ),
     "residual": ResidualConfig(
-        residual_scale=0.5,
+        residual_scale=0.8,
         num_qs=3,
         hidden=HIDDEN,
         tau=0.1,
         critic_learning_rate=3e-3,
-        policy_learning_rate=3e-3,
+        policy_learning_rate=1e-2,
     ),
     "rlpd": RlpdConfig(
         num_qs=3,

@@ -32,6 +32,7 @@ from exporl.ops.td import td_target
 from exporl.options import check_members, check_options, option, sizes
 from exporl.policies.base import BasePolicy, propose
 from exporl.types import (
+    AnyArray,
     Batch,
     Decision,
     KeyArray,
@@ -91,7 +92,7 @@ class ResidualState:
     target_policy: Params
     critic: Model
     target_critic: Params
-    online_calls: Int[Array, ""]
+    online_calls: Int[AnyArray, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +239,7 @@ class Residual:
 
     # One update call.
 
-    def share(self, online_calls: Int[Array, ""]) -> Float[Array, ""]:
+    def share(self, online_calls: Int[AnyArray, ""]) -> Float[Array, ""]:
         """Share of the exploring decisions that use the residual."""
         if self.config.ramp_calls == 0:
             return jnp.float32(1)
