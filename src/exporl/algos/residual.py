@@ -92,7 +92,8 @@ class ResidualState:
     target_policy: Params
     critic: Model
     target_critic: Params
-    online_calls: Int[AnyArray, ""]
+    online_calls: Params
+    """Update calls so far in the phase "online", int32 []."""
 
 
 @dataclasses.dataclass(frozen=True)
