@@ -1,5 +1,5 @@
-"""Writes the tables of docs/performance.md and docs/algorithms/expo.md from the results: what stands
-between two markers is replaced.
+"""Writes the tables of docs/performance.md and docs/algorithms/expo.md from the results: what
+stands between two markers is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
