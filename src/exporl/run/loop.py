@@ -362,8 +362,7 @@ def train(
         resume: go on from the newest checkpoint in `run_dir`.
         stop: stops the run as a signal does, once set.
         share: gives the run another algorithm record that computes the same (many seeds in one).
-        task: used instead of the one that `config.task` names; a name `module:function` lets other
-            processes find it.
+        task: used instead of the one that `config.task` names; other processes find it by that.
         callbacks: are told of steps, log lines, evaluations and checkpoints.
         base: a policy from outside (`external.OutsidePolicy`) as base policy, instead of what
             `config.base.policy` names; needed again to resume the run.
@@ -377,6 +376,7 @@ def train(
             configuration; or another process trains in the directory.
         FileExistsError: the directory already holds a run and `resume` is off.
         EnvironmentFailed: an environment raised or gave something unusable; said after saving.
+        PolicyFailed: a base policy from outside could not be sampled; online, said after saving.
         FloatingPointError: training diverged.
         Interrupted: stopped by a signal, after saving.
     """
