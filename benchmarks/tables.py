@@ -186,6 +186,24 @@ def stable() -> str:
     return table(("task", "seeds", "", *(f"{step:,}" for step in STABLE_STEPS)), rows)
 
 
+def deployed_edits() -> str:
+    """Ways of deploying edits on finished runs: mean success in % and that of every seed."""
+    results = result("deployed_edits")["results"]
+    tasks = tuple(dict.fromkeys(r["task"] for r in results))
+
+    def success(way: str, task: str) -> str:
+        runs = sorted(
+            (r["seed"], r["success"]) for r in results if (r["task"], r["way"]) == (task, way)
+        )
+        rates = [100 * rate for _, rate in runs]
+        return f"{statistics.mean(rates):.0f} ({', '.join(f'{rate:.0f}' for rate in rates)})"
+
+    ways = dict.fromkeys(r["way"] for r in results)
+    return table(
+        ("deployed", *tasks), ((way, *(success(way, task) for task in tasks)) for way in ways)
+    )
+
+
 def outside() -> str:
     """What a base policy from outside costs: medians of every kind's rounds."""
     results = result("outside_cost")["results"]
@@ -210,7 +228,7 @@ def own_policy() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     f.__name__: f for f in (machine, updates, acting, loop, start, parallel, outside, curves)
 }
-EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable}
+EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable, "deployed edits": deployed_edits}
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}
 PAGES = {
     PAGE: PARTS,
