@@ -130,7 +130,7 @@ def test_a_run_prints_its_plan_first(tmp_path):
     heard = Heard()
     train(bandit_run(), tmp_path / "run", heard)
     (line,) = [line for line in heard.lines if line.startswith("replay:")]
-    bytes_per_row = 2 * 4 + 4 + 4 + 5
+    bytes_per_row = 2 * 4 + 4 + 4 + 5 + 4
     # 5 episodes of one step and one row for the head
     assert f"x {bytes_per_row} B" in line and "prior 11 rows" in line
     assert heard.lines.index(line) < min(
