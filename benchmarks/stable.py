@@ -74,6 +74,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no-bounds": dict.fromkeys(BOUNDS, False),
     "no-edits": {"algo.num_edit_samples": 0},
     "edits-act": {"algo.edits_act": "always"},
+    "small-edits": {"algo.edit_scale": 0.05, "algo.edits_act": "always"},
     "deploy-full-noise": {"algo.deploy_noise_scale": 1.0, "algo.edits_act": "always"},
 }
 AT = (0, 1_000, 2_000, 4_000, 6_000, 8_000)

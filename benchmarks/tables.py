@@ -1,8 +1,8 @@
-"""Writes the tables of docs/performance.md from the results: what stands between two markers is
-replaced.
+"""Writes the tables of docs/performance.md and docs/algorithms/expo.md from the results: what
+stands between two markers is replaced.
 
-.venv/bin/python benchmarks/tables.py          # rewrites the page
-.venv/bin/python benchmarks/tables.py --check  # status 1 where the page is behind the results
+.venv/bin/python benchmarks/tables.py          # rewrites the pages
+.venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
 """
 
 import json
@@ -15,7 +15,9 @@ from typing import Any
 
 from common import LOOP_PARTS, RESULTS
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "performance.md"
+EXPO_PAGE = DOCS / "algorithms" / "expo.md"
 
 
 def result(name: str) -> dict[str, Any]:
@@ -173,9 +175,55 @@ def curves() -> str:
     return table(heads, map(row, result("curves")["results"]))
 
 
+STABLE_STEPS = (0, 1_000, 2_000, 4_000, 6_000)
+STABLE_ROWS = {
+    "deployed": ("new", "policy"),
+    "with edits": ("edits-act", "unguarded"),
+    "without edits": ("new", "unedited"),
+    "base alone": ("new", "base"),
+}
+"""What a line says -> the row of the study, and who of it."""
+
+
+def stable_success(task: str, row: str, who: str) -> Sequence[str]:
+    """Mean success in % over the seeds that went so far, at every step of the table."""
+    runs = [r for r in result("stable")["results"] if (r["task"], r["row"]) == (task, row)]
+
+    def mean(step: int) -> str:
+        rates = [r[who][r["env_steps"].index(step)] for r in runs if step in r["env_steps"]]
+        return f"{100 * statistics.mean(rates):.0f}" if rates else ""
+
+    return [mean(step) for step in STABLE_STEPS]
+
+
+def stable() -> str:
+    """The preset `stable` on the tasks of its study."""
+    heads = ("task", "seeds", "", *(f"{step:,}" for step in STABLE_STEPS))
+    results = result("stable")["results"]
+    tasks = dict.fromkeys(r["task"] for r in results if r["row"] == "new")
+
+    def seeds(task: str) -> int:
+        return sum((r["task"], r["row"]) == (task, "new") for r in results)
+
+    return table(
+        heads,
+        (
+            (
+                *((task, str(seeds(task))) if number == 0 else ("", "")),
+                who,
+                *stable_success(task, *of),
+            )
+            for task in tasks
+            for number, (who, of) in enumerate(STABLE_ROWS.items())
+        ),
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     f.__name__: f for f in (machine, updates, acting, loop, start, parallel, checkpoints, curves)
 }
+EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable}
+PAGES = {PAGE: PARTS, EXPO_PAGE: EXPO_PARTS}
 
 
 def fill(page: str, parts: Mapping[str, Callable[[], str]] = PARTS) -> str:
@@ -195,10 +243,9 @@ def fill(page: str, parts: Mapping[str, Callable[[], str]] = PARTS) -> str:
 
 
 if __name__ == "__main__":
-    now = PAGE.read_text()
-    new = fill(now)
-    if "--check" in sys.argv[1:]:
-        sys.exit(
-            f"{PAGE} is behind benchmarks/results: run benchmarks/tables.py." if new != now else 0
-        )
-    PAGE.write_text(new)
+    for page, parts in PAGES.items():
+        now = page.read_text()
+        new = fill(now, parts)
+        if "--check" in sys.argv[1:] and new != now:
+            sys.exit(f"{page} is behind benchmarks/results: run benchmarks/tables.py.")
+        page.write_text(new)

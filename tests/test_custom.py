@@ -208,6 +208,17 @@ def test_a_promise_not_kept_is_named(env, text):
     assert str(error.value).startswith("mine: ") and text in str(error.value)
 
 
+def test_what_is_paid_for_needs_no_success():
+    task = custom_task(lambda: Cart(key=None), reward="env", max_episode_steps=5)
+    env = task.make_env()
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.array([1.0, -1.0], np.float32))
+    assert reward == -1.0 and info == {"success": False}
+    named = custom_task(lambda: Cart(key=None), reward="env", success="at", max_episode_steps=5)
+    with pytest.raises(ValueError, match=r"no 'at' \(it has \[\]\)"):
+        play(named, [[0, 0]])
+
+
 def test_a_time_limit_is_needed_and_found():
     with pytest.raises(
         ValueError,

@@ -82,6 +82,7 @@ def test_values_outside_their_range_are_refused(name, value, message):
         ("fql", "q_value", "mean, min"),
         ("calql", "target_entropy", "dimensions"),
         ("qc", "q_value", "mean, min"),
+        ("dsrl", "q_value", "min, mean"),
     ],
 )
 def test_misspelt_choices_are_refused(algorithm, name, choices):

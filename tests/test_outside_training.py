@@ -16,6 +16,7 @@ from exporl.algos import BestOfNConfig, ExpoConfig, FqlConfig, make_algorithm
 from exporl.data.episodes import Normalizer
 from exporl.envs.registry import make_task
 from exporl.external import outside_base
+from exporl.external.base import PolicyFailed
 from exporl.files import checkpoint
 from exporl.parallel.seeds import train_seeds
 from exporl.policies import BaseConfig, make_base
@@ -224,6 +225,9 @@ def test_a_frozen_policy_loses_nothing_by_being_wrapped(tmp_path):
         mode="unedited", episodes=4, seed=config.eval.seed, execute_length=1,
     )  # fmt: skip
     assert unedited.returns == by_hand
+    one = override(tiny("best_of_n", **ROUND), {"algo.num_base_samples": 1, "eval.num_envs": 1})
+    train(one, tmp_path / "one", base=Still(), task=TASK)
+    assert evaluations(tmp_path / "one")[-1]["policy"]["returns"] == by_hand
     alone = load_policy(tmp_path / "whole", base=Still())
     seen = {"state": np.array([[0.0, 0.0], [1.0, 0.5]], np.float32)}
     each = alone.decide_each(alone.interface.batch(seen)[0], np.array([5, 6], np.uint32))
@@ -259,6 +263,41 @@ def test_a_frozen_policy_has_nothing_to_imitate(tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"the base policy does not fit. answers:"):
         train(tiny(**ROUND), tmp_path / "run", base=np.tanh)
+
+
+class Breaks(Drawn):
+    """Draws, until it is asked about so many observations at a time once too often."""
+
+    def __init__(self, rows, times):
+        self.rows, self.left = rows, times
+
+    def sample(self, observations, num, seed):
+        self.left -= len(observations["state"]) == self.rows
+        if self.left < 0:
+            raise OSError("the link is lost")
+        return super().sample(observations, num, seed)
+
+
+def test_a_policy_that_fails_while_acting_loses_nothing(tmp_path):
+    """The checkpoint is written first, and the resumed run is the unbroken one, to the bit."""
+    config = tiny(**{**ROUND, "log.save_every": 1000})
+    train(config, tmp_path / "whole", base=Drawn(), task=TASK)
+    with pytest.raises(PolicyFailed, match="sample raised OSError: the link is lost") as caught:
+        train(config, tmp_path / "broken", base=Breaks(1, 11), task=TASK)
+    name = newest(tmp_path / "broken").name
+    assert 0 < int(name.rsplit("-", 1)[1]) < 16
+    assert f"The last checkpoint is {name}; go on with" in " ".join(caught.value.__notes__)
+    train(config, tmp_path / "broken", base=Drawn(), task=TASK, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_policy_that_fails_in_an_update_leaves_a_checkpoint_to_go_on_from(tmp_path):
+    config = tiny(**{**ROUND, "log.save_every": 1000})
+    with pytest.raises(PolicyFailed, match="the link is lost"):
+        train(config, tmp_path / "run", base=Breaks(16, 3), task=TASK)
+    assert 0 < int(newest(tmp_path / "run").name.rsplit("-", 1)[1]) < 16
+    train(config, tmp_path / "run", base=Drawn(), task=TASK, resume=True)
+    assert newest(tmp_path / "run").name == "checkpoint-000000016"
 
 
 def test_seeds_around_a_policy_are_processes(tmp_path):

@@ -7,7 +7,7 @@ from helpers.probes import DISCOUNT, bandit_reward, learn, replay_of, samples, v
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["best_of_n", "idql", "fql", "qc"])
+@pytest.mark.parametrize("name", ["best_of_n", "idql", "fql", "qc", "dsrl", "residual"])
 def test_others_around_a_base_beat_it_too(name):
     learnt = learn(name, "flow", replay_of("bandit"), pretrain=30, online=60)
     own, base = bandit_reward(samples(learnt)), bandit_reward(samples(learnt, "base"))
@@ -24,7 +24,7 @@ def test_calql_approaches_the_optimum():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["idql", "fql", "calql", "qc"])
+@pytest.mark.parametrize("name", ["idql", "fql", "calql", "qc", "dsrl", "residual"])
 def test_values_reach_back_in_time(name):
     learnt = learn(name, "flow", replay_of("delay"), online=100)
     first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
@@ -35,7 +35,7 @@ def test_values_reach_back_in_time(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["idql", "fql", "calql", "qc"])
+@pytest.mark.parametrize("name", ["idql", "fql", "calql", "qc", "dsrl", "residual"])
 @pytest.mark.parametrize(("probe", "expected"), [("terminal", 1), ("timeout", 10)])
 def test_values_beyond_the_end(name, probe, expected):
     calls = 200 if name == "idql" else 70  # its critics follow V, which follows the critics

@@ -7,11 +7,13 @@ from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset
 from exporl.algos.bc import BC, BcConfig, bc
 from exporl.algos.best_of_n import BEST_OF_N, BestOfNConfig, best_of_n
 from exporl.algos.calql import CALQL, CalqlConfig, calql
+from exporl.algos.dsrl import DSRL, DsrlConfig, dsrl
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
 from exporl.algos.fql import FQL, FqlConfig, fql
 from exporl.algos.idql import IDQL, IdqlConfig, idql
 from exporl.algos.qc import QC, QcConfig, qc
+from exporl.algos.residual import RESIDUAL, ResidualConfig, residual
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.once import made_once
 from exporl.options import check_options, option
@@ -26,6 +28,7 @@ __all__ = [
     "BcConfig",
     "BestOfNConfig",
     "CalqlConfig",
+    "DsrlConfig",
     "Entry",
     "ExpoConfig",
     "FqlConfig",
@@ -34,6 +37,7 @@ __all__ = [
     "Needs",
     "Preset",
     "QcConfig",
+    "ResidualConfig",
     "RlpdConfig",
     "bc",
     "best_of_n",
@@ -42,6 +46,7 @@ __all__ = [
     "closest",
     "compiled",
     "described_metrics",
+    "dsrl",
     "expo",
     "find_algorithm",
     "fql",
@@ -50,11 +55,12 @@ __all__ = [
     "name_of",
     "option",
     "qc",
+    "residual",
     "rlpd",
 ]
 
 ALGORITHMS: dict[str, Entry[Any]] = {
-    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, RLPD, BC)
+    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, DSRL, RESIDUAL, RLPD, BC)
 }
 """Name -> entry of the algorithms that come with the library."""
 

@@ -294,7 +294,11 @@ def rlpd(
     return compiled(agent, needs, has_base=False)
 
 
-_PAPER: Preset = {**presets.LEARNING, **presets.CRITICS}
+_PAPER: Preset = {
+    **presets.LEARNING,
+    **presets.CRITICS,
+    "chunk_length": (1, presets.CODE),
+}
 _START: Preset = {"train.random_steps": (1_000, SIZE), "train.update_after": (1_000, SIZE)}
 
 

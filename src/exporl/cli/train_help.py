@@ -16,6 +16,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "fql": (*_SIZES, "paper", "qc"),
     "calql": (*_SIZES, "paper", "adroit"),
     "qc": (*_SIZES, "paper"),
+    "dsrl": (*_SIZES, "paper"),
+    "residual": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
 }

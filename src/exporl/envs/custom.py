@@ -42,7 +42,8 @@ def custom_task(
         reward: "-1/0" and "0/1" pay by success alone; "env" and a function take what the
             environment pays.
         success: name of a boolean entry of every step's info, or a function of (reward, terminated,
-            info) of a step. Default: the info's "success" or "is_success".
+            info) of a step. Default: the info's "success" or "is_success"; where what the
+            environment pays is learnt from, it may have neither: nothing counts as success then.
         max_episode_steps: time limit; by default that of the environment's own specification, or of
             a TimeLimit around it.
         recorded_actions: whether data files hold actions in the environment's own bounds or in [-1,
@@ -342,6 +343,8 @@ class CanonicalEnv(gymnasium.Wrapper):
         for key in keys:
             if key in info:
                 return bool(info[key])
+        if self._own_reward and self._success is None:
+            return False
         raise ValueError(
             f"{self._name}: the info of a step has no {' or '.join(map(repr, keys))} (it has "
             f"{sorted(info)}). Set info['success'], or return custom_task(make_env, success=...)"

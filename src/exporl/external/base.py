@@ -21,6 +21,11 @@ HAND_OVER = (
 """What to do where it is missing."""
 
 
+class PolicyFailed(ValueError):
+    """A policy from outside could not be sampled: it raised something, or answered in another
+    shape. It learnt nothing meanwhile."""
+
+
 class ImitationBatch(NamedTuple):
     """Rows to imitate, in host memory."""
 
@@ -86,21 +91,21 @@ class OutsideBase:
         """`num` action chunks for every observation [b, ...].
 
         Raises:
-            ValueError: the policy raised something, which is named, or answered in another shape;
+            PolicyFailed: the policy raised something, which is named, or answered in another shape;
                 says which.
             FloatingPointError: it answered NaN or infinity.
         """
         # its own copies: it may change them, and the networks are shown the same observations
         given = {name: np.array(observations[name]) for name in self.reads}
         rows = len(given[self.reads[0]])
-        with self._lock, self._named("sample"):
+        with self._lock, self._named("sample", PolicyFailed):
             answer = self.policy.sample(given, num, seed)
         if np.iscomplexobj(answer):
-            raise ValueError(f"{self.name} answered complex numbers; actions are real ones.")
+            raise PolicyFailed(f"{self.name} answered complex numbers; actions are real ones.")
         actions = np.asarray(answer, np.float32)
         wanted = (rows, num, self.spec.chunk_length, self.spec.action_dim)
         if actions.shape != wanted:
-            raise ValueError(
+            raise PolicyFailed(
                 f"{self.name} answered in the shape {actions.shape}; {wanted} is needed: "
                 "[observations, samples, actions of a chunk, dimensions of an action]."
             )
@@ -135,13 +140,13 @@ class OutsideBase:
         return metrics
 
     @contextlib.contextmanager
-    def _named(self, method: str) -> Iterator[None]:
-        """While it lasts, what the policy's own code raises is an error that names it; leaving the
-        program is one as well."""
+    def _named(self, method: str, kind: type[ValueError] = ValueError) -> Iterator[None]:
+        """While it lasts, what the policy's own code raises is an error of a kind that names it;
+        leaving the program is one as well."""
         try:
             yield
         except (Exception, SystemExit) as error:
-            raise ValueError(
+            raise kind(
                 f"{self.name}: {method} raised {type(error).__name__}: {error}. Mend that policy, "
                 "then go on."
             ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporl.acting.failures import EnvironmentFailed, StoppedAtOnce
+from exporl.external.base import PolicyFailed
 from exporl.files import checkpoint
 from exporl.files.run_files import CHECKPOINTS
 from exporl.outside import outside_names
@@ -17,18 +18,20 @@ from exporl.run.stopping import Interrupted
 
 @contextlib.contextmanager
 def saving_where_environments_fail(save: Callable[[], None]) -> Iterator[None]:
-    """While it lasts, a checkpoint is written before an environment's failure goes on its way.
+    """While it lasts, a checkpoint is written before the failure of an environment, or of a base
+    policy from outside that could not be sampled, goes on its way.
 
     Actors stand as before the step that failed, and evaluations change nothing: the checkpoint is
-    the one that a run stopped there would have written.
+    the one that a run stopped there would have written. Where the samples of an update were asked
+    for, the update calls that were due at this step are left out.
 
     Raises:
-        EnvironmentFailed: as it was, with a note where nothing could be saved.
+        EnvironmentFailed, PolicyFailed: as it was, with a note where nothing could be saved.
         Interrupted: a second signal ended the wait for an environment; everything is saved.
     """
     try:
         yield
-    except EnvironmentFailed as failed:
+    except (EnvironmentFailed, PolicyFailed) as failed:
         try:
             save()
         except (OSError, ValueError, ArithmeticError, MemoryError) as error:
