@@ -20,6 +20,7 @@ from typing import Any
 import changed_robots
 import numpy as np
 from common import write_result
+from tables import outside
 
 from exporl.external import OutsidePolicy, find_policy
 from exporl.external.functions import as_policy
@@ -83,7 +84,7 @@ def onnx_policy(folder: Path) -> OutsidePolicy:
     for name in ("latent_pi.0", "latent_pi.2", "mu"):
         kernel = np.ascontiguousarray(own[f"{name}.weight"].T)
         tensors.append(numpy_helper.from_array(kernel, name))
-    tensors.append(numpy_helper.from_array(np.float32([0.1]), "scale"))
+    tensors.append(numpy_helper.from_array(np.array([0.1], np.float32), "scale"))
     chain = [
         ("MatMul", ["state", "latent_pi.0"], "a"),
         ("Relu", ["a"], "b"),
@@ -112,17 +113,20 @@ def torch_policy(folder: Path) -> OutsidePolicy:
     class Actor(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            layers = torch.nn.Linear(FEATURES, WIDTH), torch.nn.Linear(WIDTH, WIDTH)
-            first, second = layers
             self.net = torch.nn.Sequential(
-                first, torch.nn.ReLU(), second, torch.nn.ReLU(), torch.nn.Linear(WIDTH, ACTIONS)
+                torch.nn.Linear(FEATURES, WIDTH),
+                torch.nn.ReLU(),
+                torch.nn.Linear(WIDTH, WIDTH),
+                torch.nn.ReLU(),
+                torch.nn.Linear(WIDTH, ACTIONS),
             )
 
         def sample(self, observations: dict[str, Any], num: int) -> Any:
             mean = torch.tanh(self.net(observations["state"]))[:, None].expand(-1, num, -1)
             return (mean + 0.1 * torch.randn(mean.shape)).clamp(-1, 1)[:, :, None]
 
-    return as_policy(torch.manual_seed(0) and Actor(), "torch")
+    torch.manual_seed(0)
+    return as_policy(Actor(), "torch")
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], OutsidePolicy]]] = {
@@ -196,20 +200,6 @@ def measure(kind: str, backup: str, steps: int) -> dict[str, Any]:
     }
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """The medians of every kind's rounds."""
-    text = ["| policy | backup | ms per environment step | of these in the policy | share |"]
-    text.append("|---|---|---|---|---|")
-    for kind, backup in dict.fromkeys((r["kind"], r["backup"]) for r in results):
-        group = [r for r in results if (r["kind"], r["backup"]) == (kind, backup)]
-        step, own, share = (
-            float(np.median([r[name] for r in group]))
-            for name in ("step_ms", "outside_ms", "share")
-        )
-        text.append(f"| {kind} | {backup} | {step:.1f} | {own:.2f} | {100 * share:.0f}% |")
-    return "\n".join(text)
-
-
 def main() -> None:
     """Every kind that is installed, in turn."""
     parser = argparse.ArgumentParser(
@@ -225,9 +215,9 @@ def main() -> None:
         for kind in kinds
         for backup in ("fresh", "cached")
     ]
-    print(table(results))
     command = f"benchmarks/outside_cost.py --rounds {options.rounds} --steps {options.steps}"
     print(write_result("outside_cost", {"command": command, "results": results}))
+    print(outside())
 
 
 if __name__ == "__main__":

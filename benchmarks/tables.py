@@ -1,5 +1,5 @@
-"""Writes the tables of docs/performance.md and docs/algorithms/expo.md from the results: what
-stands between two markers is replaced.
+"""Writes the tables of docs/performance.md, docs/own_policy.md and docs/algorithms/expo.md from the
+results: what stands between two markers is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from common import LOOP_PARTS, RESULTS
+from own_policy import table as own_policy_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "performance.md"
-EXPO_PAGE = DOCS / "algorithms" / "expo.md"
 
 
 def result(name: str) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def curves() -> str:
 
 
 STABLE_STEPS = (0, 1_000, 2_000, 4_000, 6_000)
-STABLE_ROWS = {
+STABLE_LINES = {
     "deployed": ("new", "policy"),
     "with edits": ("edits-act", "unguarded"),
     "without edits": ("new", "unedited"),
@@ -185,45 +185,74 @@ STABLE_ROWS = {
 """What a line says -> the row of the study, and who of it."""
 
 
-def stable_success(task: str, row: str, who: str) -> Sequence[str]:
-    """Mean success in % over the seeds that went so far, at every step of the table."""
-    runs = [r for r in result("stable")["results"] if (r["task"], r["row"]) == (task, row)]
-
-    def mean(step: int) -> str:
-        rates = [r[who][r["env_steps"].index(step)] for r in runs if step in r["env_steps"]]
-        return f"{100 * statistics.mean(rates):.0f}" if rates else ""
-
-    return [mean(step) for step in STABLE_STEPS]
-
-
 def stable() -> str:
-    """The preset `stable` on the tasks of its study."""
-    heads = ("task", "seeds", "", *(f"{step:,}" for step in STABLE_STEPS))
+    """The preset `stable` on the tasks of its study: mean success in % over seeds."""
     results = result("stable")["results"]
     tasks = dict.fromkeys(r["task"] for r in results if r["row"] == "new")
 
-    def seeds(task: str) -> int:
-        return sum((r["task"], r["row"]) == (task, "new") for r in results)
+    def mean(runs: Sequence[dict[str, Any]], who: str, step: int) -> str:
+        rates = [r[who][r["env_steps"].index(step)] for r in runs if step in r["env_steps"]]
+        return f"{100 * statistics.mean(rates):.0f}" if rates else ""
 
+    rows: list[Sequence[str]] = []
+    for task in tasks:
+        for line, (row, who) in STABLE_LINES.items():
+            runs = [r for r in results if (r["task"], r["row"]) == (task, row)]
+            rates = [mean(runs, who, step) for step in STABLE_STEPS]
+            rows.append((task, str(len(runs)), line, *rates))
+    return table(("task", "seeds", "", *(f"{step:,}" for step in STABLE_STEPS)), rows)
+
+
+def deployed_edits() -> str:
+    """Ways of deploying edits on finished runs: mean success in % and that of every seed."""
+    results = result("deployed_edits")["results"]
+    tasks = tuple(dict.fromkeys(r["task"] for r in results))
+
+    def success(way: str, task: str) -> str:
+        runs = sorted(
+            (r["seed"], r["success"]) for r in results if (r["task"], r["way"]) == (task, way)
+        )
+        rates = [100 * rate for _, rate in runs]
+        return f"{statistics.mean(rates):.0f} ({', '.join(f'{rate:.0f}' for rate in rates)})"
+
+    ways = dict.fromkeys(r["way"] for r in results)
     return table(
-        heads,
-        (
-            (
-                *((task, str(seeds(task))) if number == 0 else ("", "")),
-                who,
-                *stable_success(task, *of),
-            )
-            for task in tasks
-            for number, (who, of) in enumerate(STABLE_ROWS.items())
-        ),
+        ("deployed", *tasks), ((way, *(success(way, task) for task in tasks)) for way in ways)
     )
 
 
+def outside() -> str:
+    """What a base policy from outside costs: medians of every kind's rounds."""
+    results = result("outside_cost")["results"]
+
+    def row(kind: str, backup: str) -> Sequence[str]:
+        group = [r for r in results if (r["kind"], r["backup"]) == (kind, backup)]
+        step, own, share = (
+            statistics.median(r[name] for r in group) for name in ("step_ms", "outside_ms", "share")
+        )
+        return kind, backup, f"{step:.1f}", f"{own:.2f}", f"{100 * share:.0f}%"
+
+    heads = ("policy", "backup", "ms per environment step", "of these in the policy", "share")
+    kinds = dict.fromkeys((r["kind"], r["backup"]) for r in results)
+    return table(heads, (row(kind, backup) for kind, backup in kinds))
+
+
+def own_policy() -> str:
+    """Returns around policies that others trained, on changed robots."""
+    return own_policy_table(result("own_policy")["results"])
+
+
 PARTS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (machine, updates, acting, loop, start, parallel, checkpoints, curves)
+    f.__name__: f
+    for f in (machine, updates, acting, loop, start, parallel, checkpoints, outside, curves)
 }
-EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable}
-PAGES = {PAGE: PARTS, EXPO_PAGE: EXPO_PARTS}
+EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable, "deployed edits": deployed_edits}
+OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}
+PAGES = {
+    PAGE: PARTS,
+    DOCS / "algorithms" / "expo.md": EXPO_PARTS,
+    DOCS / "own_policy.md": OWN_PARTS,
+}
 
 
 def fill(page: str, parts: Mapping[str, Callable[[], str]] = PARTS) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from exporl.algos import DsrlConfig, dsrl, find_algorithm
 from exporl.algos.dsrl import Dsrl
+from exporl.nets.gaussian import distribution
 from exporl.policies import BaseConfig, make_base
 from exporl.types import Spec
 from helpers import twin
@@ -83,6 +84,22 @@ def test_critics_bootstrap_from_what_the_base_makes_of_the_noise(initial):
         lambda new, old: 0.1 * new + 0.9 * old, state.critic.params, initial.target_critic
     )
     assert distance(state.target_critic, slow) < 1e-6
+
+
+def test_the_backup_pays_for_entropy():
+    """The target is lower by discount * temperature * log density of the noise, written out."""
+    functions = Dsrl.create(CONFIG, SPEC, base())
+    state, batch = functions.init(jax.random.key(0)), row(ONE)
+    features = batch.next_observation["state"]
+    eps = np.random.default_rng(0).standard_normal(batch.action.shape).astype(np.float32)
+    normal = distribution(functions.policy, state.policy.params, features)
+    mean, log_std = np.asarray(normal.mean, np.float64), np.asarray(normal.log_std, np.float64)
+    noise = np.tanh(mean + np.exp(log_std) * eps)
+    each = -0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log(1 - noise**2)
+    paying = Dsrl.create(dataclasses.replace(CONFIG, backup_entropy=True), SPEC, base())
+    free, paid = (way.target(state, batch, jnp.asarray(eps)) for way in (functions, paying))
+    expected = np.asarray(batch.discount) * 0.5 * each.sum(axis=(1, 2))
+    np.testing.assert_allclose(np.asarray(free - paid), expected, atol=1e-4)
 
 
 @pytest.mark.slow

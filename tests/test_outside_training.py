@@ -12,7 +12,14 @@ import pytest
 from exporl.acting.around import Seen, around
 from exporl.acting.evaluate import evaluate
 from exporl.acting.policy import load_policy
-from exporl.algos import BestOfNConfig, ExpoConfig, FqlConfig, make_algorithm
+from exporl.algos import (
+    BestOfNConfig,
+    DsrlConfig,
+    ExpoConfig,
+    FqlConfig,
+    ResidualConfig,
+    make_algorithm,
+)
 from exporl.data.episodes import Normalizer
 from exporl.envs.registry import make_task
 from exporl.external import outside_base
@@ -152,9 +159,15 @@ def test_who_needs_the_noise_of_a_base_refuses_one_from_outside():
     ):
         with pytest.raises(ValueError, match=message):
             make_algorithm("expo", ExpoConfig(**options), SPEC, record)
-    fql = make_algorithm("fql", FqlConfig(hidden=(16,)), SPEC, record)
-    with pytest.raises(ValueError, match="this algorithm draws its own samples"):
-        around(fql, outside(Drawn()), Seen(SPEC, None))
+    own_samples = {
+        "fql": FqlConfig(hidden=(16,)),
+        "dsrl": DsrlConfig(hidden=(16,)),
+        "residual": ResidualConfig(hidden=(16,)),
+    }
+    for name, config in own_samples.items():
+        algorithm = make_algorithm(name, config, SPEC, record)
+        with pytest.raises(ValueError, match="this algorithm draws its own samples"):
+            around(algorithm, outside(Drawn()), Seen(SPEC, None))
     with pytest.raises(ValueError, match="its samples are handed over"):
         record.decode({}, {}, jnp.zeros(1))
     with pytest.raises(ValueError, match=r"base.learns=True means something for a policy from"):

@@ -297,7 +297,7 @@ def rlpd(
 _PAPER: Preset = {
     **presets.LEARNING,
     **presets.CRITICS,
-    "chunk_length": (1, presets.CODE),
+    "chunk_length": (1, "RLPD decides on one action at a time"),
 }
 _START: Preset = {"train.random_steps": (1_000, SIZE), "train.update_after": (1_000, SIZE)}
 

@@ -17,7 +17,7 @@ from exporl.run.stopping import Interrupted
 
 
 @contextlib.contextmanager
-def saving_where_environments_fail(save: Callable[[], None]) -> Iterator[None]:
+def saving_where_others_fail(save: Callable[[], None]) -> Iterator[None]:
     """While it lasts, a checkpoint is written before the failure of an environment, or of a base
     policy from outside that could not be sampled, goes on its way.
 

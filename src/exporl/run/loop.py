@@ -30,7 +30,7 @@ from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json, with_given
 from exporl.run.directory import conclude, opening
 from exporl.run.divergence import finite, value_watch
-from exporl.run.endings import saving_where_environments_fail, telling_what_is_kept
+from exporl.run.endings import saving_where_others_fail, telling_what_is_kept
 from exporl.run.learning import InStep, Learning
 from exporl.run.metrics import MetricsWriter, delays, guard_fields, recent_episodes, time_fields
 from exporl.run.pace import expected_seconds, remember_pace
@@ -180,7 +180,7 @@ class Trainer:
         total = self.config.train.online_steps
         self.progress.phase(self.config.algorithm, total, self.actors.env_steps)
         self.speed.start(self.actors.env_steps)
-        saving = saving_where_environments_fail(self.save)
+        saving = saving_where_others_fail(self.save)
         with self._online_learning() as self.learning, saving:
             self._evaluate_if_due()
             while self.actors.env_steps < total:
