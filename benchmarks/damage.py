@@ -30,6 +30,7 @@ import numpy as np
 from common import write_result
 
 from exporl.acting.policy import load_policy
+from exporl.data import sealing
 from exporl.data.episodes import fingerprint
 from exporl.envs.registry import make_task
 from exporl.files.run_files import LOCK
@@ -113,7 +114,7 @@ def damages(run: Path, other: Path, rng: np.random.Generator, flips: int) -> Ite
                 name,
                 lambda path, name=name: shutil.copyfile(other / name, path / name),
             )
-    older, newest = sorted(path.name for path in (run / "checkpoints").iterdir())
+    older, newest = sorted(path.name for path in (run / "checkpoints").glob("checkpoint-*"))
     for file in sorted(path.name for path in (run / "checkpoints" / newest).iterdir()):
         one, two = f"checkpoints/{older}/{file}", f"checkpoints/{newest}/{file}"
         yield (
@@ -121,7 +122,7 @@ def damages(run: Path, other: Path, rng: np.random.Generator, flips: int) -> Ite
             two,
             lambda path, one=one, two=two: exchange(path / one, path / two),
         )
-    for name in (f"checkpoints/{newest}", "checkpoints"):
+    for name in (f"checkpoints/{newest}", "checkpoints/segments", "checkpoints"):
         yield "deletion", name, lambda path, name=name: shutil.rmtree(path / name)
 
 
@@ -254,6 +255,7 @@ def main() -> None:
     kinds: collections.Counter[str] = collections.Counter()
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
+        sealing.LEAST_BYTES = 1  # so that tiny runs have segments too
         run, other = make_runs(Path(folder))
         config = load_config(run)
         target = Path(folder) / "target"
@@ -267,6 +269,7 @@ def main() -> None:
             seen = look(target, config)
             outcome = judge(name, intact, seen)
             file = re.sub(r"checkpoint-\d+", "checkpoint-*", name)
+            file = re.sub(r"replay-[0-9a-f]{32}", "replay-*", file)
             outcomes[file][outcome] += 1
             kinds[kind] += 1
             if outcome not in ("told", "harmless"):

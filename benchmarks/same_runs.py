@@ -60,6 +60,14 @@ def differences_of(run: Path, reference: Path, *, exact: bool = True) -> list[st
     """
     found = [f"{name} is missing" for name in (SUMMARY, REPORT) if not (run / name).is_file()]
     found += [f"{path.name} was left behind" for path in (run / CHECKPOINTS).glob(".*")]
+    listed = {
+        segment["name"]
+        for path in (run / CHECKPOINTS).glob("checkpoint-*")
+        for segments in checkpoint.read_manifest(path)["segments"].values()
+        for segment in segments
+    }
+    there = {path.name for path in (run / CHECKPOINTS / "segments").glob("*")}
+    found += [f"{name} was left behind" for name in sorted(there - listed)]
     found += [f"{name} was left behind" for name in (LOCK,) if (run / name).exists()]
     for name in (METRICS, EVAL):
         found += _line_differences(name, plain_lines(run / name), plain_lines(reference / name),

@@ -123,6 +123,23 @@ def start() -> str:
     )
 
 
+def checkpoints() -> str:
+    """What a checkpoint costs, whole and in segments."""
+    found = result("checkpoint_cost")
+    heads = ("replay", "steps", "whole, MB", "segments, MB", "whole, s", "segments, s")
+    rows = []
+    for case, sizes in found["segments"].items():
+        for steps, measured in sizes.items() if case != "machine" else ():
+            ways = (found["whole"][case][steps], measured)
+            rows.append((
+                case,
+                f"{int(steps):,}",
+                *(f"{way['bytes'] / 1e6:,.0f}" for way in ways),
+                *(f"{way['seconds']:.1f}" for way in ways),
+            ))  # fmt: skip
+    return table(heads, rows)
+
+
 def parallel() -> str:
     """Seeds in processes, learning beside acting."""
     seconds = list(result("parallel")["median_s"].items())
@@ -226,7 +243,8 @@ def own_policy() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (machine, updates, acting, loop, start, parallel, outside, curves)
+    f.__name__: f
+    for f in (machine, updates, acting, loop, start, parallel, checkpoints, outside, curves)
 }
 EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable, "deployed edits": deployed_edits}
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}

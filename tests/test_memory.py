@@ -37,9 +37,9 @@ def test_bytes_per_row_are_those_of_the_arrays(spec, num_proposals):
     columns = proposal_columns(num_proposals, spec)
     if num_proposals:
         columns |= {"return_bound": return_bound(0.9, worst=-10.0), "flag": Column((2, 3), "bool")}
-    arrays = Replay(spec, 1000, num_streams=3, columns=columns)._arrays()
-    stored = sum(array.nbytes for array in arrays.values() if array.ndim > 1)
-    assert stored == 3 * 1000 * row_bytes(spec, columns)
+    replay = Replay(spec, 1000, num_streams=3, columns=columns)
+    stored = sum(array.nbytes for array in replay._arrays().values() if array.ndim > 1)
+    assert stored + replay.holder.nbytes == 3 * 1000 * row_bytes(spec, columns)
 
 
 def test_the_plan_in_words():
@@ -130,7 +130,7 @@ def test_a_run_prints_its_plan_first(tmp_path):
     heard = Heard()
     train(bandit_run(), tmp_path / "run", heard)
     (line,) = [line for line in heard.lines if line.startswith("replay:")]
-    bytes_per_row = 2 * 4 + 4 + 4 + 5
+    bytes_per_row = 2 * 4 + 4 + 4 + 5 + 4
     # 5 episodes of one step and one row for the head
     assert f"x {bytes_per_row} B" in line and "prior 11 rows" in line
     assert heard.lines.index(line) < min(

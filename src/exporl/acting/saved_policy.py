@@ -35,7 +35,7 @@ def found_checkpoint(run_dir: Path, name: str | None) -> checkpoint.Found | None
     if name not in known:
         there = f"it has {', '.join(known)}" if known else "it has none"
         raise ValueError(f"{run_dir} has no checkpoint {name!r}: {there}.")
-    return checkpoint.Found(*checkpoint.load(folder / name, (LEARNER,)), [], name)
+    return checkpoint.Found(*checkpoint.load(folder / name, (LEARNER,)), [], name, {})
 
 
 def warn_of_newer(run_dir: Path, config: Mapping[str, Any], found: checkpoint.Found) -> None:

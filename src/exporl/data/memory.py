@@ -13,14 +13,17 @@ from exporl.spec import Spec
 
 _FLAGS = 5
 """One byte each per row: step or not, can start a chunk, terminated, truncated, success."""
+_HOLDER = 4
+"""Which file of a checkpoint holds the row, an int32."""
 
 
 def row_bytes(spec: Spec, columns: Mapping[str, Column] | None = None) -> int:
-    """Bytes of one replay row: all observation entries, an action, the reward, flags, columns."""
+    """Bytes of one replay row: all observation entries, an action, the reward, flags, columns,
+    and where it is saved."""
     entries = [(shape, dtype) for _, shape, dtype in spec.observation]
     entries += [(column.shape, column.dtype) for column in (columns or {}).values()]
     kept = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in entries)
-    return kept + 4 * spec.action_dim + 4 + _FLAGS
+    return kept + 4 * spec.action_dim + 4 + _FLAGS + _HOLDER
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporl.data.columns import Column, Columns, values_at
 from exporl.data.episodes import Episode
-from exporl.data.step_checks import at_step, check_rewards, check_saved, check_step, check_steps
+from exporl.data.step_checks import check_rewards, check_saved, check_step, check_steps, step_of
 from exporl.types import Batch, Spec, Step
 
 
@@ -87,6 +87,8 @@ class Replay:
         self._size = np.zeros(num_streams, np.int64)
         self._run = np.zeros(num_streams, np.int64)
         self._succeeded = np.zeros(num_streams, bool)
+        self.holder = np.zeros(rows, np.int32)
+        """Which file holds a row since it was written (`data.sealing`); 0: none yet."""
 
     @classmethod
     def from_episodes(
@@ -172,7 +174,7 @@ class Replay:
             check_steps(self.spec, observations, episode.actions, rewards, episode.successes)
         if self._run[stream] or not 0 < steps < self.capacity:
             for t in range(steps):
-                self.add(_step(episode, observations, rewards, t), stream)
+                self.add(step_of(episode, observations, rewards, t), stream)
             return
         rows = (self._head[stream] + np.arange(steps + 1)) % self.capacity
         taken = rows[:-1]
@@ -237,6 +239,7 @@ class Replay:
         self._head[stream] = (last + 2) % self.capacity
 
     def _clear(self, stream: int, row: int | np.ndarray) -> None:
+        self.holder[stream, row] = 0
         for flags in self._flags:
             flags[stream, row] = False
 
@@ -297,6 +300,15 @@ class Replay:
         """The values of a column [streams, capacity, *shape]; writing to it changes the replay."""
         return self.columns.values[name]
 
+    def final_rows(self) -> np.ndarray:
+        """Which rows [streams, used] change no more before they are overwritten, but for columns
+        that others write: those of episodes that are over."""
+        final = np.arange(self.used) < self._size[:, None]
+        for stream in np.flatnonzero(self._run):
+            open_rows = min(int(self._run[stream]) + 1, self.capacity)
+            final[stream, (self._head[stream] - np.arange(open_rows)) % self.capacity] = False
+        return final
+
     def next_rows(self) -> np.ndarray:
         """Whether a row holds the observation after some step: [streams, used]."""
         return np.roll(self._is_step[:, : self.used], 1, axis=1)
@@ -323,7 +335,7 @@ class Replay:
         arrays = {
             name.lstrip("_"): value
             for name, value in vars(self).items()
-            if isinstance(value, np.ndarray)
+            if isinstance(value, np.ndarray) and name != "holder"
         }
         arrays |= {f"observation/{name}": value for name, value in self._observation.items()}
         return arrays | {f"column/{name}": value for name, value in self.columns.values.items()}
@@ -351,6 +363,7 @@ class Replay:
                 f"saved replay is a full ring of {np.max(state['size'])} rows, the capacity is "
                 f"{self.capacity}. Once rows were overwritten the capacity must stay as it was."
             )
+        self.holder[...] = 0
         fills = {f"column/{name}": fill for name, fill in self.columns.fills.items()}
         for name, array in arrays.items():
             array[...] = fills.get(name, 0)
@@ -376,18 +389,3 @@ class Replay:
         check_saved(state, arrays, self.capacity)
         for name, array in arrays.items():
             array[:, : state[name].shape[1]] = state[name]
-
-
-def _step(
-    episode: Episode, observations: dict[str, np.ndarray], rewards: np.ndarray, t: int
-) -> Step:
-    last = t == len(episode) - 1
-    return Step(
-        observation=at_step(observations, t),
-        action=episode.actions[t],
-        reward=float(rewards[t]),
-        terminated=last and episode.terminated,
-        truncated=last and not episode.terminated,
-        next_observation=at_step(observations, t + 1),
-        success=bool(episode.successes[t]),
-    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from exporl.data.episodes import LARGEST
+from exporl.data.episodes import LARGEST, Episode
 from exporl.spec import Spec, Step
 
 _OTHER_RUN = "The checkpoint was written by something else, or with other options."
@@ -153,3 +153,19 @@ def _fine(
 
 def _storable(value: np.ndarray) -> bool:
     return value.dtype.kind != "f" or bool((np.abs(value) <= LARGEST).all())
+
+
+def step_of(
+    episode: Episode, observations: dict[str, np.ndarray], rewards: np.ndarray, t: int
+) -> Step:
+    """The t-th step of an episode, with these observations and rewards instead of its own."""
+    last = t == len(episode) - 1
+    return Step(
+        observation=at_step(observations, t),
+        action=episode.actions[t],
+        reward=float(rewards[t]),
+        terminated=last and episode.terminated,
+        truncated=last and not episode.terminated,
+        next_observation=at_step(observations, t + 1),
+        success=bool(episode.successes[t]),
+    )

@@ -25,14 +25,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_text(path: Path, text: str) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until the names of a folder's files are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
     """Replaces a file in one step: readers see the old content or the new, never a part.
 
     Raises:
         OSError: it cannot be written; names the file.
     """
     with _replacing(path) as temporary:
-        write_bytes(temporary, text.encode())
+        write_bytes(temporary, content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`replace_bytes` for a text."""
+    replace_bytes(path, text.encode())
 
 
 def copy_file(source: Path, path: Path) -> None:

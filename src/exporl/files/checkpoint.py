@@ -1,32 +1,29 @@
-"""Checkpoints: written new, then renamed; checked on load; no pickle."""
+"""Checkpoints: written new, then renamed; checked on load; no pickle. What grows is written once,
+into segments beside them (`files.segments`)."""
 
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from exporl.files.atomic import refuse_link, write_bytes
-from exporl.files.reading import LARGEST, parsed, read_object
+from exporl.files import segments as of_segments
+from exporl.files.atomic import refuse_link, sync_folder, write_bytes
+from exporl.files.reading import read_object
+from exporl.files.segments import Placed, Segment, load_segments, remove_unlisted
+from exporl.files.tensors import CorruptCheckpointError, read_tensors
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 PART = re.compile(r"[a-z0-9_]+\.safetensors")
 """Names of the files beside a manifest: plain, so that none lies elsewhere."""
-
-
-class CorruptCheckpointError(ValueError):
-    """A checkpoint whose files are missing, truncated or altered."""
 
 
 def save(
@@ -35,9 +32,10 @@ def save(
     parts: Mapping[str, Mapping[str, np.ndarray]],
     record: dict[str, Any],
     keep: int,
+    segments: Mapping[str, Sequence[Segment]] | None = None,
 ) -> Path:
     """Writes `folder/checkpoint-<step>` and removes all but the newest `keep`, and nothing that is
-    not a checkpoint by its own manifest.
+    not a checkpoint by its own manifest; then the segments that no checkpoint lists any more.
 
     Every part becomes one safetensors file. All files are written and synced under a temporary
     name, then the directory is renamed: a kill at any moment leaves the previous checkpoint as it
@@ -49,6 +47,7 @@ def save(
         parts: name -> arrays.
         record: JSON-able values, kept in the manifest next to the SHA-256 of every file.
         keep: checkpoints to keep, at least 1.
+        segments: what is written already of the parts that grow, by part.
     """
     refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,14 +62,16 @@ def save(
             digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
             write_bytes(temporary / f"{name}.safetensors", content)
         # as `load` will see it
-        manifest = json.loads(json.dumps({"step": step, "sha256": digests, "record": record}))
+        listed = of_segments.to_json(segments or {})
+        manifest = {"step": step, "sha256": digests, "segments": listed, "record": record}
+        manifest = json.loads(json.dumps(manifest))
         body = json.dumps(manifest, sort_keys=True)
         write_bytes(temporary / MANIFEST, json.dumps({**manifest, "self": _digest(body)}).encode())
         target = folder / name_of(step)
         if target.exists():
             target.rename(folder / f".old-{uuid.uuid4().hex}")
         temporary.rename(target)
-        _sync(folder)
+        sync_folder(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _prune(folder, target, keep)
@@ -91,6 +92,22 @@ def _prune(folder: Path, newest: Path, keep: int) -> None:
         *folder.glob(".tmp-*"),
     ]:
         _remove(old)
+    _remove_segments(folder)
+
+
+def _remove_segments(folder: Path) -> None:
+    """Removes the segments that no checkpoint lists. While a manifest cannot be read nobody knows
+    what it lists, and all stay."""
+    listed = set()
+    for path in folder.glob(f"{PREFIX}*"):
+        if path.is_symlink() or not (path / MANIFEST).exists():
+            continue
+        try:
+            found = of_segments.from_json(read_manifest(path)["segments"])
+        except CorruptCheckpointError:
+            return
+        listed |= {segment.name for each in found.values() for segment in each}
+    remove_unlisted(folder, listed)
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -118,7 +135,8 @@ def name_of(step: int) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What a checkpoint's manifest says: "step", "sha256" by file name, "record".
+    """What a checkpoint's manifest says: "step", "sha256" by file name, "segments" by part,
+    "record".
 
     Raises:
         CorruptCheckpointError: it is missing, altered, or that of something else.
@@ -140,6 +158,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     has_record = isinstance(manifest.get("record"), dict)
     if not (isinstance(step, int) and isinstance(digests, dict) and has_record):
         raise CorruptCheckpointError(f"{path.name}: {MANIFEST} is not that of a checkpoint.")
+    manifest.setdefault("segments", {})  # earlier versions had none
+    try:
+        of_segments.from_json(manifest["segments"])
+    except ValueError as error:
+        raise CorruptCheckpointError(f"{path.name}: {MANIFEST}: {error}.") from error
     for name in digests:
         if not PART.fullmatch(name):
             raise CorruptCheckpointError(
@@ -171,57 +194,29 @@ def load(
     Raises:
         CorruptCheckpointError: a file is missing or its SHA-256 differs; names the file.
     """
+    parts, record, _ = _load(path, only)
+    return parts, record
+
+
+def _load(
+    path: Path, only: Collection[str] | None
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], dict[str, Placed]]:
+    """As `load`, and where the rows of the parts that grow come from."""
     manifest = read_manifest(path)
     for part in only or ():
         if f"{part}.safetensors" not in manifest["sha256"]:
             raise CorruptCheckpointError(f"{path.name}: it has no {part}.safetensors.")
-    parts = {}
+    parts, placed = {}, {}
+    segments = of_segments.from_json(manifest["segments"])
     for name, digest in manifest["sha256"].items():
         part = name.removesuffix(".safetensors")
         if only is not None and part not in only:
             continue
         _refuse_elsewhere(path, name)
-        try:
-            _check_length(path / name)
-            content = (path / name).read_bytes()
-        except OSError as error:
-            raise CorruptCheckpointError(
-                f"{path.name}: {name} cannot be read ({error})."
-            ) from error
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise CorruptCheckpointError(
-                f"{path.name}: {name} was altered or truncated (its SHA-256 differs)."
-            )
-        try:
-            parts[part] = load_tensors(content)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CorruptCheckpointError(
-                f"{path.name}: {name} is not a safetensors file ({error})."
-            ) from error
-    return parts, manifest["record"]
-
-
-def _check_length(file: Path) -> None:
-    """Whether a safetensors file is as long as its own header says: a file that is none, of
-    whatever size, is not read into memory to find out.
-
-    Raises:
-        CorruptCheckpointError: it is shorter or longer.
-    """
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        header = opened.read(length) if length <= LARGEST else b"{}"
-    try:
-        arrays = parsed(header, file.name)
-        ends = [array["data_offsets"][1] for key, array in arrays.items() if key != "__metadata__"]
-        fits = 8 + length + max(ends, default=0) == file.stat().st_size
-    except (ValueError, KeyError, TypeError, IndexError):
-        fits = False
-    if not fits:
-        raise CorruptCheckpointError(
-            f"{file.parent.name}: {file.name} was altered or truncated (it has "
-            f"{file.stat().st_size} bytes, which is not what its header says)."
-        )
+        parts[part] = read_tensors(path / name, digest, f"{path.name}: {name}")
+        if part in segments:
+            parts[part], placed[part] = load_segments(parts[part], segments[part], path)
+    return parts, manifest["record"], placed
 
 
 class Found(NamedTuple):
@@ -232,6 +227,8 @@ class Found(NamedTuple):
     problems: list[str]
     """What was wrong with newer checkpoints, one sentence each."""
     name: str
+    placed: Mapping[str, Placed]
+    """Where the rows of the parts that grow come from."""
 
 
 def find_newest(folder: Path, only: Collection[str] | None = None) -> Found | None:
@@ -249,11 +246,11 @@ def find_newest(folder: Path, only: Collection[str] | None = None) -> Found | No
     replaced = folder.glob(".old-*")
     for path in [*sorted(folder.glob(f"{PREFIX}*"), reverse=True), *replaced]:
         try:
-            parts, record = load(path, only)
+            parts, record, placed = _load(path, only)
         except CorruptCheckpointError as error:
             problems.append(str(error))
         else:
-            return Found(parts, record, problems, path.name)
+            return Found(parts, record, problems, path.name, placed)
     if problems:
         raise CorruptCheckpointError("no intact checkpoint is left: " + " ".join(problems))
     return None
@@ -273,11 +270,3 @@ def load_newest(
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

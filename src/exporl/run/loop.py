@@ -16,6 +16,7 @@ from exporl.acting.rollout import Actors
 from exporl.data.episodes import fingerprint
 from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import proposal_age
+from exporl.data.sealing import Sealing
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files import checkpoint
@@ -90,6 +91,7 @@ class Trainer:
         self.callbacks = Callbacks([*watching, *callbacks])
         self.data, self.beside = fingerprint(parts.episodes), remember_objects(run_dir)
         self.prior, self.online_replay = replays(parts, progress.say)
+        self.sealing = Sealing(self.online_replay, run_dir / CHECKPOINTS)
         ratio, rows = config.data.prior_ratio, config.train.batch_size
         self.mixture = Mixture.of_both(self.prior, self.online_replay, ratio, rows)
         self.metrics, self.speed = MetricsWriter(run_dir / METRICS), Speed(self.clock)
@@ -299,7 +301,7 @@ class Trainer:
         }
         parts = {
             "learner": finite(self.learner.arrays()),
-            "replay": self.online_replay.state(),
+            "replay": self.sealing.seal(),
             "rollout": arrays,
         }
         # drawn before the newest rows: it cannot be drawn again
@@ -309,7 +311,8 @@ class Trainer:
             parts["prior"] = kept
         step = self.offline_steps + self.critic_steps + self.actors.env_steps
         folder = self.run_dir / CHECKPOINTS
-        path = checkpoint.save(folder, step, parts, record, self.config.log.keep)
+        grown = {"replay": self.sealing.segments}
+        path = checkpoint.save(folder, step, parts, record, self.config.log.keep, grown)
         self.callbacks.on_checkpoint(path)
 
     def _restore(self, found: checkpoint.Found | None) -> None:
@@ -320,7 +323,7 @@ class Trainer:
             return
         parts, record = found.parts, found.record
         self.learner.load(parts["learner"], record["updates"])
-        self.online_replay.load(parts["replay"])
+        self.sealing.load(parts["replay"], found.placed.get("replay"))
         for env in self.actors.load(parts["rollout"], record["rollout"]):
             self.online_replay.cut(env)
             self.progress.say(
