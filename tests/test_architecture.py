@@ -232,6 +232,7 @@ def test_the_loop_names_no_algorithm_and_no_task():
         "run/learner",
         "run/learning",
         "run/loop",
+        "run/trainer",
         "run/session",
         "acting/rollout",
         "acting/guard",

@@ -22,10 +22,10 @@ from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.parallel.background import BackgroundLearning
 from exporl.run.learning import InStep, Learning
-from exporl.run.loop import Trainer
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
 from exporl.run.stopwatch import Stopwatch
+from exporl.run.trainer import Trainer
 from exporl.types import Decision
 from helpers.examples import learnt_and_acted
 from helpers.runs import newest, tiny
