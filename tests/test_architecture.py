@@ -42,6 +42,7 @@ ROOMS = (
     "bundle",
     "parallel/background",
     "run",
+    "distributed",
     "serve",
     "parallel",
     "bench",
@@ -70,6 +71,7 @@ HEAVY = {
     "msgpack",
     "onnx",
     "huggingface_hub",
+    "ray",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",
@@ -230,6 +232,7 @@ def test_the_loop_names_no_algorithm_and_no_task():
         "run/learner",
         "run/learning",
         "run/loop",
+        "run/trainer",
         "run/session",
         "acting/rollout",
         "acting/guard",

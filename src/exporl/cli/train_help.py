@@ -47,6 +47,9 @@ the run:
   --seeds N          N runs, with the seeds S, S+1, ..., in runs/<algo>-<task>/s<seed>
   --seeds-mode MODE  how: processes (one per core), vmap (one program, for accelerators) or auto
   --async            act and learn at the same time (--train.asynchronous)
+  --actors N         N processes act while this one learns (pip install 'exporl[ray]'): for slow
+                     simulators; with --num-envs N or a multiple. Not repeatable to the bit
+  --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
   --reward R         what is learnt from: -1/0 per step, 0/1, or env (the environment's own)
   -h, --help         this text; after an algorithm, all of its options as well
 """

@@ -309,15 +309,40 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     return prior, online
 
 
-def make_actors(parts: Parts) -> Actors:
-    """Environments of its own for a run to learn in, at their first step."""
+MakeActors = Callable[[Parts, Callable[[int], None]], Actors]
+"""What makes the actors of a run: its parts, and what ends a stream's open episode."""
+
+
+def actors_here(parts: Parts, cut: Callable[[int], None]) -> Actors:
+    """Actors in this process, which lose no episode.
+
+    Raises:
+        ValueError: the configuration asks for actors in others.
+    """
+    if parts.config.train.actors:
+        raise ValueError(
+            f"train.actors={parts.config.train.actors} needs somebody who starts them: `exporl "
+            "train` does; in Python give train(actors=ray_actors(print))."
+        )
+    return make_actors(parts)
+
+
+def make_actors(parts: Parts, num_envs: int | None = None, actor: int = 0) -> Rollout:
+    """Environments of its own for a run to learn in, at their first step.
+
+    Args:
+        parts: of the run.
+        num_envs: how many; by default all of the run.
+        actor: number of this actor, where several act for the run.
+    """
     config = parts.config
+    num_envs = config.num_envs if num_envs is None else num_envs
     envs: list[gymnasium.Env] = []
     with contextlib.ExitStack() as on_error:
         on_error.callback(close_all, envs)
-        while len(envs) < config.num_envs:
+        while len(envs) < num_envs:
             envs.append(parts.make_env())
-        actors = Rollout(
+        rollout = Rollout(
             envs,
             parts.algorithm.act,
             reward=parts.task.reward,
@@ -327,10 +352,11 @@ def make_actors(parts: Parts) -> Actors:
             seed=config.seed,
             guard=make_guard(config, parts.task),
             alone=parts.algorithm.needs.alone,
+            actor=actor,
             watch=parts.watch,
         )
         on_error.pop_all()
-    return actors
+    return rollout
 
 
 def make_guard(config: RunConfig[Any], task: Task) -> Guard | None:
