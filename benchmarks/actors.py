@@ -256,7 +256,6 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
         "resumed": resumed,
         "finished": (run / SUMMARY).is_file() and last["env_steps"] == steps,
         "updates_per_step": ratio(last, steps),
-        "steps_in_replay": int(np.sum(after["size"])),
         "saved_steps_lost": sum(lost_rows(before, after) for before in kept),
         "restarts": last["actors/restarts"],
         "lost_steps": last["actors/lost_steps"],
