@@ -14,6 +14,8 @@ from exporl.serve.messages import LARGEST, MessageError, packed, unpacked
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 1.0
 """Between two tries to connect: doubled from one to the other."""
 SEED = "expo/seed"
+SAMPLES = "expo/samples"
+"""In an observation, where the server's "extras" name it: how many decisions are asked for."""
 TOO_LONG = 1009
 """Close code of a server that takes no message of this length."""
 _FINAL = (401, 403)
