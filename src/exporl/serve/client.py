@@ -98,7 +98,7 @@ class Client:
             TimeoutError: no answer within the deadline.
         """
         message = dict(observation)
-        if seed is None and "expo" in self.metadata:
+        if seed is None and SEED in _extras(self.metadata):
             seed, self._seed = self._seed, (self._seed + 1) % 2**32
         if seed is not None:
             message[SEED] = seed
@@ -256,6 +256,12 @@ def _interface(metadata: Mapping[str, Any]) -> Any:
     expo = metadata.get("expo")
     names = ("observation", "action", "execute_length")
     return {name: expo.get(name) for name in names} if isinstance(expo, dict) else None
+
+
+def _extras(metadata: Mapping[str, Any]) -> Sequence[str]:
+    """Entries beyond openpi's that a server knows."""
+    expo = metadata.get("expo")
+    return expo.get("extras", ()) if isinstance(expo, dict) else ()
 
 
 def _check_packages() -> None:
