@@ -45,7 +45,9 @@ class Connections:
         Raises:
             ConnectionError, TimeoutError, ValueError, ModuleNotFoundError: as `exporl.Client`.
         """
-        self.address, self._api_key, self._patience = address, api_key, patience
+        self.address, self._api_key = address, api_key
+        self.patience = patience
+        """May be exchanged for another at any time."""
         self._wanted = self._most = most
         self._clients = [self._connected(patience.deadline_s)]
         self._threads = ThreadPoolExecutor(most, "policy-server")
@@ -75,10 +77,10 @@ class Connections:
                 break
             now = time.monotonic()
             if end is None or len(answers) > before:
-                end = now + self._patience.patience_s
+                end = now + self.patience.patience_s
                 warnings.warn(
                     f"the policy server at {self.address} is lost; it is waited for up to "
-                    f"{self._patience.patience_s:g} s.",
+                    f"{self.patience.patience_s:g} s.",
                     stacklevel=2,
                 )
             self._return(end - now)
@@ -86,13 +88,15 @@ class Connections:
 
     def fresh(self) -> Client:
         """A connection of its own, on which nothing was asked."""
-        return self._connected(self._patience.deadline_s)
+        return self._connected(self.patience.deadline_s)
 
     def _asked_once(
         self, questions: Sequence[Question], left: Sequence[int]
     ) -> dict[int, dict[str, Any]]:
         """Answers to some of the questions: as many as each connection got."""
         count = len(self._clients)
+        for client in self._clients:
+            client.deadline_s = self.patience.deadline_s
         lanes = [list(left[start::count]) for start in range(count)]
         futures = [
             self._threads.submit(_answers, client, [questions[i] for i in lane])
@@ -109,16 +113,14 @@ class Connections:
         return found
 
     def _connected(self, within_s: float) -> Client:
-        client = Client(self.address, api_key=self._api_key, deadline_s=within_s)
-        client.deadline_s = self._patience.deadline_s
-        return client
+        return Client(self.address, api_key=self._api_key, deadline_s=within_s)
 
     def _open(self, questions: int) -> None:
         """Opens connections for some questions; a server that takes no more is asked over those
         that there are."""
         while len(self._clients) < min(questions, self._most):
             try:
-                self._clients.append(self._connected(self._patience.deadline_s))
+                self._clients.append(self._connected(self.patience.deadline_s))
             except ConnectionError:
                 if not self._clients:
                     raise

@@ -66,8 +66,9 @@ class RemotePolicy:
             )
         self.address = address
         patience = Patience(deadline_s, patience_s)
-        self._connections = Connections(address, api_key, patience, connections)
-        self._metadata = self._connections.metadata[0]
+        self.connections = Connections(address, api_key, patience, connections)
+        """Over which it is asked."""
+        self._metadata = self.connections.metadata[0]
         self._told = read_told(self._metadata, address)
         self._shapes = {name: shape for name, shape, _ in self._told.observation or ()}
         self.spec: Spec | None = self._told.fitted(spec)
@@ -102,7 +103,7 @@ class RemotePolicy:
         for row in range(rows):
             message = {name: self._sent(name, value[row]) for name, value in observations.items()}
             questions += self._questions(message, num, int(firsts[row]))
-        answers = self._connections.ask(questions)
+        answers = self.connections.ask(questions)
         self._note(answers[-1])
         made = [
             self._actions(answer, question.message.get(SAMPLES))
@@ -125,7 +126,7 @@ class RemotePolicy:
         message = {name: self._sent(name, value[0]) for name, value in observations.items()}
         series = []
         for _ in range(2):
-            with self._connections.fresh() as client:
+            with self.connections.fresh() as client:
                 answers = [client.infer(message) for _ in range(REPEATED)]
             series.append(np.stack([self._actions(answer, None) for answer in answers]))
         constant = bool((series[0] == series[0][:1]).all())
@@ -133,7 +134,7 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Leaves the server for good."""
-        self._connections.close()
+        self.connections.close()
 
     def _sent(self, name: str, value: np.ndarray) -> np.ndarray:
         """An entry of one observation in the shape that the server reads."""
@@ -162,14 +163,13 @@ class RemotePolicy:
                 f"answers actions of the shape {list(actions.shape)}; [actions of a chunk, "
                 f"{'dimensions of an action' if self.units is None else f'*{list(one)}'}] is needed"
             )
-        actions = actions.reshape(*lead[:2], -1)
-        length = lead[1] if self.spec is None else self.spec.chunk_length
+        length = max(lead[1], 1) if self.spec is None else self.spec.chunk_length
         if lead[1] < length:
             raise self._failed(
                 f"answers chunks of {lead[1]} actions, the run has chunk_length={length}: give "
-                f"--chunk-length {lead[1]}"
+                f"--chunk-length {max(lead[1], 1)}"
             )
-        kept = actions[:, :length]
+        kept = actions.reshape(*lead[:2], int(np.prod(lead[2:])))[:, :length]
         return kept if self.units is None else self.units.to_unit(kept)
 
     def _note(self, answer: Mapping[str, Any]) -> None:
@@ -178,7 +178,7 @@ class RemotePolicy:
         Raises:
             PolicyFailed: what its policy takes or gives has changed.
         """
-        for metadata in self._connections.metadata:
+        for metadata in self.connections.metadata:
             if metadata != self._metadata and read_told(metadata, self.address) != self._told:
                 raise self._failed("serves another policy than before. Serve the one that it was")
             self._metadata = metadata
@@ -202,9 +202,9 @@ def open_ws(rest: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
     Raises:
         ConnectionError, TimeoutError, ValueError, ModuleNotFoundError: as `RemotePolicy`.
     """
-    return RemotePolicy(f"ws:{rest}", spec=spec)
+    return RemotePolicy(f"ws:{rest}", spec=spec, deadline_s=DEADLINE_S)
 
 
 def open_wss(rest: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
     """The policy of `wss://HOST:PORT`; errors as `open_ws`."""
-    return RemotePolicy(f"wss:{rest}", spec=spec)
+    return RemotePolicy(f"wss:{rest}", spec=spec, deadline_s=DEADLINE_S)
