@@ -20,6 +20,7 @@ from exporl.external.remote import RemotePolicy
 from exporl.files import checkpoint
 from exporl.run.callbacks import Callback
 from exporl.run.loop import train
+from exporl.serve.batches import compile_calls
 from exporl.serve.client import Client
 from helpers.batches import same
 from helpers.examples import FOLDER, code_lines, learnt_and_acted, run_example
@@ -149,7 +150,9 @@ def test_samples_of_a_trained_policy_do_not_depend_on_who_else_asks():
             while not over.is_set():
                 client.act({"state": [0.1, 0.2]})
 
-    with serving(load_policy(OLD)) as running:
+    policy = load_policy(OLD)
+    compile_calls(policy)
+    with serving(policy) as running:
         alone = RemotePolicy(running.address, connections=1).sample(seen, 3, 7)
         robots = [threading.Thread(target=robot) for _ in range(3)]
         for thread in robots:

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 from exporl.external.base import PolicyFailed
 from exporl.serve.client import Client
 
+FIRST_S = 10.0
+"""Seconds that a server is looked for at first, at most."""
+
 
 class Question(NamedTuple):
     """One request."""
@@ -25,7 +28,7 @@ class Patience(NamedTuple):
     """How long a server is waited for, in seconds."""
 
     deadline_s: float
-    """For an answer, and for the first connection."""
+    """For an answer, reconnections of a moment included."""
     patience_s: float
     """For a server that was there and is not any more."""
 
@@ -49,7 +52,7 @@ class Connections:
         self.patience = patience
         """May be exchanged for another at any time."""
         self._wanted = self._most = most
-        self._clients = [self._connected(patience.deadline_s)]
+        self._clients = [self._connected(min(FIRST_S, patience.deadline_s))]
         self._threads = ThreadPoolExecutor(most, "policy-server")
         self.close = weakref.finalize(self, _close, self._clients, self._threads)
         """Leaves the server for good; so does whoever loses this object."""
@@ -63,9 +66,8 @@ class Connections:
         """The answers, in the order of the questions. Warns when the server is lost and waited for.
 
         Raises:
-            PolicyFailed: the server was lost and stayed away; names it.
-            TimeoutError: no answer within the deadline.
-            ValueError: what the server did not like.
+            PolicyFailed: the server was lost and stayed away, gave no answer within the deadline,
+                or did not like a question; names it.
         """
         answers: dict[int, dict[str, Any]] = {}
         end: float | None = None
@@ -109,7 +111,10 @@ class Connections:
             raise
         found: dict[int, dict[str, Any]] = {}
         for lane, future in zip(lanes, futures, strict=True):
-            found |= zip(lane, future.result(), strict=False)
+            try:
+                found |= zip(lane, future.result(), strict=False)
+            except (TimeoutError, ValueError) as error:
+                raise PolicyFailed(str(error)) from error
         return found
 
     def _connected(self, within_s: float) -> Client:

@@ -18,7 +18,7 @@ from exporl.external.told import checkpoint_of, read_told
 from exporl.serve.client import SAMPLES
 from exporl.spec import Spec
 
-DEADLINE_S, PATIENCE_S, CONNECTIONS = 10.0, 60.0, 8
+DEADLINE_S, PATIENCE_S, CONNECTIONS = 60.0, 300.0, 8
 REPEATED = 3
 """Times that a question is asked to see whether a connection remembers."""
 
@@ -47,8 +47,8 @@ class RemotePolicy:
             spec: what the task shows, and the chunks of the run: of longer chunks that the server
                 answers the first actions are used. None: the answers as they are.
             api_key: what the server wants to be sent.
-            deadline_s: seconds within which the server has to be found, and every answer has to be
-                there.
+            deadline_s: seconds within which every answer has to be there. The server has to be
+                found within ten of them.
             patience_s: seconds that a server is waited for that was lost later on.
             connections: requests at a time, at most.
 
@@ -93,9 +93,8 @@ class RemotePolicy:
         being drawn from `seed`.
 
         Raises:
-            PolicyFailed: the server stayed away, serves another policy, or gives other actions.
-            TimeoutError: no answer within the deadline.
-            ValueError: what the server did not like.
+            PolicyFailed: the server stayed away, gave no answer within the deadline, did not like
+                the question, serves another policy, or gives other actions.
         """
         rows = len(next(iter(observations.values())))
         firsts = np.random.SeedSequence(seed).generate_state(rows)
