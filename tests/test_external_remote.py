@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import socket
-import threading
+import types
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("websockets")
 from exporl.cli.main import main
 from exporl.envs.registry import make_task
-from exporl.external import OutsideBase, find_policy, outside_base
+from exporl.external import OutsideBase, connections, find_policy, outside_base
 from exporl.external.base import PolicyFailed
 from exporl.external.connections import Patience
 from exporl.external.fit import check_fit, refuse_misfit
@@ -240,6 +240,7 @@ def test_chunks_of_different_lengths():
         {"observation": {"state": {}}},
         {"action": {"low": [0.0], "high": [-1.0], "shape": [1], "dtype": "float32"}},
         {"action": {"low": 1.0}},
+        {"action": {"low": ["a"], "high": [1.0], "shape": [1], "dtype": "float32"}},
         {"extras": 3},
         {"extras": ["expo/samples"], "most_samples": None},
     ],
@@ -291,6 +292,9 @@ def test_a_run_that_names_a_server_needs_trust(running):
     assert outside_names({"base": {"policy": running.address}}) == {"base.policy": running.address}
     base = outside_base(running.address, None, SPEC, learns=False, learning_rate=0.0)
     assert base is not None and base.name == f"base policy {running.address!r}"
+    elsewhere, moved = "ws://127.0.0.1:1", RemotePolicy(running.address)
+    base = outside_base(elsewhere, moved, SPEC, learns=False, learning_rate=0.0)
+    assert base is not None and base.policy is moved
 
 
 def test_a_key(running):
@@ -323,23 +327,24 @@ def test_a_server_that_was_restarted_is_found_again(running):
         np.testing.assert_array_equal(base.sample(SEEN, 2, 5), one)
 
 
-def test_a_server_that_comes_back_after_the_deadline_is_waited_for():
+def test_a_server_that_comes_back_after_the_deadline_is_waited_for(monkeypatch):
     with serving(Served()) as first:
         base = base_of(first.address)
         one = base.sample(SEEN, 2, 5)
     base.policy.connections.patience = Patience(0.05, 120.0)
-    again = contextlib.ExitStack()
+    told = []
+    with contextlib.ExitStack() as again:
 
-    def come_back():
-        again.enter_context(serving(Served(), port=first.port))
-        base.policy.connections.patience = Patience(60.0, 120.0)
+        def come_back(message, stacklevel):
+            told.append(message)
+            base.policy.connections.patience = Patience(60.0, 120.0)
+            again.enter_context(serving(Served(), port=first.port))
 
-    coming = threading.Timer(0.3, come_back)
-    coming.start()
-    with again:
-        with pytest.warns(UserWarning, match=f"at {first.address} is lost; it is waited for up to"):
-            np.testing.assert_array_equal(base.sample(SEEN, 2, 5), one)
-        coming.join()
+        monkeypatch.setattr(connections, "warnings", types.SimpleNamespace(warn=come_back))
+        np.testing.assert_array_equal(base.sample(SEEN, 2, 5), one)
+    assert told == [
+        f"the policy server at {first.address} is lost; it is waited for up to 120 s more."
+    ]
 
 
 def test_a_server_that_stays_away_is_named():

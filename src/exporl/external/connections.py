@@ -82,7 +82,7 @@ class Connections:
                 end = now + self.patience.patience_s
                 warnings.warn(
                     f"the policy server at {self.address} is lost; it is waited for up to "
-                    f"{self.patience.patience_s:g} s.",
+                    f"{self.patience.patience_s:g} s more.",
                     stacklevel=2,
                 )
             self._return(end - now)

@@ -18,7 +18,11 @@ from exporl.external.told import checkpoint_of, read_told
 from exporl.serve.client import SAMPLES
 from exporl.spec import Spec
 
-DEADLINE_S, PATIENCE_S, CONNECTIONS = 60.0, 300.0, 8
+DEADLINE_S, PATIENCE_S = 60.0, 300.0
+"""Seconds for an answer, and for a server that was lost. Nobody moves while they pass: a run waits
+longer than a robot would."""
+CONNECTIONS = 8
+"""Requests at a time: more do not make a server faster that decides many in one call."""
 REPEATED = 3
 """Times that a question is asked to see whether a connection remembers."""
 

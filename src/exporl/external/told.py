@@ -86,8 +86,8 @@ def read_told(metadata: Mapping[str, Any], address: str) -> Told:
             units=_units(expo.get("action")),
             horizon=_horizon(metadata.get("action_horizon")),
             seeded=SEED in extras,
-            most_samples=int(expo.get("most_samples", 1)) if SAMPLES in extras else 0,
-            statistics=expo.get("statistics_sha256"),
+            most_samples=max(int(expo.get("most_samples", 1)), 0) if SAMPLES in extras else 0,
+            statistics=_text(expo.get("statistics_sha256")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
@@ -108,8 +108,8 @@ def _observation(said: Any) -> tuple[Entry, ...] | None:
 def _units(said: Any) -> ActionUnits | None:
     if said is None:
         return None
-    low, high, shape = (tuple(said[name]) for name in ("low", "high", "shape"))
-    return ActionUnits(low, high, shape, str(said["dtype"]))
+    low, high = (tuple(map(float, said[name])) for name in ("low", "high"))
+    return ActionUnits(low, high, tuple(map(int, said["shape"])), str(said["dtype"]))
 
 
 def _horizon(said: Any) -> int | None:
@@ -120,5 +120,8 @@ def checkpoint_of(said: Mapping[str, Any]) -> str | None:
     """The checkpoint that an answer, or a server's metadata, names."""
     expo = said.get("expo")
     inner = expo.get("checkpoint") if isinstance(expo, Mapping) else None
-    name = said.get("expo/checkpoint", inner)
-    return name if isinstance(name, str) and name else None
+    return _text(said.get("expo/checkpoint", inner))
+
+
+def _text(said: Any) -> str | None:
+    return said if isinstance(said, str) and said else None
