@@ -28,6 +28,9 @@ ROOMS = (
     "plain",
     "options",
     "files",
+    "serve/messages",
+    "serve/jumps",
+    "serve/client",
     "ops",
     "nets",
     "policies",
@@ -49,8 +52,9 @@ ROOMS = (
     "cli",
     "__init__",
 )
-"""From the bottom up: folders, modules beside them, and the one module that lies lower than its
-folder."""
+"""From the bottom up: folders, modules beside them, and the modules that lie lower than their
+folders: the client of a policy server needs nothing of the library, and a base policy may be asked
+through it."""
 HOST, DEVICE = {"data", "envs", "external"}, {"ops", "nets", "policies", "algos"}
 HEAVY = {
     "metaworld",

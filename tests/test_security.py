@@ -287,8 +287,8 @@ NETWORK |= {"websockets", "huggingface_hub"}
 
 
 def test_network():
-    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`
-    and `exporl.Client`."""
+    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`,
+    `exporl.Client` and a base policy `ws://HOST:PORT`."""
     for path in SOURCES:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -392,6 +392,22 @@ def test_encryption():
             Client(address, api_key="a secret key", deadline_s=60.0)
         thread.join()
     assert b"Authorization: Api-Key a secret key" in heard[0]
+
+
+def test_a_server_that_is_asked(monkeypatch):
+    """`--base ws://HOST:PORT` sends that server every observation, and believes its actions."""
+    served, heard = Arithmetic(), []
+    decide = served.decide_each
+    monkeypatch.setattr(
+        served, "decide_each", lambda batch, seeds: heard.append(batch) or decide(batch, seeds)
+    )
+    seen = {name: np.stack([value, value + 1]).astype(np.float32) for name, value in GOOD.items()}
+    with serving(served) as running:
+        spec = Spec(served.interface.spec.observation, 2, 3)
+        made = find_policy(running.address, spec).sample(seen, 1, 0)
+    assert made.shape == (2, 1, 3, 2) and (made == 1).all()
+    states = np.concatenate([batch["state"] for batch in heard])
+    assert {tuple(state) for state in states} == {tuple(state) for state in seen["state"]}
 
 
 def test_whoever_is_let_in():

@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.envs.custom import custom_task
     from exporl.envs.registry import list_tasks, make_task
     from exporl.envs.task import Task
+    from exporl.external.remote import RemotePolicy
     from exporl.parallel.seeds import SeedResult, train_seeds
     from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
     from exporl.report.page import write_report
@@ -99,6 +100,7 @@ _HOME = {
     "Policy": "exporl.acting.policy",
     "QcConfig": "exporl.algos",
     "ReadOptions": "exporl.data.formats",
+    "RemotePolicy": "exporl.external.remote",
     "Replay": "exporl.data.replay",
     "ResidualConfig": "exporl.algos",
     "RlpdConfig": "exporl.algos",
@@ -175,6 +177,7 @@ __all__ = [
     "Policy",
     "QcConfig",
     "ReadOptions",
+    "RemotePolicy",
     "Replay",
     "ResidualConfig",
     "RlpdConfig",

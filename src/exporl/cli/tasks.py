@@ -147,7 +147,8 @@ def _check_parser() -> Parser:
     parser.add_argument(
         "--base",
         "--policy",
-        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:...",
+        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:..., "
+        "ws://HOST:PORT",
     )
     parser.add_argument(
         "--chunk-length",
@@ -207,5 +208,5 @@ def _check_base(name: str, task: Task, chunk_length: int, seed: int) -> Iterator
         yield Finding("base: opens", "fail", str(error))
         return
     assert base is not None
-    for finding in check_fit(base, some_observations(task, seed)):
+    for finding in check_fit(base, some_observations(task, seed), task=task):
         yield finding._replace(name=f"base: {finding.name}")

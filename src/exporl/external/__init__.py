@@ -8,6 +8,7 @@ from exporl.external.base import GIVEN, HAND_OVER, ImitationBatch, OutsideBase, 
 from exporl.external.functions import as_policy, open_attribute
 from exporl.external.onnx import open_onnx
 from exporl.external.pytorch import open_torch
+from exporl.external.remote import open_ws, open_wss
 from exporl.external.sb3 import open_sb3
 from exporl.outside import is_outside
 from exporl.spec import Spec
@@ -24,7 +25,13 @@ __all__ = [
 
 Open = Callable[[str, Spec, float], OutsidePolicy]
 """(what follows the kind, what the task shows and the run's chunks, learning rate) -> policy."""
-KINDS: dict[str, Open] = {"torch": open_torch, "sb3": open_sb3, "onnx": open_onnx}
+KINDS: dict[str, Open] = {
+    "torch": open_torch,
+    "sb3": open_sb3,
+    "onnx": open_onnx,
+    "ws": open_ws,
+    "wss": open_wss,
+}
 """Kind -> what opens it: `--base KIND:REST`."""
 
 
@@ -39,6 +46,7 @@ def find_policy(name: str, spec: Spec, learning_rate: float = 3e-4) -> OutsidePo
     Raises:
         ValueError: no such policy, or one that cannot be used; says what is needed.
         FileNotFoundError, ModuleNotFoundError: a file or a framework is missing; says which.
+        ConnectionError, TimeoutError: no server answers; names it.
     """
     kind, _, rest = name.partition(":")
     if kind in KINDS and rest:

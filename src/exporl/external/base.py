@@ -4,6 +4,7 @@ run uses it, with every answer checked."""
 import contextlib
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -52,6 +53,10 @@ class OutsidePolicy(Protocol):
       needs the next two.
     - `state() -> {name: array}` and `load(state)`: everything that imitation changes, optimisers
       included. Of a policy that does not learn, what it is told apart by.
+    - `seeded`: False where the seed does not decide its draws. Such a run does not repeat itself.
+    - `units`: an `exporl.units.ActionUnits`, the bounds that its actions were scaled from.
+    - `version`: a name of its parameters, where they may change without exporl. A resumed run warns
+      of another one.
     """
 
     def sample(
@@ -84,6 +89,11 @@ class OutsideBase:
         """Observation entries that the policy is given."""
         self._lock = threading.Lock()
         self._kept: np.ndarray | None = None
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed decides every draw."""
+        return getattr(self.policy, "seeded", True)
 
     def sample(
         self, observations: Mapping[str, np.ndarray], num: int, seed: int
@@ -145,6 +155,8 @@ class OutsideBase:
         leaving the program is one as well."""
         try:
             yield
+        except PolicyFailed:  # it says itself what failed
+            raise
         except (Exception, SystemExit) as error:
             raise kind(
                 f"{self.name}: {method} raised {type(error).__name__}: {error}. Mend that policy, "
@@ -158,7 +170,8 @@ class OutsideBase:
             return {f"state/{name}": value for name, value in self._state().items()}
         if self._kept is None:  # it stays as it is
             self._kept = self.fingerprint()
-        return {"fingerprint": self._kept}
+        version = self._version()
+        return {"fingerprint": self._kept} | ({"version": version} if len(version) else {})
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Restores `arrays()`.
@@ -172,6 +185,14 @@ class OutsideBase:
                 raise ValueError(
                     f"{self.name} is not the base policy that this run was started with: its "
                     "weights are others. Restore them, or start a new run."
+                )
+            before, now = arrays.get("version"), self._version()
+            if before is not None and not np.array_equal(before, now):
+                warnings.warn(
+                    f"{self.name} answers from {_text(now) or 'something unnamed'} now, and from "
+                    f"{_text(before)} when the run was saved: the base policy is another one than "
+                    "the critic knows, and the run is not repeated to the bit.",
+                    stacklevel=2,
                 )
             return
         state = {name.removeprefix("state/"): np.array(value) for name, value in arrays.items()}
@@ -194,7 +215,17 @@ class OutsideBase:
             digest.update(value.tobytes())
         return np.frombuffer(digest.digest() if state else b"", np.uint8)
 
+    def _version(self) -> np.ndarray:
+        """The name of the policy's parameters, uint8; [0] where it has none."""
+        name: str | None = getattr(self.policy, "version", None)
+        return np.frombuffer((name or "").encode(), np.uint8)
+
     def _state(self) -> dict[str, np.ndarray]:
         state: Callable[[], Mapping[str, Any]] | None = getattr(self.policy, "state", None)
         with self._lock if state else contextlib.nullcontext():
             return {} if state is None else {k: np.asarray(v) for k, v in state().items()}
+
+
+def _text(name: np.ndarray) -> str:
+    """A name that was kept as bytes."""
+    return np.asarray(name, np.uint8).tobytes().decode(errors="replace")

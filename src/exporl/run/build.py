@@ -130,7 +130,7 @@ def build(
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
     spec = _spec_of(config, task)
     network_spec = state_spec(spec)
-    outside = _outside(config, base, spec, task, episodes, learns)
+    outside = _outside(config, base, spec, task, episodes, learns, say)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
@@ -186,6 +186,7 @@ def _outside(
     task: Task,
     episodes: list[Episode],
     learns: bool,
+    say: Say,
 ) -> OutsideBase | None:
     """The policy from outside that a run is around; None where it has none. One that is to act in
     training is tried first."""
@@ -198,7 +199,14 @@ def _outside(
             f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
         )
     if learns:
-        refuse_misfit(base, some_observations(task, config.seed, episodes))
+        num = getattr(config.algo, "num_base_samples", None)
+        seen = some_observations(task, config.seed, episodes)
+        refuse_misfit(base, seen, task=task, num=num)
+    if learns and not base.seeded:
+        say(
+            f"{base.name} takes no seeds: unless it always answers the same, this run does not "
+            "repeat to the bit, nor is it resumed exactly."
+        )
     return base
 
 
