@@ -202,7 +202,9 @@ def _check_base(name: str, task: Task, chunk_length: int, seed: int) -> Iterator
     """Findings about a policy from outside as base of a run on a task."""
     spec = dataclasses.replace(task.spec, chunk_length=chunk_length)
     try:
-        base = outside_base(name, None, spec, learns=False, learning_rate=0.0)
+        base = outside_base(
+            name, None, spec, learns=False, learning_rate=0.0, units=task.action_units
+        )
     except (ValueError, OSError, ModuleNotFoundError) as error:
         yield Finding("base: opens", "fail", str(error))
         return

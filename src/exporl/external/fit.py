@@ -126,7 +126,7 @@ def _asked(base: OutsideBase, observations: dict[str, np.ndarray]) -> Iterator[F
     counted = f"{rows} x {SAMPLES} samples in {1000 * took:.1f} ms"
     yield Finding("answers", "pass", f"{counted}, the first call")
     yield _memory(base, np.array_equal(first, again), np.array_equal(before, base.fingerprint()))
-    yield _range(first)
+    yield _range(base, first)
     same = bool((first == first[:, :1]).all()) and np.array_equal(first, other)
     said = "all samples are the same: only edits explore" if same else "samples differ"
     yield Finding("spread", "pass", said)
@@ -135,7 +135,7 @@ def _asked(base: OutsideBase, observations: dict[str, np.ndarray]) -> Iterator[F
 def _raw(base: OutsideBase, observations: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """What the policy itself answers, before it is kept within bounds."""
     own = {name: np.array(value) for name, value in observations.items()}
-    return np.array(np.real(base.policy.sample(own, SAMPLES, seed)), np.float32)
+    return base.in_unit(np.real(base.policy.sample(own, SAMPLES, seed))).copy()
 
 
 def _memory(base: OutsideBase, repeats: bool, unchanged: bool) -> Finding:
@@ -153,16 +153,18 @@ def _memory(base: OutsideBase, repeats: bool, unchanged: bool) -> Finding:
     )
 
 
-def _range(actions: np.ndarray) -> Finding:
+def _range(base: OutsideBase, actions: np.ndarray) -> Finding:
     outside = float((np.abs(actions) > 1 + OVER).mean())
     low, high = float(actions.min()), float(actions.max())
     said = f"{low:.3g} to {high:.3g}"
     if outside > SHARE:
+        own = getattr(base.policy, "actions", "unit") == "env"
+        units = "other units than the environment's" if own else "the environment's own units"
         return Finding(
             "range",
             "fail",
             f"actions are {said}, {100 * outside:.0f}% of the numbers outside [-1, 1]: they seem "
-            "to be in the environment's own units. Scale them in an adapter of your own.",
+            f"to be in {units}. Scale them in an adapter of your own.",
         )
     clipped = f", {100 * outside:.1f}% of the numbers are clipped to [-1, 1]" if outside else ""
     return Finding("range", "pass", said + clipped)

@@ -101,6 +101,7 @@ class TorchPolicy:
     def __init__(self, module: Any):
         self.module = module.eval()
         self.spec: Spec | None = getattr(module, "spec", None)
+        self.actions: str = getattr(module, "actions", "unit")
 
     @property
     def memory(self) -> str:

@@ -189,7 +189,7 @@ def _outside(
 ) -> OutsideBase | None:
     """The policy from outside that a run is around; None where it has none. One that is to act in
     training is tried first."""
-    base = base_of(config.base, spec, given)
+    base = base_of(config.base, spec, given, task.action_units)
     if base is None:
         return None
     if config.train.offline_steps and not base.learns:
