@@ -44,9 +44,7 @@ def base_of(
         ValueError, FileNotFoundError, ModuleNotFoundError: it cannot be had; says why.
     """
     learns, rate = config.learns, config.learning_rate
-    return outside_base(
-        config.policy, given, spec, learns=learns, learning_rate=rate, units=units
-    )
+    return outside_base(config.policy, given, spec, learns=learns, learning_rate=rate, units=units)
 
 
 class Seen:

@@ -147,7 +147,8 @@ def _check_parser() -> Parser:
     parser.add_argument(
         "--base",
         "--policy",
-        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:...",
+        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:..., "
+        "lerobot:...",
     )
     parser.add_argument(
         "--chunk-length",

@@ -6,6 +6,7 @@ from typing import Any
 
 from exporl.external.base import GIVEN, HAND_OVER, ImitationBatch, OutsideBase, OutsidePolicy
 from exporl.external.functions import as_policy, open_attribute
+from exporl.external.lerobot import open_lerobot
 from exporl.external.onnx import open_onnx
 from exporl.external.pytorch import open_torch
 from exporl.external.sb3 import open_sb3
@@ -25,7 +26,12 @@ __all__ = [
 
 Open = Callable[[str, Spec, float], OutsidePolicy]
 """(what follows the kind, what the task shows and the run's chunks, learning rate) -> policy."""
-KINDS: dict[str, Open] = {"torch": open_torch, "sb3": open_sb3, "onnx": open_onnx}
+KINDS: dict[str, Open] = {
+    "torch": open_torch,
+    "sb3": open_sb3,
+    "onnx": open_onnx,
+    "lerobot": open_lerobot,
+}
 """Kind -> what opens it: `--base KIND:REST`."""
 
 

@@ -87,7 +87,7 @@ def import_torch() -> Any:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """While it lasts, torch draws what the seed decides; afterwards what it would have drawn."""
     torch = import_torch()
     with torch.random.fork_rng():
@@ -116,7 +116,7 @@ class TorchPolicy:
     def sample(self, observations: dict[str, np.ndarray], num: int, seed: int) -> np.ndarray:
         """What the module samples, without gradients."""
         torch = import_torch()
-        with torch.no_grad(), _seeded(seed):
+        with torch.no_grad(), seeded(seed):
             made = self.module.sample(self._tensors(observations), num)
         return made.detach().to("cpu", torch.float32).numpy()
 
@@ -154,7 +154,7 @@ class LearningTorchPolicy(TorchPolicy):
         """One step of the optimiser on the module's loss."""
         self.module.train()
         try:
-            with _seeded(batch.seed):
+            with seeded(batch.seed):
                 seen = self._tensors(batch.observation)
                 loss = self.module.loss(seen, self._tensor(batch.action), self._tensor(batch.valid))
                 self.optimizer.zero_grad()
