@@ -8,8 +8,8 @@ from exporl.external.base import GIVEN, HAND_OVER, ImitationBatch, OutsideBase, 
 from exporl.external.functions import as_policy, open_attribute
 from exporl.external.lerobot import open_lerobot
 from exporl.external.onnx import open_onnx
-from exporl.external.pytorch import open_torch
 from exporl.external.sb3 import open_sb3
+from exporl.external.torch_files import open_torch
 from exporl.outside import is_outside
 from exporl.spec import Spec
 from exporl.units import ActionUnits

@@ -134,7 +134,7 @@ def _built(checkpoint: Checkpoint) -> Any:
             f"LeRobot cannot build the policy of {path}: {type(error).__name__}: {said} Was it "
             "saved by another version of LeRobot than the one that is installed?"
         ) from error
-    return module.to(torch.device(config.device))
+    return module.to(torch.device(config.device)).eval()
 
 
 def _denoised(policy: Any, inputs: Mapping[str, Any], num: int) -> Any:
