@@ -162,14 +162,16 @@ def base_of(path, spec=SPEC):
 
 
 def observed(spec, rows=3):
+    """Observations that the policy may have met in training."""
     rng = np.random.default_rng(0)
     seen = {}
     for name, shape, dtype in spec.observation:
-        numbers = rng.uniform(-1, 1, (rows, *shape)) if dtype == "float32" else (
-            rng.integers(0, 256, (rows, *shape))
-        )  # fmt: skip
-        seen[name] = numbers.astype(dtype)
-    return seen
+        if dtype == "uint8":
+            seen[name] = rng.integers(0, 256, (rows, *shape), np.uint8)
+        else:
+            seen[name] = rng.uniform(-1, 1, (rows, *shape)).astype(np.float32)
+    pairs = seen["state"].reshape(rows, -1, 2) * np.float32([2, 10]) + np.float32([0, 20])
+    return seen | {"state": pairs.reshape(rows, -1)}
 
 
 def by_hand(states, image, noise, length):
@@ -212,11 +214,29 @@ def test_a_history_is_part_of_the_observation(tmp_path, monkeypatch):
     base, seen = base_of(path, spec), observed(spec, rows=4)
     found = {f.name: f for f in check_fit(base, seen)}
     assert {f.status for f in found.values()} == {"pass"}, found
+    assert "state 0%, environment_state 0%" in found["statistics"].detail
+    assert "rate" not in found
     made = base.policy.sample(seen, 2, seed=1)
     noise = torch.randn((8, 8, 2), generator=torch.Generator().manual_seed(1)).numpy()
     states = seen["state"].reshape(4, 2, 2)
     expected = by_hand(states, None, noise.reshape(4, 2, 8, 2), 8)
     np.testing.assert_allclose(made, expected[:, :, 1:4], rtol=1e-4, atol=1e-4)
+
+
+def test_other_observations_than_in_training_are_a_warning(tmp_path, monkeypatch):
+    """By every number of both steps; entries that make up one input know their part of it."""
+    torch_is_needed()
+    install_stand_in(monkeypatch)
+    one = {"observation.state": {"type": "STATE", "shape": [2]}} | IMAGE
+    path = write_folder(tmp_path, configuration(input_features=one), env={"fps": 10})
+    spec = Spec((("b", (1,), "float32"), ("a", (1,), "float32"), TOP), 2, 4)
+    base, image = base_of(path, spec), np.zeros((4, 4, 5, 3), np.uint8)
+    a, b = np.float32([[-2], [0], [1], [2]]), np.float32([[10], [20], [31], [9]])
+    rates = {"the task": 10.0}
+    found = {f.name: f for f in check_fit(base, {"a": a, "b": b, "pixels/top": image}, (), rates)}
+    assert found["statistics"].status == "warn" and found["rate"].status == "pass"
+    assert "observations of the task: a 0%, b 50%" in found["statistics"].detail
+    assert "Number 0 of 'b' is 9 to 31 here, and was 10 to 30" in found["statistics"].detail
 
 
 def test_act_has_one_plan_and_says_so(tmp_path, monkeypatch):

@@ -134,8 +134,8 @@ def test_both_layouts_are_the_same_policy(tmp_path):
     np.testing.assert_array_equal(one.sample(seen, 3, 2), other.sample(seen, 3, 2))
     base = outside_base(None, one, SPEC, learns=False, learning_rate=0.0)
     assert base is not None
-    found = {finding.name: finding.status for finding in check_fit(base, seen)}
-    assert set(found.values()) == {"pass"} or found.pop("range") == "fail", found
+    failed = {finding.name for finding in check_fit(base, seen) if finding.status == "fail"}
+    assert failed <= {"range"}  # random weights
     assert one.sample(seen, 3, 2).std(axis=1).min() > 0
 
 

@@ -50,6 +50,8 @@ class OutsidePolicy(Protocol):
     - `spec`: an `exporl.Spec` of the observation entries that it reads, of its actions and chunks;
       without it the policy takes what the task and the run have.
     - `actions`: "env" where answers are in the environment's own units instead of [-1, 1].
+    - `ranges`, `control_hz`: values that it met in training, and actions per second; see
+      `check_met`.
     - `imitate(batch: ImitationBatch) -> {name: number}`: one imitation step in its own framework;
       needs the next two.
     - `state() -> {name: array}` and `load(state)`: everything that imitation changes, optimisers

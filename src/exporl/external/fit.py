@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.data.formats.lerobot import recorded_hz
 from exporl.envs.check import Finding
 from exporl.envs.task import Task
 from exporl.external.base import OutsideBase
+from exporl.external.met import check_met
 from exporl.randomness import env_seed
 from exporl.spec import Spec
 from exporl.suggest import closest
@@ -19,12 +22,19 @@ OVER, SHARE = 1e-3, 0.05
 """How far beyond [-1, 1] an action is outside, and the share of such that is not rounding."""
 
 
-def check_fit(base: OutsideBase, observations: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+def check_fit(
+    base: OutsideBase,
+    observations: Mapping[str, np.ndarray],
+    episodes: Sequence[Episode] = (),
+    rates: Mapping[str, float | None] | None = None,
+) -> Iterator[Finding]:
     """One finding per promise of a policy.
 
     Args:
         base: the policy.
         observations: some that the task shows, [b, ...] each with b at least 2.
+        episodes: recorded data, in the task's units.
+        rates: actions per second, by who has them; see `check_met`.
     """
     own: Spec | None = getattr(base.policy, "spec", None)
     found = [_observations(own, base.spec), _actions(own, base.spec), _chunks(own, base.spec)]
@@ -34,18 +44,34 @@ def check_fit(base: OutsideBase, observations: Mapping[str, np.ndarray]) -> Iter
         yield Finding("answers", "skip", "its shapes do not fit")
         return
     yield from _asked(base, {name: np.asarray(observations[name]) for name in base.reads})
+    yield from check_met(base, observations, episodes, rates)
 
 
-def refuse_misfit(base: OutsideBase, observations: Mapping[str, np.ndarray]) -> None:
-    """Whether a policy can be a run's base.
+def refuse_misfit(
+    base: OutsideBase,
+    observations: Mapping[str, np.ndarray],
+    episodes: Sequence[Episode] = (),
+    rates: Mapping[str, float | None] | None = None,
+) -> list[str]:
+    """Whether a policy can be a run's base; arguments are those of `check_fit`.
+
+    Returns:
+        What to warn of, a sentence or more each.
 
     Raises:
         ValueError: it cannot; says everything that does not fit, and how to mend it.
     """
-    failed = [f for f in check_fit(base, observations) if f.status == "fail"]
+    found = list(check_fit(base, observations, episodes, rates))
+    failed = [f for f in found if f.status == "fail"]
     if failed:
         listed = " ".join(f"{finding.name}: {finding.detail}" for finding in failed)
         raise ValueError(f"{base.name} does not fit. {listed}")
+    return [f"{base.name}, {f.name}: {f.detail}" for f in found if f.status == "warn"]
+
+
+def rates_of(task: Task, data: str | Path | None) -> dict[str, float | None]:
+    """Actions per second of a task and of recorded data; None where nobody says them."""
+    return {"the task": task.control_hz, "the data": data and recorded_hz(Path(data))}
 
 
 def _observations(own: Spec | None, task: Spec) -> Finding:

@@ -51,7 +51,7 @@ class LeRobotPolicy(TorchPolicy):
         names = {entry for entries in reads.values() for entry in entries}
         kept = tuple(entry for entry in spec.observation if entry[0] in names)
         self.spec = Spec(kept, checkpoint.action_dim, min(spec.chunk_length, checkpoint.planned))
-        self.control_hz = checkpoint.control_hz
+        self.control_hz, self.ranges = checkpoint.control_hz, _ranges(checkpoint, reads, spec)
         self._plan: Callable[..., Any] = {"diffusion": _denoised, "act": _predicted}[
             checkpoint.kind
         ]
@@ -87,6 +87,25 @@ class LeRobotPolicy(TorchPolicy):
             for key, value in scaling.statistics.items()
         }
         return super().state() | kept
+
+
+def _ranges(
+    checkpoint: Checkpoint, reads: Mapping[str, tuple[str, ...]], spec: Spec
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Least and greatest values that the policy met, of vectors and actions whose statistics it
+    has: by entry, all steps of a history alike."""
+    found, sizes = {}, {name: int(np.prod(shape)) for name, shape, _ in spec.observation}
+    for name, entries in reads.items():
+        known = checkpoint.scalings[name].known()
+        if known is None or checkpoint.inputs[name].kind == "VISUAL":
+            continue
+        ends, first = np.broadcast_to(np.stack(known), (2, *checkpoint.inputs[name].shape)), 0
+        for entry in entries:
+            size = sizes[entry] // checkpoint.steps
+            low, high = np.tile(ends[:, first : first + size], (1, checkpoint.steps))
+            found[entry], first = (low, high), first + size
+    known = checkpoint.scalings[ACTION].known()
+    return found | ({} if known is None else {ACTION: known})
 
 
 def open_lerobot(path: str, spec: Spec, learning_rate: float) -> OutsidePolicy:

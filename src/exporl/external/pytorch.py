@@ -101,6 +101,8 @@ class TorchPolicy:
         self.module = module
         self.spec: Spec | None = getattr(module, "spec", None)
         self.actions: str = getattr(module, "actions", "unit")
+        self.ranges: Mapping[str, Any] = getattr(module, "ranges", {})
+        self.control_hz: float | None = getattr(module, "control_hz", None)
 
     @property
     def memory(self) -> str:
