@@ -76,6 +76,7 @@ HEAVY = {
     "onnx",
     "huggingface_hub",
     "ray",
+    "lerobot",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

@@ -38,7 +38,8 @@ _RUN_OPTIONS = """
 the run:
   --task TASK        family/name (`exporl tasks` lists them), or module:function of your own
   --base POLICY      around a policy that you have: module:attribute, torch:module:function,
-                     sb3:FILE, onnx:FILE or ws://HOST:PORT (docs/own_policy.md)
+                     torch:FILE, sb3:FILE, onnx:FILE, lerobot:FOLDER or ws://HOST:PORT
+                     (docs/own_policy.md)
   --preset NAME      where the defaults come from (default small)
   --run-dir DIR      where the run goes (default runs/<algo>-<task>-s<seed>)
   --resume RUN       go on from the newest checkpoint of a run, or of every run in a folder of seeds
