@@ -66,7 +66,7 @@ def _values(
 
 def _statistics(
     base: OutsideBase,
-    ranges: Mapping[str, tuple[Any, Any]],
+    ranges: Mapping[str, Sequence[Any]],
     values: Mapping[str, np.ndarray],
     origin: str,
 ) -> Finding:
