@@ -11,7 +11,8 @@ from exporl.cli.train import _check_actors
 from exporl.distributed.actor_service import ActorService, setup_of
 from exporl.distributed.learner_service import CHUNK_STEPS, LearnerService
 from exporl.distributed.messages import Chunk
-from exporl.run.build import actors_here, build
+from exporl.run.actors import actors_here
+from exporl.run.build import build
 from exporl.run.config import check
 from exporl.types import Step
 from helpers.runs import tiny

@@ -13,7 +13,8 @@ from exporl.acting.rollout import Rollout
 from exporl.distributed.messages import Chunk, Order
 from exporl.files.atomic import write_text
 from exporl.files.run_files import STATISTICS, TUNING
-from exporl.run.build import Parts, build, make_actors
+from exporl.run.actors import make_actors
+from exporl.run.build import Parts, build
 from exporl.run.config import from_json, to_json
 from exporl.types import Params
 

@@ -15,7 +15,8 @@ from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.distributed.actor_service import ActorService, Setup, setup_of
 from exporl.distributed.learner_service import LearnerService
 from exporl.distributed.messages import Chunk, Order
-from exporl.run.build import MakeActors, Parts
+from exporl.run.actors import MakeActors
+from exporl.run.build import Parts
 from exporl.speed.tuning import keep_compiled_programs
 from exporl.types import Params, Step
 

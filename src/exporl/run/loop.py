@@ -8,7 +8,8 @@ from typing import Any
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
 from exporl.files.lock import locked
-from exporl.run.build import MakeActors, Share
+from exporl.run.actors import MakeActors
+from exporl.run.build import Share
 from exporl.run.callbacks import Callback
 from exporl.run.config import RunConfig, with_given
 from exporl.run.directory import conclude, opening

@@ -23,7 +23,8 @@ from exporl.files.atomic import append_line, cut_back
 from exporl.files.beside import LINES, remember_lines, remember_objects
 from exporl.files.run_files import CHECKPOINTS, EVAL, METRICS
 from exporl.parallel.background import BackgroundLearning
-from exporl.run.build import MakeActors, Share, actors_here, build, replays
+from exporl.run.actors import MakeActors, actors_here
+from exporl.run.build import Share, build, replays
 from exporl.run.callbacks import Callback, Callbacks, Notes
 from exporl.run.config import RunConfig, to_json
 from exporl.run.divergence import finite, value_watch
