@@ -13,6 +13,7 @@ from exporl.external import find_policy, outside_base
 from exporl.external.fit import check_fit
 from exporl.external.lerobot_entries import entries_of, stacked
 from exporl.external.lerobot_folder import Feature, read_checkpoint
+from exporl.external.met import check_met
 from exporl.external.scaling import Scaling
 from exporl.spec import Spec
 from exporl.units import ActionUnits
@@ -233,7 +234,8 @@ def test_other_observations_than_in_training_are_a_warning(tmp_path, monkeypatch
     base, image = base_of(path, spec), np.zeros((4, 4, 5, 3), np.uint8)
     a, b = np.float32([[-2], [0], [1], [2]]), np.float32([[10], [20], [31], [9]])
     rates = {"the task": 10.0}
-    found = {f.name: f for f in check_fit(base, {"a": a, "b": b, "pixels/top": image}, (), rates)}
+    seen = {"a": a, "b": b, "pixels/top": image}
+    found = {finding.name: finding for finding in check_met(base, seen, rates=rates)}
     assert found["statistics"].status == "warn" and found["rate"].status == "pass"
     assert "observations of the task: a 0%, b 50%" in found["statistics"].detail
     assert "Number 0 of 'b' is 9 to 31 here, and was 10 to 30" in found["statistics"].detail

@@ -21,7 +21,7 @@ from exporl.envs.check import Finding, check_task
 from exporl.envs.registry import list_tasks, make_task
 from exporl.envs.task import Family, Task
 from exporl.external import outside_base
-from exporl.external.fit import check_fit, rates_of, some_observations
+from exporl.external.fit import check_fit, some_observations
 from exporl.options import LARGEST_SEED, MOST_EPISODES
 from exporl.suggest import closest
 
@@ -212,6 +212,5 @@ def _check_base(
         return
     assert base is not None
     seen = some_observations(task, options.seed, episodes)
-    rates = rates_of(task, options.data)
-    for finding in check_fit(base, seen, episodes, rates, task=task):
+    for finding in check_fit(base, seen, episodes, task=task, data=options.data):
         yield finding._replace(name=f"base: {finding.name}")

@@ -27,10 +27,10 @@ def check_fit(
     base: OutsideBase,
     observations: Mapping[str, np.ndarray],
     episodes: Sequence[Episode] = (),
-    rates: Mapping[str, float | None] | None = None,
     *,
     task: Task | None = None,
     num: int | None = None,
+    data: str | Path | None = None,
 ) -> Iterator[Finding]:
     """One finding per promise of a policy.
 
@@ -38,9 +38,9 @@ def check_fit(
         base: the policy.
         observations: some that the task shows, [b, ...] each with b at least 2.
         episodes: recorded data, in the task's units.
-        rates: actions per second, by who has them; see `check_met`.
-        task: with whose actions those of the policy are compared, where it says its own.
+        task: with whose actions and rate those of the policy are compared, where it says its own.
         num: samples of each observation that the run asks for; None: unknown.
+        data: where the recorded data lies.
     """
     own: Spec | None = getattr(base.policy, "spec", None)
     found = [_observations(own, base.spec), _actions(own, base.spec), _chunks(own, base.spec)]
@@ -52,37 +52,43 @@ def check_fit(
         yield Finding("answers", "skip", "its shapes do not fit")
         return
     yield from _asked(base, {name: np.asarray(observations[name]) for name in base.reads}, num)
-    yield from check_met(base, observations, episodes, rates)
+    recorded = None if data is None else recorded_hz(Path(data))
+    rates = {"the task": task and task.control_hz, "the data": recorded}
+    known = {name: rate for name, rate in rates.items() if rate}
+    yield from check_met(base, observations, episodes, known)
 
 
 def refuse_misfit(
     base: OutsideBase,
     observations: Mapping[str, np.ndarray],
     episodes: Sequence[Episode] = (),
-    rates: Mapping[str, float | None] | None = None,
+    warn: Callable[[str], None] | None = None,
     *,
     task: Task | None = None,
     num: int | None = None,
-) -> list[str]:
-    """Whether a policy can be a run's base; arguments are those of `check_fit`.
-
-    Returns:
-        What to warn of, a sentence or more each.
+    data: str | Path | None = None,
+) -> None:
+    """Whether a policy can be a run's base. Arguments are those of `check_fit`; `warn` is told what
+    a run should know, a sentence or more each.
 
     Raises:
         ValueError: it cannot; says everything that does not fit, and how to mend it.
     """
-    found = list(check_fit(base, observations, episodes, rates, task=task, num=num))
+    found = list(check_fit(base, observations, episodes, task=task, num=num, data=data))
     failed = [finding for finding in found if finding.status == "fail"]
     if failed:
         listed = " ".join(f"{finding.name}: {finding.detail}" for finding in failed)
         raise ValueError(f"{base.name} does not fit. {listed}")
-    return [f"{base.name}, {f.name}: {f.detail}" for f in found if f.status == "warn"]
-
-
-def rates_of(task: Task, data: str | Path | None) -> dict[str, float | None]:
-    """Actions per second of a task and of recorded data; None where nobody says them."""
-    return {"the task": task.control_hz, "the data": recorded_hz(Path(data)) if data else None}
+    if warn is None:
+        return
+    for finding in found:
+        if finding.status == "warn":
+            warn(f"Warning: {base.name}, {finding.name}: {finding.detail}")
+    if not base.seeded:
+        warn(
+            f"{base.name} takes no seeds: unless it always answers the same, this run does not "
+            "repeat to the bit, nor is it resumed exactly."
+        )
 
 
 def _observations(own: Spec | None, task: Spec) -> Finding:

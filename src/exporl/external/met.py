@@ -28,7 +28,7 @@ def check_met(
     base: OutsideBase,
     observations: Mapping[str, np.ndarray],
     episodes: Sequence[Episode] = (),
-    rates: Mapping[str, float | None] | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> Iterator[Finding]:
     """Findings about what a policy says of its training; none where it says nothing.
 
@@ -37,16 +37,15 @@ def check_met(
             it met, of entries [...] and of "action"; its `control_hz` are actions per second.
         observations: some that the task shows, [b, ...] each.
         episodes: recorded data, in the task's units; looked at instead, where there is any.
-        rates: "the task", "the data" -> actions per second; None: unknown.
+        rates: "the task", "the data" -> actions per second, where they are known.
     """
     ranges = getattr(base.policy, "ranges", None)
     if ranges:
         values, origin = _values(observations, episodes)
         yield _statistics(base, ranges, values, origin)
     hz = getattr(base.policy, "control_hz", None)
-    known = {name: rate for name, rate in (rates or {}).items() if rate}
-    if hz and known:
-        yield _rate(hz, known)
+    if hz and rates:
+        yield _rate(hz, rates)
 
 
 def _values(

@@ -30,7 +30,7 @@ from exporl.envs.registry import make_task
 from exporl.envs.task import Task, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.external import OutsideBase
-from exporl.external.fit import rates_of, refuse_misfit, some_observations
+from exporl.external.fit import refuse_misfit, some_observations
 from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
 from exporl.files.run_files import POLICY, STATISTICS, TUNING
@@ -127,7 +127,7 @@ def build(
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
     spec = _spec_of(config, task)
     network_spec = state_spec(spec)
-    outside = _outside(config, base, spec, task, episodes, say if learns else None)
+    outside = _outside(config, base, spec, task, episodes, learns, say)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
@@ -182,7 +182,8 @@ def _outside(
     spec: Spec,
     task: Task,
     episodes: list[Episode],
-    say: Say | None,
+    learns: bool,
+    say: Say,
 ) -> OutsideBase | None:
     """The policy from outside that a run is around; None where it has none. One that is to act in
     training is tried first, and `say` told what to warn of."""
@@ -194,17 +195,11 @@ def _outside(
             f"train.offline_steps={config.train.offline_steps} imitation steps have nothing to "
             f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
         )
-    if say is not None:
+    if learns:
         num = getattr(config.algo, "num_base_samples", None)
         seen = some_observations(task, config.seed, episodes)
-        rates = rates_of(task, config.data.path)
-        for warning in refuse_misfit(base, seen, episodes, rates, task=task, num=num):
-            say(f"Warning: {warning}")
-        if not base.seeded:
-            say(
-                f"{base.name} takes no seeds: unless it always answers the same, this run does not "
-                "repeat to the bit, nor is it resumed exactly."
-            )
+        path = config.data.path
+        refuse_misfit(base, seen, episodes, say, task=task, num=num, data=path)
     return base
 
 
