@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporl.options import MOST_SEEDS, SEEDS, Interval
+from exporl.plain import dotted
 from exporl.suggest import closest
 
 FOLDER = Path("runs/bench")
@@ -209,7 +210,7 @@ class _Reader:
 
     def _options(self, table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
         """Dotted options of a table; those that a suite gives in another way are refused."""
-        found = dict(_dotted(self._value(table, key, dict, where, {}), ""))
+        found = dict(dotted(self._value(table, key, dict, where, {})))
         for name, value in found.items():
             if not all(isinstance(each, bool | int | float | str) for each in _listed(value)):
                 self.problems.append(
@@ -284,16 +285,6 @@ def _are_seeds(values: list[Any]) -> bool:
 
 def _turn(draft: tuple[int, AskedRun]) -> int:
     return draft[0]
-
-
-def _dotted(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Nested tables as dotted names; lists as tuples, which options are."""
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{name}.")
-        else:
-            yield name, tuple(value) if isinstance(value, list) else value
 
 
 def _listed(value: Any) -> tuple[Any, ...]:
