@@ -70,6 +70,7 @@ HEAVY = {
     "msgpack",
     "onnx",
     "huggingface_hub",
+    "optuna",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

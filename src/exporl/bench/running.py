@@ -4,9 +4,9 @@ them."""
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from exporl.bench.fingerprint import (
     check_unmixed,
@@ -81,21 +81,64 @@ def run_suite(
         ValueError: runs were made with something else than they would be made with now, or another
             process works on the suite.
     """
-    with locked(suite.folder), _children(suite.folder, say, stop) as inherited:
-        library = library_code()
-        found = [
-            each
-            for run in runs
-            for each in mismatches(suite.folder, run, code_of(run.config, library))
-        ]
-        check_unmixed(found, allowed)
+    with locked(suite.folder), left_over(suite.folder, say, stop) as inherited:
+        source = checked_code(suite, runs, allowed)
         waiting = [run for run in runs if run.summary is None]
         clock = Clock(waiting, paces(runs), at_once)
-        team = _Team(suite, waiting, len(runs), clock, row, told, library["source"])
+        team = _Team(suite, waiting, len(runs), clock, row, told, source)
         if stop.is_set() or not waiting:
             return team.outcomes
         team.run(stop, at_once, inherited)
         return team.outcomes
+
+
+def checked_code(suite: Suite, runs: Sequence[PlannedRun], allowed: Sequence[str]) -> str:
+    """The digest of the source, after a look at whether the runs that have begun were made with it
+    and with their configurations.
+
+    Raises:
+        ValueError: they differ in what is not allowed.
+    """
+    library = library_code()
+    found = [
+        each for run in runs for each in mismatches(suite.folder, run, code_of(run.config, library))
+    ]
+    check_unmixed(found, allowed)
+    return library["source"]
+
+
+def note_code(suite: Suite, run: PlannedRun, source: str) -> None:
+    """Notes what a run is made with, as it is now.
+
+    Args:
+        suite: the suite.
+        run: of the suite.
+        source: what the source was when the suite was started.
+
+    Raises:
+        ValueError: it was changed since.
+    """
+    library = library_code()
+    if (changed := check_source(source, library)) is not None:
+        raise changed
+    keep_print(suite.folder, run, code_of(run.config, library))
+
+
+def check_source(source: str, library: Mapping[str, Any] | None = None) -> ValueError | None:
+    """The error that nothing more begins with, where the source was changed since a suite was
+    started.
+
+    Args:
+        source: what it was then.
+        library: what it is now; looked at by default.
+    """
+    now = (library_code() if library is None else library)["source"]
+    if now == source:
+        return None
+    return ValueError(
+        f"the source of exporl was changed while the suite ran, from {source} to {now}: not begun. "
+        "Start the suite again; it says what to do."
+    )
 
 
 class _Team:
@@ -113,7 +156,7 @@ class _Team:
     ):
         self.suite, self.runs, self.of, self.clock = suite, list(runs), of, clock
         self.outcomes: list[Outcome] = []
-        self.rows = [_Row(i, row, run, self.clock) for i, run in enumerate(self.runs)]
+        self.rows = [Row(i, row, run, self.clock) for i, run in enumerate(self.runs)]
         self._told, self._source = told, source
 
     def run(self, stop: threading.Event, at_once: int, inherited: Sequence[int]) -> None:
@@ -131,18 +174,12 @@ class _Team:
         )
 
     def _begin(self, i: int) -> None:
-        """Notes what a run is made with, as it is now.
+        """Notes what a run is made with.
 
         Raises:
             ValueError: the source was changed since the suite was started.
         """
-        code = code_of(self.runs[i].config, library_code())
-        if code["source"] != self._source:
-            raise ValueError(
-                f"the source of exporl was changed while the suite ran, from {self._source} to "
-                f"{code['source']}: not begun. Start the suite again; it says what to do."
-            )
-        keep_print(self.suite.folder, self.runs[i], code)
+        note_code(self.suite, self.runs[i], self._source)
 
     def _end(self, i: int, ended: Ended) -> None:
         took = seconds_of(self.runs[i].run_dir) if ended[0] is not None else None
@@ -156,20 +193,22 @@ class _Team:
         self._told(outcome)
 
 
-class _Row:
+class Row:
     """What one run reports to: its own progress, made when it begins, and the clock of the
     suite."""
 
     def __init__(
         self, i: int, row: Callable[[PlannedRun], Progress], run: PlannedRun, clock: Clock
     ):
-        self._i, self._make, self._run, self._clock = i, row, run, clock
+        self.run = run
+        """The run that the row is about; another one until the row is made."""
+        self._i, self._make, self._clock = i, row, clock
         self._made: Progress | None = None
         self._done = 0
 
     def _shown(self) -> Progress:
         if self._made is None:
-            self._made = self._make(self._run)
+            self._made = self._make(self.run)
         return self._made
 
     def phase(self, name: str, total: int, done: int) -> None:
@@ -196,7 +235,7 @@ class _Row:
 
 
 @contextlib.contextmanager
-def _children(
+def left_over(
     folder: Path, say: Callable[[str], None], stop: threading.Event
 ) -> Iterator[tuple[int, ...]]:
     """While it lasts, an open file for the suite's processes to inherit. It begins once those of an

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporl.bench.search_file import Search, read_search
 from exporl.options import MOST_SEEDS, SEEDS, Interval
 from exporl.plain import dotted
 from exporl.suggest import closest
@@ -74,6 +75,8 @@ class Suite:
     """What a score is: "success", a rate, or "return", a mean."""
     window: int
     """Evaluations that are averaged before a curve is compared with a score."""
+    search: Search | None = None
+    """What of its one algorithm is searched; `runs` are those of every trial, then."""
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ class _Reader:
     def suite(self, path: Path) -> Suite | None:
         """The suite; None where nothing can be made of it."""
         data = self.data
-        self._known(data, (*SUITE_KEYS, "options", "algorithms", "tasks"), "")
+        self._known(data, (*SUITE_KEYS, "options", "algorithms", "tasks", "search"), "")
         folder = Path(self._value(data, "folder", str, "", str(FOLDER / path.stem)))
         algorithms, tasks = self._tables("algorithms"), self._tables("tasks")
         self._check_labels(algorithms, tasks)
@@ -126,10 +129,21 @@ class _Reader:
         if window < 1:
             self.problems.append(f"window must be at least 1 evaluation, got {window}.")
         self._check_folders(runs)
+        labels, search = tuple(algorithms), self._search(tuple(algorithms))
         if not runs:
             return None
-        labels = tuple(algorithms)
-        return Suite(path, folder, runs, scores, labels, baselines, measure, window)
+        return Suite(path, folder, runs, scores, labels, baselines, measure, window, search)
+
+    def _search(self, labels: tuple[str, ...]) -> Search | None:
+        """What is searched, if anything is."""
+        if "search" not in self.data:
+            return None
+        if len(labels) > 1:
+            self.problems.append(
+                f"a search is about one algorithm, and there are {len(labels)}: leave one of "
+                f"{', '.join(labels)} in [algorithms], and give each a suite of its own."
+            )
+        return read_search(self.data["search"], self.problems)
 
     def _tables(self, key: str) -> dict[str, dict[str, Any]]:
         found = self.data.get(key, {})

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from exporl.bench.prints import ALLOWED
 from exporl.cli.bench_help import HELP
@@ -57,6 +58,26 @@ def parse(args: Sequence[str]) -> BenchRequest:
     return BenchRequest(found.suite, found.jobs, found.dry_run, show, found.output, allowed)
 
 
+def _shown(show: str, suite: Any) -> str:
+    """The table of a suite, or of the trials of its search."""
+    tables = importlib.import_module("exporl.bench.tables")
+    write = tables.markdown if show == "table" else tables.latex
+    if suite.search is not None:
+        trials = importlib.import_module("exporl.bench.trials")
+        found = trials.read_trials(suite.folder, suite.search)
+        suites = importlib.import_module("exporl.bench.trial_suite")
+        if show != "csv":
+            made = importlib.import_module("exporl.bench.trial_table").trial_table(suite, found)
+            return write([made])
+        suite = suites.with_trials(suite, found)
+    results = importlib.import_module("exporl.bench.results").read_results(suite)
+    if show != "csv":
+        return write(tables.tables(results), results.problems)
+    for problem in results.problems:
+        notice(problem)
+    return tables.csv_text(results)
+
+
 def bench_command(args: list[str]) -> int:
     """`exporl bench SUITE.toml [--dry-run | --table | --latex | --csv] [--jobs K]`."""
     if not args or "-h" in args or "--help" in args:
@@ -66,15 +87,7 @@ def bench_command(args: list[str]) -> int:
     suite = importlib.import_module("exporl.bench.suite").read_suite(request.suite)
     if request.show is None:
         return importlib.import_module("exporl.cli.bench_run").run_request(request, suite)
-    results = importlib.import_module("exporl.bench.results").read_results(suite)
-    tables = importlib.import_module("exporl.bench.tables")
-    if request.show == "csv":
-        text = tables.csv_text(results)
-        for problem in results.problems:
-            notice(problem)
-    else:
-        write = tables.markdown if request.show == "table" else tables.latex
-        text = write(tables.tables(results), results.problems)
+    text = _shown(request.show, suite)
     if request.output is None:
         print(text, end="")
     else:

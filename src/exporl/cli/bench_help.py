@@ -46,5 +46,13 @@ a suite:
 Everything is checked before anything starts. Runs go to runs/bench/<name of the file>, or where
 folder = "..." says. A run that fails does not end the suite: failures are listed at the end, with
 exit status 1. Ctrl-C stops all runs after a checkpoint. docs/bench.md: what the numbers mean.
+
+a search: a suite of one algorithm with these tables makes trials of it; the best configuration
+becomes a preset file, <folder>/best.toml (pip install 'exporl[search]')
+  [search]
+  trials = 20
+  [search.space]
+  algo.tau = { low = 1e-3, high = 1e-2, log = true }
+  train.utd_ratio = [1, 4]
 """
 """The help text; no line is wider than 100."""

@@ -1,5 +1,6 @@
 """Making the runs of a suite under bars, and what they are expected to take."""
 
+import importlib
 import threading
 from collections.abc import Sequence
 
@@ -37,6 +38,10 @@ def run_request(request: BenchRequest, suite: Suite) -> int:
     runs = plan_runs(suite)
     for sentence in never_in(runs):
         notice(sentence)
+    if suite.search is not None:
+        return importlib.import_module("exporl.cli.bench_search").run_search_request(
+            request, suite, runs, at_once
+        )
     if request.dry_run:
         print(expected(suite, runs, at_once), end="")
         return 0
@@ -45,7 +50,7 @@ def run_request(request: BenchRequest, suite: Suite) -> int:
 
 
 def _make(request: BenchRequest, suite: Suite, runs: Sequence[PlannedRun], at_once: int) -> int:
-    screen, stop = _Screen(), threading.Event()
+    screen, stop = Screen(), threading.Event()
     already = sum(run.summary is not None for run in runs)
     if already:
         screen.bars.say(f"{already} of {len(runs)} runs are finished already")
@@ -77,23 +82,23 @@ def _make(request: BenchRequest, suite: Suite, runs: Sequence[PlannedRun], at_on
     return SOME_FAILED if failed else 0
 
 
-class _Screen:
+class Screen:
     """Bars of the runs that go on, and one line for each that has ended."""
 
     def __init__(self) -> None:
         self.bars = Bars(Console(stderr=True), QUIET_S)
 
-    def row(self, run: PlannedRun) -> "_RunBar":
+    def row(self, run: PlannedRun) -> "RunBar":
         """A bar for one run."""
         asked = run.asked
-        return _RunBar(self.bars, self.bars.add(f"{asked.label} {asked.task} s{asked.seed}"))
+        return RunBar(self.bars, self.bars.add(f"{asked.label} {asked.task} s{asked.seed}"))
 
     def told(self, outcome: Outcome) -> None:
         """The line about a run that has ended."""
         print(line_of(outcome), flush=True)
 
 
-class _RunBar:
+class RunBar:
     """A bar that leaves the screen with its run; what the run says is kept where it lies."""
 
     def __init__(self, bars: Bars, bar: Bar):
