@@ -71,6 +71,7 @@ HEAVY = {
     "onnx",
     "huggingface_hub",
     "optuna",
+    "ray",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

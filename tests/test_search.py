@@ -1,6 +1,8 @@
 """Searches of `exporl bench`: trials are chosen, judged, ended early, gone on with and never
 counted twice. Stand-ins for the child processes write files as a run leaves them."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +27,7 @@ seeds = 2
 preset = "tiny"
 score = 0.5
 options.train.online_steps = 40
+options.train.discount = 0.99
 options.eval.every = 10
 
 [algorithms.rlpd]
@@ -33,6 +36,7 @@ options.eval.every = 10
 [search]
 trials = 7
 sampler = "random"
+seed = 1
 startup = 3
 [search.space]
 train.utd_ratio = [1, 2, 4]
@@ -44,7 +48,7 @@ data.demo_noise = { low = 0.01, high = 0.2, log = true }
 def stand_ins(monkeypatch, request):
     if "slow" not in request.keywords:
         monkeypatch.setattr(processes, "_CHILD", child_code("search_child"))
-    monkeypatch.setattr("exporl.cli.bench_search.keep_compiled_programs", lambda say: None)
+    monkeypatch.setattr("exporl.cli.bench_run.keep_compiled_programs", lambda say: None)
 
 
 def trials_of(path):
@@ -54,7 +58,7 @@ def trials_of(path):
 
 
 def test_a_search_from_beginning_to_end(tmp_path, capsys):
-    path = suite_file(tmp_path, SUITE)
+    path = suite_file(tmp_path, SUITE.replace("0.99", "0.9"))
     assert main(["bench", str(path), "--jobs", "1"]) == 0
     out, trials = capsys.readouterr().out, trials_of(path)
     ratios = [trial.options["train.utd_ratio"] for trial in trials]
@@ -78,7 +82,7 @@ def test_a_search_from_beginning_to_end(tmp_path, capsys):
     assert "[" not in capsys.readouterr().out and trials_of(path) == trials
     _check_pages(path, best, capsys)
     # one more of them
-    path = suite_file(tmp_path, SUITE.replace("trials = 7", "trials = 8"))
+    path = suite_file(tmp_path, SUITE.replace("0.99", "0.9").replace("= 7", "= 8"))
     assert main(["bench", str(path), "--jobs", "1"]) == 0
     assert trials_of(path)[:7] == trials and len(trials_of(path)) == 8
 
@@ -121,7 +125,7 @@ def test_a_killed_search_ends_with_the_same_trials(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    text = BY_A_MODEL.replace("= 40", "= 40\noptions.train.discount = 0.7")
+    text = BY_A_MODEL.replace("0.99", "0.7")
     path = suite_file(broken, text)
     code = KILLED.format(child=child_code("search_child"), path=str(path))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as process:
@@ -139,27 +143,28 @@ def test_a_killed_search_ends_with_the_same_trials(tmp_path):
     assert {trial.state for trial in found} <= {COMPLETE, PRUNED}
 
 
-def test_a_stopped_trial_goes_on(tmp_path, capsys, monkeypatch):
-    path = suite_file(tmp_path, SUITE.replace("= 40", "= 40\noptions.train.discount = 0.7"))
-    waiting = tmp_path / "runs" / "rlpd-t002-probe-delay" / "s0" / "config.json"
+def test_a_stopped_trial_goes_on(tmp_path, capsys):
+    path = suite_file(tmp_path, SUITE.replace("0.99", "0.7").replace("trials = 7", "trials = 4"))
 
-    class Stopped(threading.Event):
-        """Set once trial 2 has begun."""
+    def interrupt():
+        wait_for(tmp_path / "runs" / "rlpd-t002-probe-delay" / "s0" / "config.json", "}")
+        os.kill(os.getpid(), signal.SIGINT)
 
-        def is_set(self):
-            return super().is_set() or waiting.is_file()
-
-    with monkeypatch.context() as patch:
-        patch.setattr("exporl.cli.bench_search.threading.Event", Stopped)
+    # it is ignored where the tests run in the background of a shell
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt, daemon=True).start()
+    try:
         assert main(["bench", str(path), "--jobs", "1"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "Go on with: exporl bench" in capsys.readouterr().err
     assert [trial.state for trial in trials_of(path)] == [COMPLETE, COMPLETE, RUNNING]
     assert main(["bench", str(path), "--jobs", "1"]) == 0
-    assert len(trials_of(path)) == 7
+    assert len(trials_of(path)) == 4
 
 
 def test_a_trial_that_fails_does_not_count(tmp_path, capsys):
-    text = SUITE.replace("= 40", "= 40\noptions.train.discount = 0.5").replace("= 7", "= 3")
+    text = SUITE.replace("0.99", "0.5").replace("trials = 7", "trials = 3")
     path = suite_file(tmp_path, text)
     assert main(["bench", str(path), "--jobs", "1"]) == 1
     out = capsys.readouterr().out
@@ -226,6 +231,15 @@ def test_a_trial_below_the_median_of_finished_ones_ends(tmp_path):
     off = by_hand(tmp_path, pruning="none")
     number = off.begin().number
     assert not off.report(number, 1, -1.0)
+
+
+def test_a_trial_that_was_not_judged_before_a_kill_is_judged_after_it(tmp_path):
+    trials = by_hand(tmp_path, startup=1)
+    trials.report(trials.begin().number, 1, 0.5)
+    trials.complete(0, 0.5)
+    assert trials.report(trials.begin().number, 1, 0.4)
+    again = by_hand(tmp_path, startup=1)
+    assert again.go_on(1).reported == {1: 0.4} and again.report(1, 1, 0.4)
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -318,3 +332,37 @@ def test_without_optuna_the_extra_is_named(tmp_path, monkeypatch, capsys):
     assert main(["bench", str(suite_file(tmp_path, SUITE)), "--jobs", "1"]) != 0
     assert "pip install 'exporl[search]'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+REAL = """
+folder = "{folder}"
+seeds = 1
+preset = "tiny"
+score = 0.3
+[options]
+train = { online_steps = 24, batch_size = 8, utd_ratio = 1, random_steps = 6, update_after = 6 }
+eval = { every = 6, episodes = 4, num_envs = 2 }
+log = { every = 6, save_every = 6 }
+data = { demos = 6, demo_noise = 0.05 }
+algo.num_qs = 2
+[algorithms.rlpd]
+[tasks."probe/delay"]
+[search]
+trials = 2
+[search.space]
+algo.tau = { low = 0.001, high = 0.1, log = true }
+algo.hidden = [[16], [16, 16]]
+"""
+
+
+@pytest.mark.slow
+def test_a_search_of_real_runs(tmp_path, capsys):
+    """Every evaluation of every run is heard of, and the best configuration trains."""
+    path = suite_file(tmp_path, REAL)
+    assert main(["bench", str(path), "--jobs", "1"]) == 0
+    trials, out = trials_of(path), capsys.readouterr().out
+    assert [trial.state for trial in trials] == [COMPLETE, COMPLETE], out
+    assert [sorted(trial.reported) for trial in trials] == [[0, 1, 2, 3, 4]] * 2
+    best = best_of(trials)
+    assert best is not None and best.value == best.reported[4]
+    _check_preset(tmp_path / "runs", best)

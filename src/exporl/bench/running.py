@@ -22,7 +22,7 @@ from exporl.bench.suite import Suite
 from exporl.files.atomic import refuse_link
 from exporl.files.lock import locked
 from exporl.files.undo import clear_refused
-from exporl.parallel.processes import Ended, Job, run_processes
+from exporl.parallel.processes import Ended, Job, Start, run_processes
 from exporl.run.progress import Progress
 
 try:
@@ -60,6 +60,7 @@ def run_suite(
     row: Callable[[PlannedRun], Progress],
     say: Callable[[str], None],
     told: Callable[[Outcome], None],
+    start: Start | None = None,
 ) -> list[Outcome]:
     """Makes all runs that are not finished.
 
@@ -73,6 +74,7 @@ def run_suite(
         row: makes what a run reports to.
         say: told what there is to know beside that.
         told: told of each run's end.
+        start: starts a run somewhere else; by default in a process on this machine.
 
     Returns:
         The runs that ended; (None, None) are those that were stopped, or not begun because of it.
@@ -88,7 +90,7 @@ def run_suite(
         team = _Team(suite, waiting, len(runs), clock, row, told, source)
         if stop.is_set() or not waiting:
             return team.outcomes
-        team.run(stop, at_once, inherited)
+        team.run(stop, at_once, inherited, start)
         return team.outcomes
 
 
@@ -107,37 +109,24 @@ def checked_code(suite: Suite, runs: Sequence[PlannedRun], allowed: Sequence[str
     return library["source"]
 
 
-def note_code(suite: Suite, run: PlannedRun, source: str) -> None:
-    """Notes what a run is made with, as it is now.
-
-    Args:
-        suite: the suite.
-        run: of the suite.
-        source: what the source was when the suite was started.
-
-    Raises:
-        ValueError: it was changed since.
-    """
-    library = library_code()
-    if (changed := check_source(source, library)) is not None:
-        raise changed
+def note_code(suite: Suite, run: PlannedRun, library: Mapping[str, Any]) -> None:
+    """Notes what a run is made with, as it is now."""
     keep_print(suite.folder, run, code_of(run.config, library))
 
 
-def check_source(source: str, library: Mapping[str, Any] | None = None) -> ValueError | None:
+def check_source(source: str, library: Mapping[str, Any]) -> ValueError | None:
     """The error that nothing more begins with, where the source was changed since a suite was
     started.
 
     Args:
         source: what it was then.
-        library: what it is now; looked at by default.
+        library: what it is now.
     """
-    now = (library_code() if library is None else library)["source"]
-    if now == source:
+    if library["source"] == source:
         return None
     return ValueError(
-        f"the source of exporl was changed while the suite ran, from {source} to {now}: not begun. "
-        "Start the suite again; it says what to do."
+        f"the source of exporl was changed while the suite ran, from {source} to "
+        f"{library['source']}: not begun. Start the suite again; it says what to do."
     )
 
 
@@ -159,7 +148,13 @@ class _Team:
         self.rows = [Row(i, row, run, self.clock) for i, run in enumerate(self.runs)]
         self._told, self._source = told, source
 
-    def run(self, stop: threading.Event, at_once: int, inherited: Sequence[int]) -> None:
+    def run(
+        self,
+        stop: threading.Event,
+        at_once: int,
+        inherited: Sequence[int],
+        start: Start | None,
+    ) -> None:
         """Makes all of them."""
         jobs = [Job(run.config, run.run_dir, run.begun) for run in self.runs]
         run_processes(
@@ -171,6 +166,7 @@ class _Team:
             begin=self._begin,
             end=self._end,
             inherited=inherited,
+            start=start,
         )
 
     def _begin(self, i: int) -> None:
@@ -179,7 +175,10 @@ class _Team:
         Raises:
             ValueError: the source was changed since the suite was started.
         """
-        note_code(self.suite, self.runs[i], self._source)
+        library = library_code()
+        if (changed := check_source(self._source, library)) is not None:
+            raise changed
+        note_code(self.suite, self.runs[i], library)
 
     def _end(self, i: int, ended: Ended) -> None:
         took = seconds_of(self.runs[i].run_dir) if ended[0] is not None else None

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from exporl.bench.fingerprint import library_code
 from exporl.bench.grid import PlannedRun
 from exporl.bench.pace import Clock, paces
 from exporl.bench.results import seconds_of
@@ -22,10 +23,19 @@ from exporl.bench.space import checked_space, trial_runs, write_best
 from exporl.bench.suite import Suite
 from exporl.bench.trial_table import about_best
 from exporl.bench.trial_values import Progression
-from exporl.bench.trials import COMPLETE, FAILED, PRUNED, RUNNING, Trial, Trials, best_of
+from exporl.bench.trials import (
+    COMPLETE,
+    FAILED,
+    PRUNED,
+    RUNNING,
+    Trial,
+    Trials,
+    best_of,
+    load_optuna,
+)
 from exporl.files.lock import locked
 from exporl.files.undo import clear_refused
-from exporl.parallel.processes import Ended, Job, Skipped, run_processes
+from exporl.parallel.processes import Ended, Job, Skipped, Start, run_processes
 from exporl.run.progress import Progress
 
 
@@ -51,6 +61,7 @@ def run_search(
     row: Callable[[PlannedRun], Progress],
     say: Callable[[str], None],
     told: Callable[[TrialOutcome], None],
+    start: Start | None = None,
 ) -> list[Trial]:
     """Makes the trials that are missing. Those that were running when an earlier command ended go
     on, under their numbers.
@@ -64,6 +75,7 @@ def run_search(
         row: makes what a run reports to.
         say: told what there is to know beside that.
         told: told of each trial's end.
+        start: starts a run somewhere else; by default in a process on this machine.
 
     Returns:
         All trials, also those of earlier commands.
@@ -79,6 +91,7 @@ def run_search(
             "--allow configuration is not for a search: its trials were judged by the steps that "
             "they had. Give the search another folder."
         )
+    load_optuna()
     search = checked_space(suite, suite.search, template)
     with locked(suite.folder), left_over(suite.folder, say, stop) as inherited:
         trials = Trials(suite.folder, search, _settings(suite, search))
@@ -89,7 +102,7 @@ def run_search(
         slots: list[int | None] = [*begun, *[None] * (search.trials - len(counting))]
         team = _Searching(suite, search, template, trials, slots, at_once, row, told, source)
         if slots and not stop.is_set():
-            team.run(stop, at_once, inherited)
+            team.run(stop, at_once, inherited, start)
         team.keep_best()
         if team.refused is not None:
             raise team.refused
@@ -144,7 +157,13 @@ class _Searching:
         """Why nothing more was begun."""
         self._told, self._source = told, source
 
-    def run(self, stop: threading.Event, at_once: int, inherited: Sequence[int]) -> None:
+    def run(
+        self,
+        stop: threading.Event,
+        at_once: int,
+        inherited: Sequence[int],
+        start: Start | None,
+    ) -> None:
         """Makes all of them."""
         run_processes(
             [Job(run.config, run.run_dir, False) for run in self.all],
@@ -156,6 +175,7 @@ class _Searching:
             evaluated=self._evaluated,
             end=self._end,
             inherited=inherited,
+            start=start,
         )
 
     def _jobs(self, slot: _Slot) -> range:
@@ -170,8 +190,9 @@ class _Searching:
                 was changed.
             ValueError: the trial's options contradict each other.
         """
+        library = library_code()
         if self.refused is None:
-            self.refused = check_source(self._source)
+            self.refused = check_source(self._source, library)
         if self.refused is not None:
             raise Skipped
         slot = self.slots[i // self.width]
@@ -182,7 +203,7 @@ class _Searching:
         run = slot.runs[i % self.width]
         if run.summary is not None:
             raise Skipped
-        note_code(self.suite, run, self._source)
+        note_code(self.suite, run, library)
         self.rows[i].run = run
         return Job(run.config, run.run_dir, run.begun)
 

@@ -29,8 +29,10 @@ class Progression:
     compared, also where the runs of a trial are made one after the other."""
 
     def __init__(self, suite: Suite, objective: str, reported: Mapping[int, float]):
-        """Nothing is known but how many evaluations were reported already."""
-        self._suite, self._objective, self._next = suite, objective, len(reported)
+        """Nothing is known but how many evaluations were reported already: the last of them counts
+        once more, for nobody may have judged the trial by it."""
+        self._suite, self._objective = suite, objective
+        self._next = max(len(reported) - 1, 0)
 
     def news(self, runs: Sequence[PlannedRun]) -> Iterator[News]:
         """Evaluations that were not reported yet. Their value is the sum over the runs that are

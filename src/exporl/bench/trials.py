@@ -51,7 +51,7 @@ class Trials:
             ValueError: the journal is damaged or a link, or the search was begun with other
                 settings; says which.
         """
-        self._optuna = _load_optuna()
+        self._optuna = load_optuna()
         self._search, path = search, folder / JOURNAL
         refuse_link(path)
         _mend(path)
@@ -85,9 +85,11 @@ class Trials:
         return self._filled(self._optuna.trial.Trial(self._study, found))
 
     def report(self, number: int, evaluation: int, value: float) -> bool:
-        """Notes what a trial is worth after an evaluation; whether it should end here."""
+        """Notes what a trial is worth after an evaluation, if that was not noted yet; whether it
+        should end here."""
         trial = self._live[number]
-        trial.report(value, evaluation)
+        if evaluation not in self.listed()[number].reported:
+            trial.report(value, evaluation)
         return bool(trial.should_prune())
 
     def complete(self, number: int, value: float) -> None:
@@ -139,7 +141,7 @@ def read_trials(folder: Path, search: Search) -> list[Trial]:
     if not path.is_file():
         return []
     read_lines(path)
-    optuna = _load_optuna()
+    optuna = load_optuna()
     storage = _storage(optuna, path)
     if not storage.get_all_studies():
         return []
@@ -169,7 +171,12 @@ class _Alone:
         pass
 
 
-def _load_optuna() -> Any:
+def load_optuna() -> Any:
+    """Optuna, which is quiet from now on.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; says how to install it.
+    """
     try:
         optuna = importlib.import_module("optuna")
     except ModuleNotFoundError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from exporl.bench.prints import ALLOWED
 from exporl.cli.bench_help import HELP
-from exporl.cli.numbers import whole_number
+from exporl.cli.numbers import number, whole_number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import notice
 from exporl.suggest import closest
@@ -26,6 +26,13 @@ class BenchRequest:
     """table, latex or csv; None to make runs."""
     output: Path | None
     allowed: tuple[str, ...]
+    ray: bool
+    """Whether runs are made on Ray."""
+    address: str | None
+    """Of a Ray cluster; None: this machine."""
+    cpus: int
+    gpus: float
+    """What each run gets there."""
 
 
 def parse(args: Sequence[str]) -> BenchRequest:
@@ -42,6 +49,10 @@ def parse(args: Sequence[str]) -> BenchRequest:
         parser.add_argument(f"--{name}", dest="show", action="append_const", const=name)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--allow", action="append", default=[])
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--address")
+    parser.add_argument("--cpus", type=whole_number)
+    parser.add_argument("--gpus", type=number(0, 1024, whole=False))
     found = parser.parse_args(list(args))
     shown = found.show or []
     if len(shown) + found.dry_run > 1:
@@ -50,12 +61,28 @@ def parse(args: Sequence[str]) -> BenchRequest:
         raise ValueError("--output is for --table, --latex and --csv.")
     if found.jobs is not None and found.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {found.jobs}.")
+    for name in ("address", "cpus", "gpus"):
+        if getattr(found, name) is not None and not found.ray:
+            raise ValueError(f"--{name} is for runs on Ray: add --ray, or leave it out.")
+    if found.cpus is not None and found.cpus < 1:
+        raise ValueError(f"--cpus must be at least 1, got {found.cpus}.")
     for each in found.allow:
         if each not in ALLOWED:
             raise ValueError(f"--allow cannot allow {each!r}. {closest(each, ALLOWED)}")
     show = shown[0] if shown else None
     allowed = tuple(found.allow)
-    return BenchRequest(found.suite, found.jobs, found.dry_run, show, found.output, allowed)
+    return BenchRequest(
+        found.suite,
+        found.jobs,
+        found.dry_run,
+        show,
+        found.output,
+        allowed,
+        found.ray,
+        found.address,
+        found.cpus or 1,
+        found.gpus or 0.0,
+    )
 
 
 def _shown(show: str, suite: Any) -> str:

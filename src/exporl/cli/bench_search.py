@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from exporl.bench.grid import PlannedRun, of_pairs
 from exporl.bench.pace import paces
-from exporl.bench.search_file import Range, Search
+from exporl.bench.search_file import Range
 from exporl.bench.searching import TrialOutcome, run_search
 from exporl.bench.space import BEST, checked_space
 from exporl.bench.suite import Suite
@@ -15,32 +15,31 @@ from exporl.bench.trials import COMPLETE, FAILED, PRUNED, Trial
 from exporl.cli.bench import BenchRequest
 from exporl.cli.bench_run import Screen
 from exporl.cli.status import SOME_FAILED, STOPPED, notice
+from exporl.parallel.processes import Start
 from exporl.run.progress import duration
 from exporl.run.stopping import stop_on_signals
-from exporl.speed.tuning import keep_compiled_programs
 
 
-def run_search_request(
-    request: BenchRequest, suite: Suite, runs: Sequence[PlannedRun], at_once: int
+def make_trials(
+    request: BenchRequest,
+    suite: Suite,
+    runs: Sequence[PlannedRun],
+    at_once: int,
+    start: Start | None,
 ) -> int:
-    """Lists or makes the trials of a suite's search; the exit status.
+    """Makes the trials of a suite's search; the exit status.
 
     Args:
         request: the command line.
         suite: with a search.
         runs: the runs of every trial without its options, checked.
         at_once: runs at a time.
+        start: starts a run somewhere else; None for processes here.
 
     Raises:
         ValueError: options that cannot be searched, or runs made with something else.
         ModuleNotFoundError: Optuna is not installed.
     """
-    assert suite.search is not None
-    if request.dry_run:
-        search = checked_space(suite, suite.search, runs)
-        print(expected_search(suite, search, runs, at_once), end="")
-        return 0
-    keep_compiled_programs(notice)
     screen, stop = Screen(), threading.Event()
 
     def told(outcome: TrialOutcome) -> None:
@@ -57,6 +56,7 @@ def run_search_request(
                 row=screen.row,
                 say=screen.bars.say,
                 told=told,
+                start=start,
             )
     finally:
         screen.bars.close()
@@ -107,8 +107,14 @@ def trial_line(suite: Suite, outcome: TrialOutcome) -> str:
     )
 
 
-def expected_search(suite: Suite, search: Search, runs: Sequence[PlannedRun], at_once: int) -> str:
-    """What a search tries, and the hours it is expected to take without ending trials early."""
+def expected_search(suite: Suite, runs: Sequence[PlannedRun], at_once: int) -> str:
+    """What a search tries, and the hours it is expected to take without ending trials early.
+
+    Raises:
+        ValueError: options that cannot be searched.
+    """
+    assert suite.search is not None
+    search = checked_space(suite, suite.search, runs)
     lines = ["| option | values |", "|---|---|"]
     for name, entry in search.space.items():
         if isinstance(entry, Range):
