@@ -75,8 +75,9 @@ HEAVY = {
     "msgpack",
     "onnx",
     "huggingface_hub",
-    "ray",
     "lerobot",
+    "optuna",
+    "ray",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",

@@ -40,7 +40,8 @@ the run:
   --base POLICY      around a policy that you have: module:attribute, torch:module:function,
                      torch:FILE, sb3:FILE, onnx:FILE, lerobot:FOLDER or ws://HOST:PORT
                      (docs/own_policy.md)
-  --preset NAME      where the defaults come from (default small)
+  --preset NAME      where the defaults come from (default small): a name, or a file NAME.toml
+                     (docs/training.md#preset-files)
   --run-dir DIR      where the run goes (default runs/<algo>-<task>-s<seed>)
   --resume RUN       go on from the newest checkpoint of a run, or of every run in a folder of seeds
   --trust            load code that the run to resume names, module:attribute (SECURITY.md)
@@ -57,8 +58,8 @@ the run:
 INSTEAD: Mapping[str, str] = {
     "lr": "there are several learning rates: --algo.critic-learning-rate, --base.learning-rate and "
     "others; `exporl train ALGO --help` lists them",
-    "config": "there are no configuration files: name a --preset and the options that differ from "
-    "it; --resume RUN goes on with the config.json of a run",
+    "config": "a file of options is a preset: --preset FILE.toml (docs/training.md); --resume RUN "
+    "goes on with the config.json of a run",
     "wandb": "nothing is sent anywhere: metrics.jsonl and eval.jsonl in the run's folder have all "
     "numbers, and a callback of `exporl.train` can pass them on (docs/training.md)",
     "device": "JAX chooses the device: JAX_PLATFORMS=cpu (or cuda) in front of the command; "
