@@ -15,11 +15,13 @@ from exporl.algos import (
     BcConfig,
     BestOfNConfig,
     CalqlConfig,
+    DacConfig,
     DsrlConfig,
     ExpoConfig,
     FqlConfig,
     IdqlConfig,
     QcConfig,
+    QsmConfig,
     ResidualConfig,
     RlpdConfig,
     described_metrics,
@@ -50,6 +52,8 @@ OPTIONS = {
     "fql": (FqlConfig(), FqlConfig(**KNOWN_VALUES)),
     "calql": (CalqlConfig(), CalqlConfig(max_backup=False, **KNOWN_VALUES)),
     "dsrl": (DsrlConfig(), DsrlConfig(**KNOWN_VALUES)),
+    "dac": (DacConfig(), DacConfig(imitation_weight_rate=0.1, **KNOWN_VALUES)),
+    "qsm": (QsmConfig(), QsmConfig(**KNOWN_VALUES)),
     "residual": (ResidualConfig(), ResidualConfig(**KNOWN_VALUES)),
     "qc": (QcConfig(), QcConfig(**KNOWN_VALUES)),
     "rlpd": (RlpdConfig(), RlpdConfig(backup_entropy=True, **KNOWN_VALUES)),
@@ -59,8 +63,9 @@ OPTIONS = {
 NAME = re.compile(r"[a-z]+/[a-z_]+")
 
 
-def made(name, config, kind="flow"):
+def made(name, config, kind=None):
     """An algorithm, and the names of the metrics that are described."""
+    kind = kind or ("diffusion" if name in ("dac", "qsm") else "flow")
     base = make_base(BaseConfig(kind, num_steps=2, width=8, num_blocks=1, time_dim=4), SPEC)
     algorithm = make_algorithm(name, config, SPEC, base)
     return algorithm, set(described_metrics(name, algorithm, base))

@@ -17,6 +17,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "calql": (*_SIZES, "paper", "adroit"),
     "qc": (*_SIZES, "paper"),
     "dsrl": (*_SIZES, "paper"),
+    "dac": (*_SIZES, "paper", "antmaze"),
+    "qsm": (*_SIZES, "paper", "qam"),
     "residual": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
