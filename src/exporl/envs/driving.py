@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import METADATA
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.task import Family, Reward, Task, sparse_reward
 from exporl.spec import Spec
@@ -48,6 +49,9 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
     that crashing never ends the cost of not having parked.
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(self):
         # it greets on standard output otherwise
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -59,7 +63,7 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
             {"state": gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32)}
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.simulator: Any = Simulator()
+        self.simulator: Any = Simulator(render_mode="rgb_array")
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -81,6 +85,16 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
         success = bool(self.simulator._is_success(car, bay)) and not self.simulator.vehicle.crashed
         truncated = not success and self._steps >= HORIZON
         return {"state": state}, float(success), success, truncated, {"success": success}
+
+    def render(self) -> np.ndarray:
+        """The car park from above, uint8 [300, 600, 3]."""
+        picture = self.simulator.render()
+        self.simulator.enable_auto_render = False  # steps would draw, too
+        return np.asarray(picture)
+
+    def close(self):
+        """Frees the simulator."""
+        self.simulator.close()
 
     def _state(self) -> np.ndarray:
         car, bay = self.simulator.vehicle, self.simulator.vehicle.goal
