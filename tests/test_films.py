@@ -3,22 +3,28 @@ not notice, and whoever cannot be filmed says why."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 
 from exporl.acting.evaluate import evaluate
+from exporl.acting.failures import in_words
 from exporl.acting.filming import Film, check_can_film, take_picture
 from exporl.cli.films import Filming
 from exporl.cli.main import main
 from exporl.envs import cameras, make_task
 from exporl.envs.cameras import CannotDraw, draw_without_screen
+from exporl.envs.probes import Probe
+from exporl.files.atomic import read_lines
+from exporl.files.bundle import MANIFEST
 from exporl.files.movies import STRIP_HEIGHT, MovieWriter, read_movie, require_packages
 from exporl.types import Decision
-from helpers.runs import SMALL
+from helpers.runs import content_of
 
 av = pytest.importorskip("av", reason="the extra exporl[video] is not installed")
 Image = pytest.importorskip("PIL.Image", reason="the extra exporl[video] is not installed")
@@ -190,6 +196,20 @@ def test_a_machine_that_cannot_draw_says_what_to_install(monkeypatch, recwarn):
     assert model.vis.global_.offwidth == size and len(recwarn) == 0
 
 
+def test_an_environment_that_cannot_be_made_names_what_draws(monkeypatch):
+    def broken():
+        raise AttributeError("'NoneType' object has no attribute 'eglQueryString'")
+
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(AttributeError) as caught:
+        check_can_film(broken)
+    assert "MUJOCO_GL is 'egl'" in in_words(caught.value)
+    monkeypatch.delenv("MUJOCO_GL")
+    with pytest.raises(AttributeError) as caught:
+        check_can_film(broken)
+    assert "MUJOCO_GL" not in in_words(caught.value)
+
+
 CAN_DRAW = """
 import os
 from exporl.envs.cameras import draw_without_screen
@@ -230,7 +250,7 @@ def test_mujoco_is_looked_at_without_changing_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["driving/parking", "pusht/state-95"])
+@pytest.mark.parametrize("name", ["driving/parking", "driving/racetrack", "pusht/state-95"])
 def test_simulators_are_looked_at_without_changing_them(name, monkeypatch):
     package = {"driving": "highway_env", "pusht": "gym_pusht"}[name.split("/")[0]]
     pytest.importorskip(package, reason="the extra of its family is not installed")
@@ -246,48 +266,63 @@ def test_simulators_are_looked_at_without_changing_them(name, monkeypatch):
     looked.close(), plain.close()
 
 
+@pytest.fixture
+def run(tmp_path):
+    """A finished run on a probe, which has no pictures of its own."""
+    return Path(shutil.copytree(Path(__file__).parent / "data" / "old_run", tmp_path / "run"))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Probes have pictures: a bar as long as the step."""
+
+    def render(self):
+        picture = np.zeros((32, 48, 3), np.uint8)
+        picture[:, : 12 if self._first is None else 24] = 200
+        return picture
+
+    monkeypatch.setattr(Probe, "render_mode", "rgb_array", raising=False)
+    monkeypatch.setattr(Probe, "render", render)
+
+
 @pytest.mark.slow
-def test_eval_films_and_the_report_shows_it(tmp_path, capsys, monkeypatch):
-    module = "walks"
-    (tmp_path / f"{module}.py").write_text(
-        "from test_films import Walk\nimport exporl\n"
-        "def make():\n    return exporl.custom_task(Walk, max_episode_steps=9,"
-        " collect=collect, reward='0/1')\n"
-        "def collect(episodes, noise, seed):\n"
-        "    from exporl.envs.collect import collect_episodes\n"
-        "    env = make().make_env()\n"
-        "    expert = lambda env: lambda seen, info: [0.5]\n"
-        "    return collect_episodes(env, expert, episodes, noise, seed)\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    task = ["--task", f"{module}:make"]
-    assert main(["train", "expo", *task, "--run-dir", "run", *SMALL]) == 0
-    ask = ["eval", "run", "--episodes", "3", "--trust"]
+def test_eval_films_and_the_report_shows_it(run, shown, capsys):
+    ask = ["eval", str(run), "--episodes", "3"]
     assert main(ask) == 0
+    assert not (run / "videos").exists()
     capsys.readouterr()
     assert main([*ask, "--video", "2"]) == 0
     out = capsys.readouterr().out
-    assert "4 films in run/videos/checkpoint-" in out and "exporl report run" in out
-    lines = (tmp_path / "run" / "eval_afterwards.jsonl").read_text().splitlines()
-    plain, filmed = map(json.loads, lines)
+    assert f"4 films in {run}/videos/checkpoint-" in out and f"exporl report {run}" in out
+    plain, filmed = read_lines(run / "eval_afterwards.jsonl")[-2:]
     assert plain == filmed
-    record = json.loads((tmp_path / "run" / "videos" / "films.json").read_text())
+    record = json.loads((run / "videos" / "films.json").read_text())
+    assert record["checkpoint"] == plain["checkpoint"] and record["seed"] == 2_000_003
     assert [(film["who"], film["episode"]) for film in record["films"]] == [
         ("policy", 0), ("policy", 1), ("base", 0), ("base", 1)
     ]  # fmt: skip
     for film in record["films"]:
         assert film["success"] == plain[film["who"]]["success"][film["episode"]]
         assert film["return"] == plain[film["who"]]["returns"][film["episode"]]
-        pictures = read_movie(tmp_path / "run" / "videos" / film["file"])
-        assert len(pictures) == film["steps"] + 1
-    assert main(["report", "run"]) == 0
-    page = (tmp_path / "run" / "report.html").read_text()
+        assert len(read_movie(run / "videos" / film["file"])) == film["steps"] + 1 == 2
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
     assert page.count("<img ") == 4 and "img-src data:" in page
     assert record["films"][0]["file"] in page
+    elsewhere = run.parent / "elsewhere"
+    assert main([*ask, "--video", "--video-dir", str(elsewhere)]) == 0
+    assert "exporl report" not in capsys.readouterr().out.split("films in")[1]
+    assert len(list(elsewhere.rglob("*.mp4"))) == 6 and (elsewhere / "films.json").is_file()
 
 
-def test_mistakes_are_told_before_anything_is_loaded(tmp_path, capsys):
-    assert main(["eval", "nowhere", "--video-dir", "x"]) == 2
+def test_what_cannot_be_filmed_is_told_before_anything_is_played(run, tmp_path, capsys):
+    before = content_of(run)
+    assert main(["eval", str(run), "--video"]) == 2
+    assert "Probe shows no pictures: its render_mode is None" in capsys.readouterr().err
+    assert main(["eval", str(run), "--video-dir", "x"]) == 2
     assert "add --video" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="Probe shows no pictures: its render_mode is None"):
-        check_can_film(make_task("probe/bandit").make_env)
+    assert content_of(run) == before
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / MANIFEST).write_text("{}")
+    assert main(["eval", str(tmp_path / "bundle"), "--video"]) == 2
+    assert "into which nothing is written" in capsys.readouterr().err

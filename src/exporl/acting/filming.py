@@ -2,6 +2,7 @@
 of an environment, and nothing that it gives is changed."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from exporl.envs.cameras import VARIABLE
 from exporl.files.movies import MovieWriter, require_packages, write_strip
 from exporl.randomness import env_seed
 
@@ -183,7 +185,15 @@ def check_can_film(make_env: Callable[[], gymnasium.Env]) -> None:
         ModuleNotFoundError: a package for videos is missing.
     """
     require_packages()
-    env = make_env()
+    try:
+        env = make_env()
+    except Exception as error:
+        if VARIABLE in os.environ:  # where it names what is missing, MuJoCo cannot be imported
+            error.add_note(
+                f"{VARIABLE} is {os.environ[VARIABLE]!r}: is what it names installed? egl needs "
+                "libegl1 libgl1-mesa-dri (Debian), osmesa needs libosmesa6."
+            )
+        raise
     try:
         env.reset(seed=0)
         take_picture(env)
