@@ -39,6 +39,7 @@ from exporl.run.session import load_run
 from exporl.serve.client import Client
 from exporl.serve.messages import MessageError, unpacked
 from exporl.spec import Spec
+from helpers.reports import film_run
 from helpers.runs import content_of, newest
 from helpers.serving import GOOD, Arithmetic, serving
 
@@ -138,6 +139,29 @@ def test_report(run):
     assert not set(tags) & {"iframe", "img", "link", "object", "embed"} and not loaded
     assert tags.count("script") == page.count("<script") == 1 + len(SCRIPTS)
     assert "default-src 'none'" in page
+
+
+def test_films(run, tmp_path):
+    """Pictures that a report shows are files of the run's own `videos` folder: no path in it leads
+    out, and no link is followed."""
+    pytest.importorskip("PIL", reason="the extra exporl[video] is not installed")
+    film_run(run, episodes=4, who=("policy",))
+    secret = tmp_path / "secret.jpg"
+    (run / "videos" / "c" / "policy-00.jpg").rename(secret)
+    (run / "videos" / "link.jpg").symlink_to(secret)
+    (run / "videos" / "way").symlink_to(tmp_path)
+    path = run / "videos" / "films.json"
+    record = json.loads(path.read_text())
+    out = (str(secret), "../../secret.jpg", "link.jpg", "way/secret.jpg")
+    for film, strip in zip(record["films"], out, strict=True):
+        film["strip"] = strip
+    path.write_text(json.dumps(record))
+    page = write_report([run], run / "report.html").read_text()
+    assert page.count("It is left out.") == 4 and "<img" not in page
+    shutil.move(run / "videos", tmp_path / "videos")
+    (run / "videos").symlink_to(tmp_path / "videos")
+    with pytest.raises(ValueError, match="is a symbolic link"):
+        write_report([run], run / "report.html")
 
 
 def test_links_in_data(tmp_path):

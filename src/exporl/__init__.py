@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same to Python
     from exporl.acting.evaluate import EvalResult, evaluate
+    from exporl.acting.filming import Film
     from exporl.acting.policy import Policy, load_policy
     from exporl.algos import (
         ALGORITHMS,
@@ -94,6 +95,7 @@ _HOME = {
     "EvalConfig": "exporl.run.config",
     "EvalResult": "exporl.acting.evaluate",
     "ExpoConfig": "exporl.algos",
+    "Film": "exporl.acting.filming",
     "FqlConfig": "exporl.algos",
     "IdqlConfig": "exporl.algos",
     "Interrupted": "exporl.run.stopping",
@@ -176,6 +178,7 @@ __all__ = [
     "EvalConfig",
     "EvalResult",
     "ExpoConfig",
+    "Film",
     "FqlConfig",
     "IdqlConfig",
     "Interrupted",
