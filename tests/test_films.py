@@ -24,7 +24,6 @@ from exporl.files.atomic import read_lines
 from exporl.files.bundle import MANIFEST
 from exporl.files.movies import STRIP_HEIGHT, MovieWriter, read_movie, require_packages
 from exporl.types import Decision
-from helpers.runs import content_of
 
 av = pytest.importorskip("av", reason="the extra exporl[video] is not installed")
 Image = pytest.importorskip("PIL.Image", reason="the extra exporl[video] is not installed")
@@ -316,12 +315,12 @@ def test_eval_films_and_the_report_shows_it(run, shown, capsys):
 
 
 def test_what_cannot_be_filmed_is_told_before_anything_is_played(run, tmp_path, capsys):
-    before = content_of(run)
+    before = read_lines(run / "eval_afterwards.jsonl")
     assert main(["eval", str(run), "--video"]) == 2
     assert "Probe shows no pictures: its render_mode is None" in capsys.readouterr().err
     assert main(["eval", str(run), "--video-dir", "x"]) == 2
     assert "add --video" in capsys.readouterr().err
-    assert content_of(run) == before
+    assert read_lines(run / "eval_afterwards.jsonl") == before and not (run / "videos").exists()
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / MANIFEST).write_text("{}")
     assert main(["eval", str(tmp_path / "bundle"), "--video"]) == 2
