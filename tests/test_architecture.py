@@ -45,6 +45,7 @@ ROOMS = (
     "bundle",
     "parallel/background",
     "run",
+    "distributed",
     "serve",
     "parallel",
     "bench",
@@ -74,6 +75,8 @@ HEAVY = {
     "msgpack",
     "onnx",
     "huggingface_hub",
+    "ray",
+    "lerobot",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",
@@ -234,6 +237,7 @@ def test_the_loop_names_no_algorithm_and_no_task():
         "run/learner",
         "run/learning",
         "run/loop",
+        "run/trainer",
         "run/session",
         "acting/rollout",
         "acting/guard",

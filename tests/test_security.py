@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import warnings
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -416,6 +417,28 @@ def test_whoever_is_let_in():
     for key in (None, "secret"):
         with serving(Arithmetic(), api_key=key) as running:
             assert Client(running.address, api_key=key).act(GOOD).shape == (3, 2)
+
+
+def test_torch_files(tmp_path, monkeypatch):
+    """`--base torch:FILE` runs the program in the file, TorchScript or exported by `torch.export`:
+    nothing of it is unpickled by Python, but it can do more than compute."""
+    why = "PyTorch is not installed: pip install 'exporl[torch]'"
+    torch = pytest.importorskip("torch", reason=why)
+
+    class Writes(torch.nn.Module):
+        def forward(self, x):
+            torch.save(x, "written")
+            return x
+
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Writes()).save("stranger.pt")
+        find_policy("torch:stranger.pt", Spec((("state", (2,), "float32"),), action_dim=2))
+        assert (tmp_path / "written").is_file()
+        torch.save(torch.nn.Linear(2, 1), "stranger.pt")
+        with pytest.raises(ValueError, match=r"is a pickle of torch.save"):
+            find_policy("torch:stranger.pt", Spec((("state", (2,), "float32"),), action_dim=2))
 
 
 def test_python(tmp_path):

@@ -38,7 +38,8 @@ _RUN_OPTIONS = """
 the run:
   --task TASK        family/name (`exporl tasks` lists them), or module:function of your own
   --base POLICY      around a policy that you have: module:attribute, torch:module:function,
-                     sb3:FILE, onnx:FILE or ws://HOST:PORT (docs/own_policy.md)
+                     torch:FILE, sb3:FILE, onnx:FILE, lerobot:FOLDER or ws://HOST:PORT
+                     (docs/own_policy.md)
   --preset NAME      where the defaults come from (default small)
   --run-dir DIR      where the run goes (default runs/<algo>-<task>-s<seed>)
   --resume RUN       go on from the newest checkpoint of a run, or of every run in a folder of seeds
@@ -47,6 +48,9 @@ the run:
   --seeds N          N runs, with the seeds S, S+1, ..., in runs/<algo>-<task>/s<seed>
   --seeds-mode MODE  how: processes (one per core), vmap (one program, for accelerators) or auto
   --async            act and learn at the same time (--train.asynchronous)
+  --actors N         N processes act while this one learns (pip install 'exporl[ray]'): for slow
+                     simulators; with --num-envs N or a multiple. Not repeatable to the bit
+  --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
   --reward R         what is learnt from: -1/0 per step, 0/1, or env (the environment's own)
   -h, --help         this text; after an algorithm, all of its options as well
 """

@@ -6,12 +6,14 @@ from typing import Any
 
 from exporl.external.base import GIVEN, HAND_OVER, ImitationBatch, OutsideBase, OutsidePolicy
 from exporl.external.functions import as_policy, open_attribute
+from exporl.external.lerobot import open_lerobot
 from exporl.external.onnx import open_onnx
-from exporl.external.pytorch import open_torch
 from exporl.external.remote import open_ws, open_wss
 from exporl.external.sb3 import open_sb3
+from exporl.external.torch_files import open_torch
 from exporl.outside import is_outside
 from exporl.spec import Spec
+from exporl.units import ActionUnits
 
 __all__ = [
     "GIVEN",
@@ -29,6 +31,7 @@ KINDS: dict[str, Open] = {
     "torch": open_torch,
     "sb3": open_sb3,
     "onnx": open_onnx,
+    "lerobot": open_lerobot,
     "ws": open_ws,
     "wss": open_wss,
 }
@@ -61,7 +64,13 @@ def find_policy(name: str, spec: Spec, learning_rate: float = 3e-4) -> OutsidePo
 
 
 def outside_base(
-    name: str | None, given: Any, spec: Spec, *, learns: bool, learning_rate: float
+    name: str | None,
+    given: Any,
+    spec: Spec,
+    *,
+    learns: bool,
+    learning_rate: float,
+    units: ActionUnits | None = None,
 ) -> OutsideBase | None:
     """The policy from outside that a run has; None where it has none.
 
@@ -71,6 +80,7 @@ def outside_base(
         spec: what the task shows, and the chunks of the run.
         learns: whether it goes on imitating.
         learning_rate: of a policy that learns and brings no optimiser.
+        units: of the environment's own actions; None: they are in [-1, 1].
 
     Raises:
         ValueError, FileNotFoundError, ModuleNotFoundError: as `find_policy`; or the run's policy
@@ -86,4 +96,4 @@ def outside_base(
     else:
         assert name is not None
         policy = find_policy(name, spec, learning_rate)
-    return OutsideBase(policy, called, spec, learns=learns)
+    return OutsideBase(policy, called, spec, learns=learns, units=units)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from exporl.spec import Spec
+from exporl.units import ActionUnits
 
 GIVEN = "given"
 """What a configuration says in the place of a name where a policy was handed over in Python."""
@@ -49,6 +50,9 @@ class OutsidePolicy(Protocol):
 
     - `spec`: an `exporl.Spec` of the observation entries that it reads, of its actions and chunks;
       without it the policy takes what the task and the run have.
+    - `actions`: "env" where answers are in the environment's own units instead of [-1, 1].
+    - `ranges`, `control_hz`: values that it met in training, and actions per second; see
+      `check_met`.
     - `imitate(batch: ImitationBatch) -> {name: number}`: one imitation step in its own framework;
       needs the next two.
     - `state() -> {name: array}` and `load(state)`: everything that imitation changes, optimisers
@@ -73,7 +77,15 @@ class OutsideBase:
     may be two threads.
     """
 
-    def __init__(self, policy: OutsidePolicy, name: str, spec: Spec, *, learns: bool = False):
+    def __init__(
+        self,
+        policy: OutsidePolicy,
+        name: str,
+        spec: Spec,
+        *,
+        learns: bool = False,
+        units: ActionUnits | None = None,
+    ):
         """Asks the policy for nothing yet.
 
         Args:
@@ -81,8 +93,10 @@ class OutsideBase:
             name: for messages.
             spec: what the task shows, and the chunks of the run.
             learns: whether it goes on imitating.
+            units: of the environment's own actions; None: they are in [-1, 1].
         """
         self.policy, self.name, self.spec, self.learns = policy, name, spec, learns
+        self._units = units if getattr(policy, "actions", "unit") == "env" else None
         own: Spec | None = getattr(policy, "spec", None)
         shown = [entry for entry, _, _ in spec.observation]
         self.reads = tuple(shown if own is None else (entry for entry, _, _ in own.observation))
@@ -112,7 +126,7 @@ class OutsideBase:
             answer = self.policy.sample(given, num, seed)
         if np.iscomplexobj(answer):
             raise PolicyFailed(f"{self.name} answered complex numbers; actions are real ones.")
-        actions = np.asarray(answer, np.float32)
+        actions = self.in_unit(answer)
         wanted = (rows, num, self.spec.chunk_length, self.spec.action_dim)
         if actions.shape != wanted:
             raise PolicyFailed(
@@ -125,6 +139,13 @@ class OutsideBase:
                 f"{actions.size} numbers. Check its weights, and the observations it was given."
             )
         return np.clip(actions, -1.0, 1.0)
+
+    def in_unit(self, answer: Any) -> Float[np.ndarray, "..."]:
+        """What the policy answered, in [-1, 1] where it is between the environment's bounds."""
+        actions = np.asarray(answer, np.float32)
+        if self._units is None or actions.shape[-1:] != (self.spec.action_dim,):
+            return actions
+        return self._units.scaled(actions).astype(np.float32)
 
     def imitate(self, batch: ImitationBatch) -> dict[str, float]:
         """One imitation step of the policy; its metrics.

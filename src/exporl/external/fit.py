@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.data.formats.lerobot import recorded_hz
 from exporl.envs.check import Finding
 from exporl.envs.task import Task
 from exporl.external.base import OutsideBase
+from exporl.external.met import check_met
 from exporl.randomness import env_seed
 from exporl.spec import Spec
 from exporl.suggest import closest
@@ -23,6 +26,8 @@ OVER, SHARE = 1e-3, 0.05
 def check_fit(
     base: OutsideBase,
     observations: Mapping[str, np.ndarray],
+    episodes: Sequence[Episode] = (),
+    rates: Mapping[str, float | None] | None = None,
     *,
     task: Task | None = None,
     num: int | None = None,
@@ -32,6 +37,8 @@ def check_fit(
     Args:
         base: the policy.
         observations: some that the task shows, [b, ...] each with b at least 2.
+        episodes: recorded data, in the task's units.
+        rates: actions per second, by who has them; see `check_met`.
         task: with whose actions those of the policy are compared, where it says its own.
         num: samples of each observation that the run asks for; None: unknown.
     """
@@ -45,25 +52,37 @@ def check_fit(
         yield Finding("answers", "skip", "its shapes do not fit")
         return
     yield from _asked(base, {name: np.asarray(observations[name]) for name in base.reads}, num)
+    yield from check_met(base, observations, episodes, rates)
 
 
 def refuse_misfit(
     base: OutsideBase,
     observations: Mapping[str, np.ndarray],
+    episodes: Sequence[Episode] = (),
+    rates: Mapping[str, float | None] | None = None,
     *,
     task: Task | None = None,
     num: int | None = None,
-) -> None:
-    """Whether a policy can be a run's base. Arguments are those of `check_fit`.
+) -> list[str]:
+    """Whether a policy can be a run's base; arguments are those of `check_fit`.
+
+    Returns:
+        What to warn of, a sentence or more each.
 
     Raises:
         ValueError: it cannot; says everything that does not fit, and how to mend it.
     """
-    found = check_fit(base, observations, task=task, num=num)
+    found = list(check_fit(base, observations, episodes, rates, task=task, num=num))
     failed = [finding for finding in found if finding.status == "fail"]
     if failed:
         listed = " ".join(f"{finding.name}: {finding.detail}" for finding in failed)
         raise ValueError(f"{base.name} does not fit. {listed}")
+    return [f"{base.name}, {f.name}: {f.detail}" for f in found if f.status == "warn"]
+
+
+def rates_of(task: Task, data: str | Path | None) -> dict[str, float | None]:
+    """Actions per second of a task and of recorded data; None where nobody says them."""
+    return {"the task": task.control_hz, "the data": recorded_hz(Path(data)) if data else None}
 
 
 def _observations(own: Spec | None, task: Spec) -> Finding:
@@ -173,14 +192,14 @@ def _asked(
         yield _memory(base, repeats, np.array_equal(before, base.fingerprint()))
     else:
         yield _draws_itself(remembers)
-    yield _range(first)
+    yield _range(base, first)
     yield _spread(base, same and np.array_equal(first, other), num)
 
 
 def _raw(base: OutsideBase, observations: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """What the policy itself answers, before it is kept within bounds."""
     own = {name: np.array(value) for name, value in observations.items()}
-    return np.array(np.real(base.policy.sample(own, SAMPLES, seed)), np.float32)
+    return base.in_unit(np.real(base.policy.sample(own, SAMPLES, seed))).copy()
 
 
 def _memory(base: OutsideBase, repeats: bool, unchanged: bool) -> Finding:
@@ -239,16 +258,18 @@ def _spread(base: OutsideBase, same: bool, num: int | None) -> Finding:
     return Finding("spread", "fail", f"{said} instead of {num}.")
 
 
-def _range(actions: np.ndarray) -> Finding:
+def _range(base: OutsideBase, actions: np.ndarray) -> Finding:
     outside = float((np.abs(actions) > 1 + OVER).mean())
     low, high = float(actions.min()), float(actions.max())
     said = f"{low:.3g} to {high:.3g}"
     if outside > SHARE:
+        own = getattr(base.policy, "actions", "unit") == "env"
+        units = "other units than the environment's" if own else "the environment's own units"
         return Finding(
             "range",
             "fail",
             f"actions are {said}, {100 * outside:.0f}% of the numbers outside [-1, 1]: they seem "
-            "to be in the environment's own units. Scale them in an adapter of your own.",
+            f"to be in {units}. Scale them in an adapter of your own.",
         )
     clipped = f", {100 * outside:.1f}% of the numbers are clipped to [-1, 1]" if outside else ""
     return Finding("range", "pass", said + clipped)

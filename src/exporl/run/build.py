@@ -33,7 +33,7 @@ from exporl.envs.registry import make_task
 from exporl.envs.task import Task, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.external import OutsideBase
-from exporl.external.fit import refuse_misfit, some_observations
+from exporl.external.fit import rates_of, refuse_misfit, some_observations
 from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
 from exporl.files.run_files import POLICY, STATISTICS, TUNING
@@ -130,7 +130,7 @@ def build(
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
     spec = _spec_of(config, task)
     network_spec = state_spec(spec)
-    outside = _outside(config, base, spec, task, episodes, learns, say)
+    outside = _outside(config, base, spec, task, episodes, say if learns else None)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
@@ -185,12 +185,11 @@ def _outside(
     spec: Spec,
     task: Task,
     episodes: list[Episode],
-    learns: bool,
-    say: Say,
+    say: Say | None,
 ) -> OutsideBase | None:
     """The policy from outside that a run is around; None where it has none. One that is to act in
-    training is tried first."""
-    base = base_of(config.base, spec, given)
+    training is tried first, and `say` told what to warn of."""
+    base = base_of(config.base, spec, given, task.action_units)
     if base is None:
         return None
     if config.train.offline_steps and not base.learns:
@@ -198,15 +197,17 @@ def _outside(
             f"train.offline_steps={config.train.offline_steps} imitation steps have nothing to "
             f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
         )
-    if learns:
+    if say is not None:
         num = getattr(config.algo, "num_base_samples", None)
         seen = some_observations(task, config.seed, episodes)
-        refuse_misfit(base, seen, task=task, num=num)
-    if learns and not base.seeded:
-        say(
-            f"{base.name} takes no seeds: unless it always answers the same, this run does not "
-            "repeat to the bit, nor is it resumed exactly."
-        )
+        rates = rates_of(task, config.data.path)
+        for warning in refuse_misfit(base, seen, episodes, rates, task=task, num=num):
+            say(f"Warning: {warning}")
+        if not base.seeded:
+            say(
+                f"{base.name} takes no seeds: unless it always answers the same, this run does not "
+                "repeat to the bit, nor is it resumed exactly."
+            )
     return base
 
 
@@ -317,15 +318,40 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     return prior, online
 
 
-def make_actors(parts: Parts) -> Actors:
-    """Environments of its own for a run to learn in, at their first step."""
+MakeActors = Callable[[Parts, Callable[[int], None]], Actors]
+"""What makes the actors of a run: its parts, and what ends a stream's open episode."""
+
+
+def actors_here(parts: Parts, cut: Callable[[int], None]) -> Actors:
+    """Actors in this process, which lose no episode.
+
+    Raises:
+        ValueError: the configuration asks for actors in others.
+    """
+    if parts.config.train.actors:
+        raise ValueError(
+            f"train.actors={parts.config.train.actors} needs somebody who starts them: `exporl "
+            "train` does; in Python give train(actors=ray_actors(print))."
+        )
+    return make_actors(parts)
+
+
+def make_actors(parts: Parts, num_envs: int | None = None, actor: int = 0) -> Rollout:
+    """Environments of its own for a run to learn in, at their first step.
+
+    Args:
+        parts: of the run.
+        num_envs: how many; by default all of the run.
+        actor: number of this actor, where several act for the run.
+    """
     config = parts.config
+    num_envs = config.num_envs if num_envs is None else num_envs
     envs: list[gymnasium.Env] = []
     with contextlib.ExitStack() as on_error:
         on_error.callback(close_all, envs)
-        while len(envs) < config.num_envs:
+        while len(envs) < num_envs:
             envs.append(parts.make_env())
-        actors = Rollout(
+        rollout = Rollout(
             envs,
             parts.algorithm.act,
             reward=parts.task.reward,
@@ -335,10 +361,11 @@ def make_actors(parts: Parts) -> Actors:
             seed=config.seed,
             guard=make_guard(config, parts.task),
             alone=parts.algorithm.needs.alone,
+            actor=actor,
             watch=parts.watch,
         )
         on_error.pop_all()
-    return actors
+    return rollout
 
 
 def make_guard(config: RunConfig[Any], task: Task) -> Guard | None:
