@@ -112,6 +112,29 @@ def test_actions_are_scaled_from_the_bounds_that_are_told():
         assert not [f for f in check_fit(base, SEEN, task=task) if f.status == "fail"]
 
 
+def test_actions_of_a_server_without_bounds_may_be_in_the_environment_s_units():
+    units = ActionUnits((-2.0,), (6.0,), (1,), "float32")
+    with openpi_like(lambda message, before: np.full((1, 1), 4.0)) as address:
+        policy = RemotePolicy(address, spec=SPEC, actions="env")
+        base = OutsideBase(policy, "base", SPEC, units=units)
+        np.testing.assert_allclose(base.sample(SEEN, 1, 0), np.full((4, 1, 1, 1), 0.5))
+    with serving(Served((-2.0, 6.0))) as running:
+        policy = RemotePolicy(running.address, actions="env")
+        base = OutsideBase(policy, "base", SPEC, units=units)
+        np.testing.assert_allclose(base.sample(SEEN, 2, 1), by_hand(2, 1), atol=1e-6)
+
+
+def test_another_control_rate_is_a_warning():
+    served = Served()
+    served.interface = dataclasses.replace(served.interface, control_hz=20.0)
+    with serving(served) as running:
+        found = check_fit(base_of(running.address), SEEN, (), {"the task": 10.0})
+        told = [each.detail for each in found if each.status == "warn"]
+        assert len(told) == 1 and told[0].startswith(
+            "the policy 20 Hz, the task 10 Hz: its actions"
+        )
+
+
 def test_entries_have_the_shape_that_the_server_reads():
     served = Served()
     served.interface = dataclasses.replace(served.interface, own_shapes={"state": (2, 1)})

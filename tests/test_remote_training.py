@@ -118,26 +118,16 @@ def test_other_parameters_in_the_middle_of_a_run_are_told(station, tmp_path):
     assert np.asarray(kept, np.uint8).tobytes() == b"second"
 
 
-def test_a_server_without_seeds(tmp_path):
-    """A run around it says that it does not repeat; where its answers are equal it is asked for no
-    more than one."""
-    heard, rng, lock = Heard(), np.random.default_rng(0), threading.Lock()
-
-    def draws(message, before):
-        with lock:
-            return rng.uniform(-0.5, 0.5, (1, 1))
-
-    with openpi_like(draws) as address:
-        config = tiny("best_of_n", **ROUND)
-        train(config, tmp_path / "draws", heard, base=RemotePolicy(address), task=TASK)
-    assert any("this run does not repeat to the bit" in said for said in heard.said)
+def test_a_server_without_seeds_whose_answers_are_equal(tmp_path):
+    """It is asked for no more than one sample, and the run says that seeds decide nothing."""
     with openpi_like(lambda message, before: np.full((1, 1), 0.25)) as address:
         with pytest.raises(ValueError, match=r"--algo.num-base-samples 1 instead of 2"):
-            train(config, tmp_path / "equal", base=RemotePolicy(address), task=TASK)
-        assert not (tmp_path / "equal").exists()
-        one = tiny("best_of_n", **ROUND, **{"algo.num_base_samples": 1})
-        train(one, tmp_path / "equal", base=RemotePolicy(address), task=TASK)
-    assert evaluations(tmp_path / "equal")[-1]["policy"]["returns"] == [-0.25] * 4
+            train(tiny("best_of_n", **ROUND), tmp_path / "run", base=RemotePolicy(address))
+        assert not (tmp_path / "run").exists()
+        heard, one = Heard(), tiny("best_of_n", **ROUND, **{"algo.num_base_samples": 1})
+        train(one, tmp_path / "run", heard, base=RemotePolicy(address))
+    assert any("this run does not repeat to the bit" in said for said in heard.said)
+    assert evaluations(tmp_path / "run")[-1]["policy"]["returns"] == [-0.25] * 4
 
 
 def test_samples_of_a_trained_policy_do_not_depend_on_who_else_asks():

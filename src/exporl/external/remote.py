@@ -7,7 +7,7 @@ takes seeds is sent one per observation and sample; of one that does not nothing
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -31,7 +31,8 @@ class RemotePolicy:
     """A policy behind a WebSocket, as base policy: `train(..., base=RemotePolicy(address))`.
 
     It stays as it is: what is served is not trained from here. Actions of a server that says its
-    action bounds are scaled from them to [-1, 1]; others are taken as they are.
+    action bounds are scaled from them to [-1, 1]; others are in [-1, 1], unless `actions` says that
+    they are in the environment's own units.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RemotePolicy:
         deadline_s: float = DEADLINE_S,
         patience_s: float = PATIENCE_S,
         connections: int = CONNECTIONS,
+        actions: Literal["unit", "env"] = "unit",
     ):
         """Connects, and reads what the server says of its policy.
 
@@ -55,6 +57,8 @@ class RemotePolicy:
                 found within ten of them.
             patience_s: seconds that a server is waited for that was lost later on.
             connections: requests at a time, at most.
+            actions: what a server answers that does not say the bounds of its actions: numbers in
+                [-1, 1], or in the environment's own units.
 
         Raises:
             ConnectionError: no server there within the deadline, or it wants another key; names the
@@ -77,6 +81,10 @@ class RemotePolicy:
         self._shapes = {name: shape for name, shape, _ in self._told.observation or ()}
         self.spec: Spec | None = self._told.fitted(spec)
         """What it reads and gives, as far as the server says it."""
+        self.actions = actions if self._told.units is None else "unit"
+        """The units of what `sample` returns."""
+        self.control_hz = self._told.control_hz
+        """Actions per second, where the server says it."""
         self.version = checkpoint_of(self._metadata)
         """The checkpoint that the last answer was made with, where the server says it."""
 

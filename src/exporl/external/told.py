@@ -29,6 +29,8 @@ class Told:
     """Samples that one request may ask for; 0: it may not ask for several."""
     statistics: str | None = None
     """Digest of what observations are normalised with."""
+    control_hz: float | None = None
+    """Actions per second; None: unknown."""
 
     def described(self) -> bytes:
         """What tells the policy apart from others, as JSON; nothing where the server says nothing.
@@ -88,6 +90,7 @@ def read_told(metadata: Mapping[str, Any], address: str) -> Told:
             seeded=SEED in extras,
             most_samples=max(int(expo.get("most_samples", 1)), 0) if SAMPLES in extras else 0,
             statistics=_text(expo.get("statistics_sha256")),
+            control_hz=float(expo.get("control_hz") or 0) or None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
