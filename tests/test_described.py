@@ -27,6 +27,7 @@ from exporl.algos import (
     described_metrics,
     make_algorithm,
 )
+from exporl.distributed.learner_service import LearnerService
 from exporl.policies import BASES, BaseConfig, make_base
 from exporl.run.metrics import METRICS, delays, guard_fields, recent_episodes, time_fields
 from exporl.types import PROPOSALS, Spec
@@ -109,13 +110,17 @@ def test_an_undescribed_metric_is_found():
 
 def test_the_loop_logs_what_is_described_and_nothing_else():
     outcome = Outcome(3, success=True, length=3, total_reward=1.0, arm="base")
+    actors = LearnerService(2, 1, 100, int, print).metrics()
     logged = (
         recent_episodes([outcome])
         | guard_fields(Guard("success"), [outcome])
         | delays(1.0, 2.0)
         | time_fields(1.0, env_steps_per_s=2.0, eval_s=3.0)
+        | {name: value for name, value in actors.items() if name.count("/") == 1}
     )
     assert set(logged) == set(METRICS)
+    per_actor = {name.rpartition("/")[0] for name in actors if name.count("/") == 2}
+    assert per_actor == {"actors/staleness_updates"}
 
 
 def test_delays_that_there_are_none_of():

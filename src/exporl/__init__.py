@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same to Python
     from exporl.acting.evaluate import EvalResult, evaluate
+    from exporl.acting.filming import Film
     from exporl.acting.policy import Policy, load_policy
     from exporl.algos import (
         ALGORITHMS,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.envs.custom import custom_task
     from exporl.envs.registry import list_tasks, make_task
     from exporl.envs.task import Task
+    from exporl.external.remote import RemotePolicy
     from exporl.parallel.seeds import SeedResult, train_seeds
     from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
     from exporl.report.page import write_report
@@ -93,6 +95,7 @@ _HOME = {
     "EvalConfig": "exporl.run.config",
     "EvalResult": "exporl.acting.evaluate",
     "ExpoConfig": "exporl.algos",
+    "Film": "exporl.acting.filming",
     "FqlConfig": "exporl.algos",
     "IdqlConfig": "exporl.algos",
     "Interrupted": "exporl.run.stopping",
@@ -105,6 +108,7 @@ _HOME = {
     "QcConfig": "exporl.algos",
     "QsmConfig": "exporl.algos",
     "ReadOptions": "exporl.data.formats",
+    "RemotePolicy": "exporl.external.remote",
     "Replay": "exporl.data.replay",
     "ResidualConfig": "exporl.algos",
     "RlpdConfig": "exporl.algos",
@@ -174,6 +178,7 @@ __all__ = [
     "EvalConfig",
     "EvalResult",
     "ExpoConfig",
+    "Film",
     "FqlConfig",
     "IdqlConfig",
     "Interrupted",
@@ -185,6 +190,7 @@ __all__ = [
     "QcConfig",
     "QsmConfig",
     "ReadOptions",
+    "RemotePolicy",
     "Replay",
     "ResidualConfig",
     "RlpdConfig",
