@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
@@ -107,9 +107,10 @@ class DacState:
     target_policy: Params
     critic: Model
     target_critic: Params
-    imitation_weight: Float[AnyArray, ""]
-    updates: Int[AnyArray, ""]
-    """Steps of the policy."""
+    imitation_weight: Params
+    """[], eta."""
+    updates: Params
+    """[], steps of the policy."""
 
 
 @dataclasses.dataclass(frozen=True)
