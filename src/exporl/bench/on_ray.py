@@ -117,15 +117,10 @@ class RayRuns:
 
 
 def _room(nodes: Sequence[dict[str, Any]], share: Share) -> int:
-    total = 0
-    for node in nodes:
-        if node["Alive"]:
-            has = node["Resources"]
-            fitting = int(has.get("CPU", 0) // share.cpus)
-            if share.gpus:
-                fitting = min(fitting, int(has.get("GPU", 0) / share.gpus))
-            total += fitting
-    return total
+    """Runs for which the machines of a cluster have room, whole runs on each."""
+    wanted = {name.removesuffix("s").upper(): n for name, n in share._asdict().items() if n}
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return sum(min(int(has.get(kind, 0) / n) for kind, n in wanted.items()) for has in alive)
 
 
 class _Cores:

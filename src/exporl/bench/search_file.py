@@ -20,8 +20,8 @@ RANGE_KEYS = ("low", "high", "log")
 class Range:
     """Numbers between two bounds, both included."""
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     log: bool = False
     """Whether their logarithms are spread evenly."""
     whole: bool = False
