@@ -57,8 +57,8 @@ def write_policy(folder):
 if __name__ == "__main__":
     write_policy("reach")
     preset = exporl.preset_config("expo", "tiny", "lerobot_policy:make_env")
-    base = {"base.policy": "lerobot:reach", "chunk_length": 4, "reward": "env"}
-    data = {"data.demos": 0, "data.prior_ratio": 0.0, "algo.edit_scale": 1.0}
-    steps = {"train.offline_steps": 0, "train.online_steps": 400, "train.update_after": 64}
+    base = {"base.policy": "lerobot:reach", "chunk_length": 4, "algo.backup": "cached"}
+    data = {"reward": "env", "data.demos": 0, "data.prior_ratio": 0.0, "eval.episodes": 10}
+    steps = {"train.offline_steps": 0, "train.online_steps": 300, "train.critic_warmup_steps": 50}
     config = exporl.override(preset, {**base, **data, **steps})
     print(exporl.train(config, Path("runs/lerobot")))
