@@ -56,9 +56,9 @@ POLICY_METRICS = {
     "policy/loss": "`policy/imitation_weight` x imitation error + guidance",
     "policy/imitation": "squared error of the predicted noise, mean over valid dimensions",
     "policy/imitation_weight": "weight of the imitation error (eta)",
-    "policy/guidance": "mean over valid dimensions of noise share x dQ/da / |Q| x predicted noise",
-    "policy/gradient": "mean over dimensions of the size of dQ/da / |Q|, at noisy actions",
-    "policy/q_size": "mean over e, b of |Q(s, a)| of the target critics, which dQ/da is divided by",
+    "policy/guidance": "mean over valid dimensions of noise share x gradient x predicted noise",
+    "policy/gradient": "mean over dimensions of the size of dQ/da / abs(Q), at noisy actions",
+    "policy/q_size": "mean over e, b of abs(Q(s, a)), which dQ/da is divided by",
 }
 
 
