@@ -1,5 +1,5 @@
-"""Writes the tables of README.md, docs/performance.md, docs/own_policy.md and
-docs/algorithms/expo.md from the results: what stands between two markers is replaced.
+"""Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md and
+algorithms/expo.md from the results: what stands between two markers is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
@@ -296,6 +296,31 @@ def demo_details() -> str:
     return table(heads, map(row, result("demo")["seeds"]))
 
 
+WAYS = {
+    "flow": "flow, 10 steps",
+    "gaussian": "Gaussian",
+    "mean": "mean of that Gaussian",
+}
+"""Base policy of the racetrack's study -> what a line says."""
+
+
+def two_sides() -> str:
+    """Imitation of drivers who pass an obstacle on either side: success and sides in %."""
+    results = result("two_sides")["results"]
+
+    def row(kind: str) -> Sequence[str]:
+        runs = [r for r in results if r["kind"] == kind]
+        rates = [f"{100 * r['success_rate']:.0f}" for r in runs]
+        mean = statistics.mean(r["success_rate"] for r in runs)
+        episodes = sum(len(r["success"]) for r in runs)
+        sides = [sum(r["sides"].get(side, 0) for r in runs) for side in ("left", "right")]
+        shares = [f"{100 * count / episodes:.0f}" for count in sides]
+        return WAYS[kind], f"{100 * mean:.0f} ({', '.join(rates)})", *shares
+
+    heads = ("imitated with", "success, % (each seed)", "past it on the left", "on the right")
+    return table(heads, map(row, WAYS))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (machine, updates, acting, loop, start, parallel, checkpoints, outside, curves)
@@ -312,6 +337,7 @@ PAGES = {
     PAGE: PARTS,
     DOCS / "algorithms" / "expo.md": EXPO_PARTS,
     DOCS / "own_policy.md": OWN_PARTS,
+    DOCS / "tasks.md": {"two sides": two_sides},
 }
 
 
