@@ -269,6 +269,7 @@ LEAST = {
     "train.critic_pretrain_steps": 0,
     "train.online_steps": 0,
     "train.random_steps": 0,
+    "train.actors": 0,
     "train.critic_warmup_steps": 0,
     "train.update_after": 0,
     "train.update_every": 1,
@@ -283,7 +284,7 @@ LEAST = {
     "log.keep": 1,
 }
 BOUNDED = ("seed", "eval.seed", "data.demo_seed", "num_envs", "eval.num_envs")
-BOUNDED += ("data.demos", "eval.episodes")
+BOUNDED += ("data.demos", "eval.episodes", "train.actors")
 RANGES = ("train.discount", "data.prior_ratio")
 OPTIONAL = {"data.demos": 20, "data.horizon": 100}
 """Numbers that are None by default."""

@@ -17,6 +17,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "calql": (*_SIZES, "paper", "adroit"),
     "qc": (*_SIZES, "paper"),
     "dsrl": (*_SIZES, "paper"),
+    "dac": (*_SIZES, "paper", "antmaze"),
+    "qsm": (*_SIZES, "paper", "qam"),
     "residual": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
@@ -38,7 +40,8 @@ _RUN_OPTIONS = """
 the run:
   --task TASK        family/name (`exporl tasks` lists them), or module:function of your own
   --base POLICY      around a policy that you have: module:attribute, torch:module:function,
-                     sb3:FILE or onnx:FILE (docs/own_policy.md)
+                     torch:FILE, sb3:FILE, onnx:FILE, lerobot:FOLDER or ws://HOST:PORT
+                     (docs/own_policy.md)
   --preset NAME      where the defaults come from (default small): a name, or a file NAME.toml
                      (docs/training.md#preset-files)
   --run-dir DIR      where the run goes (default runs/<algo>-<task>-s<seed>)
@@ -48,6 +51,9 @@ the run:
   --seeds N          N runs, with the seeds S, S+1, ..., in runs/<algo>-<task>/s<seed>
   --seeds-mode MODE  how: processes (one per core), vmap (one program, for accelerators) or auto
   --async            act and learn at the same time (--train.asynchronous)
+  --actors N         N processes act while this one learns (pip install 'exporl[ray]'): for slow
+                     simulators; with --num-envs N or a multiple. Not repeatable to the bit
+  --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
   --reward R         what is learnt from: -1/0 per step, 0/1, or env (the environment's own)
   -h, --help         this text; after an algorithm, all of its options as well
 """

@@ -1,7 +1,6 @@
 """All the parts of a run, built from its configuration in one place: what training and later
 evaluation have in common."""
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +13,8 @@ from exporl.acting.around import base_of
 from exporl.acting.asked import Watch
 from exporl.acting.checked import Checked
 from exporl.acting.failures import EnvironmentFailed
-from exporl.acting.guard import Guard
 from exporl.acting.interface import write_interface
 from exporl.acting.of_task import interface_of
-from exporl.acting.rollout import Actors, Rollout, close_all
 from exporl.algos import (
     Algorithm,
     Measurements,
@@ -130,7 +127,7 @@ def build(
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
     spec = _spec_of(config, task)
     network_spec = state_spec(spec)
-    outside = _outside(config, base, spec, task, episodes, learns)
+    outside = _outside(config, base, spec, task, episodes, learns, say)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
@@ -186,10 +183,11 @@ def _outside(
     task: Task,
     episodes: list[Episode],
     learns: bool,
+    say: Say,
 ) -> OutsideBase | None:
     """The policy from outside that a run is around; None where it has none. One that is to act in
-    training is tried first."""
-    base = base_of(config.base, spec, given)
+    training is tried first, and `say` told what to warn of."""
+    base = base_of(config.base, spec, given, task.action_units)
     if base is None:
         return None
     if config.train.offline_steps and not base.learns:
@@ -198,7 +196,10 @@ def _outside(
             f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
         )
     if learns:
-        refuse_misfit(base, some_observations(task, config.seed, episodes))
+        num = getattr(config.algo, "num_base_samples", None)
+        seen = some_observations(task, config.seed, episodes)
+        path = config.data.path
+        refuse_misfit(base, seen, episodes, say, task=task, num=num, data=path)
     return base
 
 
@@ -307,41 +308,6 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     for replay in (online,) if prior is None else (prior, online):
         replay.sampled = tuple(read)
     return prior, online
-
-
-def make_actors(parts: Parts) -> Actors:
-    """Environments of its own for a run to learn in, at their first step."""
-    config = parts.config
-    envs: list[gymnasium.Env] = []
-    with contextlib.ExitStack() as on_error:
-        on_error.callback(close_all, envs)
-        while len(envs) < config.num_envs:
-            envs.append(parts.make_env())
-        actors = Rollout(
-            envs,
-            parts.algorithm.act,
-            reward=parts.task.reward,
-            chunk_length=config.chunk_length,
-            action_dim=parts.spec.action_dim,
-            execute_length=config.actions_played,
-            seed=config.seed,
-            guard=make_guard(config, parts.task),
-            alone=parts.algorithm.needs.alone,
-            watch=parts.watch,
-        )
-        on_error.pop_all()
-    return actors
-
-
-def make_guard(config: RunConfig[Any], task: Task) -> Guard | None:
-    """What chooses between base policy and policy; None where nobody asked for it."""
-    measure = config.train.guard
-    if measure == "off":
-        return None
-    if measure == "auto":
-        paid = sorted(map(task.reward, task.reward_range or ()))
-        measure = "success" if paid in ([-1.0, 0.0], [0.0, 1.0]) else "return"
-    return Guard(measure)
 
 
 def given_away(episodes: list[Episode]) -> Iterator[Episode]:

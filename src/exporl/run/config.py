@@ -98,6 +98,10 @@ class TrainConfig:
     asynchronous: bool = False
     """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async).
     Not repeatable to the bit."""
+    actors: int = option(0, within="[0, 10000]", absent=0)
+    """Processes of their own that step the environments while this one learns (--actors), on Ray:
+    num_envs / actors environments each. 0: this process steps them. Not repeatable to the bit: the
+    order in which steps arrive depends on timing."""
     discount: float = option(0.99, within="[0, 1]")
     """Per environment step (gamma)."""
     guard: Literal["off", "auto", "success", "return"] = added("off", absent="off")
@@ -215,11 +219,33 @@ def check(config: RunConfig[Any]) -> None:
             f"data.{asked[0]} says how a file is read, and there is none: give data.path as well, "
             "or leave it out."
         )
+    _check_actors(config)
     if not 1 <= config.actions_played <= config.chunk_length:
         raise ValueError(
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
             f"{config.execute_length}."
         )
+
+
+def _check_actors(config: RunConfig[Any]) -> None:
+    """Whether environments can be shared among actors, and who acts is decided here alone."""
+    actors = config.train.actors
+    if not actors:
+        return
+    if config.num_envs % actors:
+        raise ValueError(
+            f"num_envs={config.num_envs} environments cannot be shared equally among train.actors="
+            f"{actors}: set num_envs to {actors} or a multiple of it."
+        )
+    for option_name, value, off in (
+        ("train.guard", config.train.guard, "off"),
+        ("base.policy", config.base.policy, None),
+    ):
+        if value != off:
+            raise ValueError(
+                f"{option_name}={value} works in one process only: leave train.actors={actors} "
+                f"out, or set {option_name} to {off}."
+            )
 
 
 def with_given(config: RunConfig[Any], base: Any) -> RunConfig[Any]:
