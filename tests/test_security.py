@@ -20,6 +20,8 @@ import pytest
 
 from exporl import outside
 from exporl.acting.policy import load_policy
+from exporl.bench.grid import plan_runs
+from exporl.bench.suite import read_suite
 from exporl.bundle.export import export_bundle
 from exporl.bundle.loader import LOADER
 from exporl.cli.main import main
@@ -34,6 +36,7 @@ from exporl.outside import check_trust
 from exporl.report.document import SCRIPTS
 from exporl.report.page import write_report
 from exporl.run.directory import load_config
+from exporl.run.presets import preset_config
 from exporl.run.prior import prior_episodes
 from exporl.run.session import load_run
 from exporl.serve.client import Client
@@ -417,6 +420,25 @@ def test_encryption():
             Client(address, api_key="a secret key", deadline_s=60.0)
         thread.join()
     assert b"Authorization: Api-Key a secret key" in heard[0]
+
+
+def test_files_that_ask_for_runs(tmp_path, monkeypatch):
+    """A suite file and a preset file may name code, `module:attribute`, which is loaded: read them
+    before you use them."""
+    proof, other = tmp_path / "proof", tmp_path / "other"
+    (tmp_path / "suite_stranger.py").write_text(PAYLOAD.format(str(proof)))
+    (tmp_path / "preset_stranger.py").write_text(PAYLOAD.format(str(other)))
+    monkeypatch.chdir(tmp_path)
+    suite = tmp_path / "suite.toml"
+    suite.write_text('score = 0.5\n[algorithms.bc]\n[tasks."suite_stranger:make"]\n')
+    with pytest.raises(ValueError, match="must return a gymnasium"):
+        plan_runs(read_suite(suite))
+    preset = tmp_path / "preset.toml"
+    preset.write_text('algorithm = "expo"\noptions.base.policy = "preset_stranger:make"\n')
+    named = preset_config("expo", str(preset), "probe/delay").base.policy
+    with pytest.raises(ValueError, match="base policy 'preset_stranger:make'"):
+        find_policy(named, Spec((("state", (2,), "float32"),), 1))
+    assert proof.read_text() == other.read_text() == "ran"
 
 
 def test_a_server_that_is_asked(monkeypatch):
