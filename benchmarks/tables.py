@@ -149,6 +149,34 @@ def parallel() -> str:
     ))  # fmt: skip
 
 
+def devices() -> str:
+    """Update calls on several devices."""
+    heads = (
+        "devices",
+        "rows on each",
+        "ms per update",
+        "times one device",
+        "operations of one device",
+        "temporary memory of one, MB",
+    )
+    found = result("devices-cpu")["results"]
+    one = found[0]
+    return table(
+        heads,
+        (
+            (
+                f"{r['devices']}",
+                f"{r['rows_per_device']}",
+                f"{r['ms']:.1f}",
+                f"{one['ms'] / r['ms']:.2f}",
+                f"{r['flops_per_device'] / one['flops_per_device']:.0%}",
+                f"{r['temporary_bytes_per_device'] / 1e6:.1f}",
+            )
+            for r in found
+        ),
+    )
+
+
 def curves() -> str:
     """Learning curves of the modes."""
     heads = (
@@ -244,7 +272,18 @@ def own_policy() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     f.__name__: f
-    for f in (machine, updates, acting, loop, start, parallel, checkpoints, outside, curves)
+    for f in (
+        machine,
+        updates,
+        acting,
+        loop,
+        start,
+        parallel,
+        devices,
+        checkpoints,
+        outside,
+        curves,
+    )
 }
 EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable, "deployed edits": deployed_edits}
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}

@@ -41,12 +41,13 @@ from exporl.plain import from_plain
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
-from exporl.run.memory import check_memory, online_rows
+from exporl.run.memory import check_memory, device_plan, online_rows
 from exporl.run.metrics import write_glossary
 from exporl.run.outside_learning import read_spec, surrounded
 from exporl.run.prior import Say, prior_episodes, statistics
 from exporl.spec import state_spec
 from exporl.speed.compile_ahead import Program, compile_ahead
+from exporl.speed.devices import DataParallel, copies_in_host_memory
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
 
@@ -78,6 +79,8 @@ class Parts:
     they are, and `normalizer` is None."""
     watch: Watch = dataclasses.field(default_factory=Watch)
     """Looks whether environments answer."""
+    devices: int = 1
+    """Those that share the rows of every minibatch."""
 
     def make_env(self) -> gymnasium.Env:
         """A new environment, whose values are checked as they come and normalised like the data.
@@ -123,9 +126,12 @@ def build(
         base: a policy from outside, used instead of what `config.base.policy` names.
 
     Raises:
-        ValueError: contradictory options, unusable data, or a policy that does not fit.
+        ValueError: contradictory options, unusable data, a policy that does not fit, or fewer
+            devices than asked for.
     """
     check(config)
+    devices = config.train.devices if learns and share is None else 1
+    parallel = DataParallel.over(devices) if devices > 1 else None
     task = task or make_task(config.task, config.reward)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
     spec = _spec_of(config, task)
@@ -138,6 +144,7 @@ def build(
     columns = needed_columns(needs.columns, needs.proposals, spec, config.train.discount)
     algorithm, learning = surrounded(config, algorithm, outside, record, network_spec, normalizer)
     carried = columns | proposal_columns(needs.attached, spec)
+    algorithm = algorithm if parallel is None else parallel.spread(algorithm)
     algorithm = _compiled(algorithm, network_spec, share, ahead, rows, carried)
     algorithm = _reading(algorithm, spec, network_spec) if outside is None else algorithm
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
@@ -153,7 +160,8 @@ def build(
         network_spec=network_spec,
         columns=columns,
         algorithm=algorithm,
-        learner=Learner(algorithm, config.seed, learning),
+        learner=Learner(algorithm, config.seed, learning, parallel),
+        devices=devices,
         base=outside,
         watch=Watch(config.log.silence_s, say),
     )
@@ -208,7 +216,8 @@ def _data(
     """Prior data (the `wanted` one, if that is given) of a run that certainly fits into memory, and
     the statistics of it."""
     if learns:
-        check_memory(config, task.spec, available_bytes())
+        copies = copies_in_host_memory(config.train.devices)
+        check_memory(config, task.spec, available_bytes(), copies)
     episodes = prior_episodes(config, run_dir, task, say, wanted) if learns else []
     if not task.normalize:
         return episodes, None
@@ -238,7 +247,7 @@ def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
     def pays(samples: int) -> bool:
         if config.base.policy is not None:  # nothing is sampled on the device
             return False
-        return hoisting_pays(train.batch_size * samples, minibatches, width)
+        return hoisting_pays(train.batch_size // train.devices * samples, minibatches, width)
 
     resolved = find_algorithm(config.algorithm).resolve(algo, Measurements(pays))
     decided = {
@@ -281,8 +290,13 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     rows = online_rows(config)
     prior_rows = rows_needed(spec, map(len, episodes)) if episodes else 0
     plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams)
+    carried = parts.columns | proposal_columns(parts.algorithm.needs.attached, spec)
+    state, on_devices = parts.learner.state, parts.devices
+    device_memory = device_plan(config, state, parts.network_spec, carried, on_devices)
     say(str(plan))
+    say(str(device_memory))
     plan.check(available_bytes())
+    device_memory.check()
     prior = None
     if episodes:
         prior = Replay.from_episodes(

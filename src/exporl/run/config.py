@@ -95,6 +95,9 @@ class TrainConfig:
     """Critic updates per environment step (update-to-data ratio)."""
     batch_size: int = option(256, within="[1, inf)")
     """Rows per minibatch."""
+    devices: int = option(1, within="[1, inf)", absent=1)
+    """Devices that share the rows of every minibatch, each with all parameters (--devices). With
+    --seeds each device trains its share of the seeds instead."""
     asynchronous: bool = False
     """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async).
     Not repeatable to the bit."""
@@ -210,6 +213,7 @@ def check(config: RunConfig[Any]) -> None:
     for name in ("", "base.", "data.", "train.", "eval.", "log."):
         check_options(getattr(config, name[:-1]) if name else config, name)
     _check_shares(config.train.batch_size, config.data.prior_ratio)
+    _check_devices(config.train.batch_size, config.train.devices)
     if config.data.path is None and (asked := _of_a_file(config.data)):
         raise ValueError(
             f"data.{asked[0]} says how a file is read, and there is none: give data.path as well, "
@@ -237,6 +241,16 @@ def _check_shares(batch_size: int, prior_ratio: float) -> None:
         raise ValueError(
             f"train.batch_size={batch_size} cannot be shared with data.prior_ratio={prior_ratio:g}"
             ": some source gets no row."
+        )
+
+
+def _check_devices(batch_size: int, devices: int) -> None:
+    """Whether every device gets the same number of rows."""
+    if left := batch_size % devices:
+        fits = [size for size in (batch_size - left, batch_size - left + devices) if size]
+        raise ValueError(
+            f"train.batch_size={batch_size} rows cannot be split over train.devices={devices}: "
+            f"{left} are left over. Set train.batch_size to {' or '.join(map(str, fits))}."
         )
 
 

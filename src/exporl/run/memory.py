@@ -1,12 +1,20 @@
 """How much memory a run needs at least, known from its configuration before anything is collected
-or compiled."""
+or compiled; and what every device will hold, known once there is a learner."""
 
+import dataclasses
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+
+from exporl.data.columns import Column
 from exporl.data.memory import row_bytes, size
 from exporl.run.config import RunConfig
+from exporl.run.phases import programs
 from exporl.spec import Spec
+from exporl.speed.compile_ahead import empty_batches
+from exporl.speed.devices import device_memory
 
 _FLOAT = 4
 """Bytes of a float32."""
@@ -22,12 +30,13 @@ def online_rows(config: RunConfig[Any]) -> int:
     return min(config.data.capacity, 2 * steps + config.chunk_length + 2)
 
 
-def least_bytes(config: RunConfig[Any], spec: Spec) -> dict[str, int]:
+def least_bytes(config: RunConfig[Any], spec: Spec, copies: int = 1) -> dict[str, int]:
     """What a run holds at the same time at least, with the options that decide it -> bytes.
 
     Args:
         config: of the run.
         spec: of its task.
+        copies: of the networks in the same memory.
     """
     train, algo, width = config.train, config.algo, config.base.width
     hidden = getattr(algo, "hidden", ())
@@ -43,9 +52,9 @@ def least_bytes(config: RunConfig[Any], spec: Spec) -> dict[str, int]:
     ]
     decide = ", ".join(["train.batch_size", *(f"algo.{name}" for name in wide), "base.width"])
     return {
-        "networks (algo.hidden, algo.num_qs, base.width, base.num_blocks)": _COPIES
-        * _FLOAT
-        * (critics + base),
+        "networks (algo.hidden, algo.num_qs, base.width, base.num_blocks)": (
+            copies * _COPIES * _FLOAT * (critics + base)
+        ),
         "minibatches (train.batch_size, train.utd_ratio, train.update_every, chunk_length)": rows
         * row,
         f"one layer for all candidates of a minibatch ({decide})": (
@@ -57,19 +66,22 @@ def least_bytes(config: RunConfig[Any], spec: Spec) -> dict[str, int]:
     }
 
 
-def check_memory(config: RunConfig[Any], spec: Spec, available: int | None) -> None:
+def check_memory(
+    config: RunConfig[Any], spec: Spec, available: int | None, copies: int = 1
+) -> None:
     """Refuses a run that certainly does not fit.
 
     Args:
         config: of the run.
         spec: of its task.
         available: bytes that can be had; None when unknown.
+        copies: of the networks in this memory.
 
     Raises:
         ValueError: it needs more; names both numbers, what takes most, and the options that decide
             it.
     """
-    parts = least_bytes(config, spec)
+    parts = least_bytes(config, spec, copies)
     total = sum(parts.values())
     if available is None or total <= available:
         return
@@ -78,3 +90,81 @@ def check_memory(config: RunConfig[Any], spec: Spec, available: int | None) -> N
         f"this run needs at least {size(total)} of memory, and {size(available)} are available. "
         f"Most of it, {size(parts[most])}, are the {most}: lower these."
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class DevicePlan:
+    """What every device of a run holds at least; what the compiled update needs besides is known
+    only when it is compiled."""
+
+    learner_bytes: int
+    """Parameters, targets and the state of optimisers: all of it on every device."""
+    batch_bytes: int
+    """Minibatches of an update call, and of the next one where they are drawn ahead: of all
+    devices together."""
+    batch_size: int
+    """Rows of a minibatch."""
+    devices: int = 1
+    memory: int | None = None
+    """Bytes that a device has of its own; None: its memory is the host's."""
+
+    @property
+    def device_bytes(self) -> int:
+        """On one device."""
+        return self.learner_bytes + self.batch_bytes // self.devices
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        share = f"{size(self.batch_bytes // self.devices)} minibatches"
+        what = f"{size(self.learner_bytes)} learner + {share} = {size(self.device_bytes)} at least"
+        if self.devices > 1:
+            rows = self.batch_size // self.devices
+            what = f"{self.devices} x ({what}, {rows} of {self.batch_size} rows each)"
+        where = "host memory" if self.memory is None else f"{size(self.memory)} each"
+        return f"devices: {what}, in {where}"
+
+    def check(self) -> None:
+        """Refuses a plan that does not fit.
+
+        Raises:
+            ValueError: the plan needs more than a device has; names both numbers.
+        """
+        if self.memory is not None and self.device_bytes > self.memory:
+            raise ValueError(
+                f"{self}: that does not fit. Lower algo.hidden, base.width, train.batch_size or "
+                "train.utd_ratio."
+            )
+
+
+def device_plan(
+    config: RunConfig[Any],
+    state: Any,
+    spec: Spec,
+    columns: Mapping[str, Column],
+    devices: int,
+) -> DevicePlan:
+    """What every device of a run will hold.
+
+    Args:
+        config: of the run.
+        state: of its learner.
+        spec: of what its networks see.
+        columns: what minibatches carry besides.
+        devices: that share them.
+    """
+    train = config.train
+    drawn = [
+        num * (2 if train.prefetch and phase == "online" else 1) for phase, num in programs(train)
+    ]
+    batches = empty_batches(spec, max(drawn, default=0), train.batch_size, columns)
+    return DevicePlan(
+        learner_bytes=_nbytes(state),
+        batch_bytes=_nbytes(batches),
+        batch_size=train.batch_size,
+        devices=devices,
+        memory=device_memory(),
+    )
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
