@@ -177,6 +177,16 @@ def devices() -> str:
     )
 
 
+def storage() -> str:
+    """A replay in files against one in memory."""
+    heads = ("replay", "size", "steps/s in memory", "in files", "in files, nothing cached")
+    rows = []
+    for each in result("storage")["results"]:
+        speeds = [f"{speed:.0f}" for speed in each["steps_per_s"].values()]
+        rows.append((each["case"], each["size"], *speeds))
+    return table(heads, rows)
+
+
 def curves() -> str:
     """Learning curves of the modes."""
     heads = (
@@ -280,6 +290,7 @@ PARTS: dict[str, Callable[[], str]] = {
         start,
         parallel,
         devices,
+        storage,
         checkpoints,
         outside,
         curves,

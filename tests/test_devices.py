@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from exporl.algos import make_algorithm
+from exporl.cli.train import run_request
+from exporl.cli.train_request import parse
 from exporl.files import checkpoint
-from exporl.parallel.order import ordered_config
 from exporl.parallel.processes import Job
 from exporl.parallel.seeds import run_together, train_seeds
 from exporl.policies import make_base
@@ -25,6 +26,7 @@ from exporl.run.loop import train
 from exporl.run.memory import DevicePlan, check_memory, device_plan, least_bytes
 from exporl.run.progress import Silent
 from exporl.speed import devices as several
+from exporl.speed.compile_ahead import compile_ahead
 from exporl.speed.devices import DataParallel
 from exporl.types import Spec
 from helpers.batches import distance, random_batch, same, to_device, to_host
@@ -69,7 +71,6 @@ def algorithm_of(name, **changes):
     ("name", "changes", "phase"),
     [
         ("expo", {"algo.hoist_sampling": False}, "online"),
-        ("expo", {"algo.hoist_sampling": True}, "online"),
         ("rlpd", {}, "online"),
     ],
 )
@@ -93,6 +94,25 @@ def test_the_update_is_that_of_one_device(four, name, changes, phase):
     work = [each.update.lower(start, batches, key, phase=phase).compile() for each in (one, many)]
     alone, shared = (program.cost_analysis()["flops"] for program in work)
     assert shared < 0.5 * alone
+
+
+def test_what_is_compiled_ahead_is_what_runs(four):
+    names, parallel = [], four.spread(algorithm_of("rlpd"))
+
+    def listen(event: str, seconds: float, **about) -> None:
+        if event.endswith("backend_compile_duration"):
+            names.append(about.get("fun_name", ""))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        ahead = compile_ahead(parallel, SPEC, [("online", 2)], 32, {})
+        state = four.replicate(jax.jit(ahead.init)(jax.random.key(0)))
+        batches = four.hand_out(random_batch(SPEC, 2, 32))
+        for _ in range(2):
+            state, _ = ahead.update(state, batches, jax.random.key(1), phase="online")
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len([name for name in names if "update" in name]) == 1
 
 
 def test_what_acts_lies_on_one_device(four):
@@ -129,24 +149,33 @@ def same_arrays(one, two, **tolerance):
             )
 
 
+def halves(run, config, *, steps, devices):
+    """A run in two halves, each on so many devices."""
+    train(override(config, {"train.online_steps": steps, "train.devices": devices[0]}), run)
+    train(override(config, {"train.devices": devices[1]}), run, resume=True)
+
+
 def test_two_halves_are_a_whole(four, tmp_path):
-    """To the bit with the same devices; to rounding where the second half has one."""
-    changes = {"train.devices": 4, "train.online_steps": 16}
-    heard, half = Heard(), {"train.online_steps": 8}
-    train(tiny(**changes), tmp_path / "whole", heard)
+    changes = {"train.devices": 4, "train.online_steps": 16, "algo.hoist_sampling": False}
+    config, heard = tiny(**changes), Heard()
+    train(config, tmp_path / "whole", heard)
     (line,) = [said for said in heard.said if said.startswith("devices:")]
     assert line.startswith("devices: 4 x (") and "2 of 8 rows each), in host memory" in line
-    for name, devices in (("halves", 4), ("other", 1)):
-        train(tiny(**changes | half), tmp_path / name)
-        config = tiny(**changes | {"train.devices": devices})
-        train(config, tmp_path / name, resume=True)
-    whole, halves, other = (saved(tmp_path / name) for name in ("whole", "halves", "other"))
-    same_arrays(whole, halves, rtol=0, atol=0)
+    halves(tmp_path / "halves", config, steps=8, devices=(4, 4))
+    same_arrays(saved(tmp_path / "whole"), saved(tmp_path / "halves"), rtol=0, atol=0)
+
+
+def test_a_run_goes_on_with_another_number_of_devices(four, tmp_path):
+    config = tiny("rlpd", **{"train.devices": 4, "train.online_steps": 12})
+    train(config, tmp_path / "whole")
+    halves(tmp_path / "halves", config, steps=8, devices=(4, 1))
+    whole, other = saved(tmp_path / "whole"), saved(tmp_path / "halves")
     same_arrays(whole, other, rtol=1e-4, atol=1e-5)
 
 
 def test_learning_beside_acting_on_several_devices(four, tmp_path):
-    config = tiny(**{"train.devices": 4, "train.asynchronous": True})
+    changes = {"train.asynchronous": True, "algo.hoist_sampling": False}
+    config = tiny(**{"train.devices": 4} | changes)
     summary = train(config, tmp_path / "run")
     assert summary["after"]["env_steps"] == 24
     assert checkpoint.load(newest(tmp_path / "run"))[1]["updates"] == 21
@@ -176,7 +205,7 @@ def no_key_checker():
     jax.config.update("jax_debug_key_reuse", True)
 
 
-def test_seeds_are_dealt_out_to_devices(four, tmp_path, monkeypatch):
+def test_seeds_are_dealt_out_to_devices(four, tmp_path, monkeypatch, no_key_checker):
     """What a seed computes lies on its device, and devices wait for their own seeds only."""
     where, alone = {}, threading.Event()
 
@@ -197,7 +226,8 @@ def test_seeds_are_dealt_out_to_devices(four, tmp_path, monkeypatch):
     assert where == {seed: {jax.devices()[seed]} for seed in range(2)}
 
 
-def test_seeds_on_devices_equal_single_runs(four, tmp_path, no_key_checker):
+def test_seeds_on_devices_equal_single_runs(four, tmp_path, monkeypatch, no_key_checker):
+    """And the folder remembers the devices, which its runs do not."""
     config = tiny("rlpd", seed=3, **{"train.devices": 2, "train.online_steps": 12})
     results = train_seeds(config, tmp_path / "many", 2)
     assert [result.error for result in results] == [None, None]
@@ -205,10 +235,20 @@ def test_seeds_on_devices_equal_single_runs(four, tmp_path, no_key_checker):
     train(override(alone, {"seed": 4}), tmp_path / "alone")
     same_arrays(saved(tmp_path / "many" / "s4"), saved(tmp_path / "alone"), rtol=1e-4, atol=1e-5)
     assert load_config(tmp_path / "many" / "s4").train.devices == 1
-    assert ordered_config(tmp_path / "many").train.devices == 2
+    asked = []
+    monkeypatch.setattr(
+        "exporl.cli.train.train_many", lambda config, *_, **__: asked.append(config)
+    )
+    run_request(parse(["--resume", str(tmp_path / "many")]))
+    assert asked[0].train.devices == 2 and asked[0].seed == 3
 
 
 # What is refused, and what is planned.
+
+
+def test_the_short_option():
+    request = parse(["expo", "--task", "probe/delay", "--devices", "4"])
+    assert request.options == ("--train.devices", "4")
 
 
 def test_a_batch_that_devices_cannot_share_equally():
@@ -245,7 +285,7 @@ def test_seeds_that_cannot_be_dealt_out(tmp_path, mode, message):
 
 
 def test_a_policy_is_evaluated_on_a_machine_with_fewer_devices(tmp_path):
-    config = tiny(**{"train.devices": 8})
+    config = tiny("bc", **{"train.devices": 8})
     write_config(config, tmp_path)
     assert build(config, tmp_path, str, learns=False).devices == 1
 

@@ -41,7 +41,14 @@ from exporl.plain import from_plain
 from exporl.policies import make_base
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
-from exporl.run.memory import check_memory, device_plan, online_rows
+from exporl.run.memory import (
+    check_memory,
+    device_plan,
+    mapped_row_bytes,
+    online_rows,
+    replay_folder,
+    replay_zeros,
+)
 from exporl.run.metrics import write_glossary
 from exporl.run.outside_learning import read_spec, surrounded
 from exporl.run.prior import Say, prior_episodes, statistics
@@ -289,13 +296,15 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     data, streams = config.data, config.num_envs
     rows = online_rows(config)
     prior_rows = rows_needed(spec, map(len, episodes)) if episodes else 0
-    plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams)
+    in_files = mapped_row_bytes(config, spec)
+    plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams, in_files)
     carried = parts.columns | proposal_columns(parts.algorithm.needs.attached, spec)
     state, on_devices = parts.learner.state, parts.devices
     device_memory = device_plan(config, state, parts.network_spec, carried, on_devices)
     say(str(plan))
     say(str(device_memory))
     plan.check(available_bytes())
+    plan.check_disk(replay_folder(config, parts.run_dir), parts.run_dir)
     device_memory.check()
     prior = None
     if episodes:
@@ -315,6 +324,7 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
         num_streams=streams,
         bootstrap_timeouts=data.bootstrap_timeouts,
         columns=parts.columns,
+        zeros=replay_zeros(config, parts.run_dir),
     )
     read = [name for name, _, _ in parts.network_spec.observation]
     read += [] if parts.base is None else [name for name in parts.base.reads if name not in read]

@@ -56,6 +56,11 @@ class DataConfig:
     """Share of prior data in every minibatch; the rest is online data."""
     capacity: int = option(1_000_000, within="[1, inf)")
     """Online rows kept per environment (steps plus one per episode)."""
+    storage: Literal["memory", "disk"] = added("memory", absent="memory")
+    """Where observations and actions of the online replay lie: in memory, or in files that are
+    mapped into it, so that the capacity may exceed it. Nothing else differs."""
+    scratch: str | None = added(None, absent=None)
+    """A folder for the files of data.storage=disk; the run's own by default."""
     bootstrap_timeouts: bool = True
     """Bootstrap at time limits. The release's robosuite wrapper stores them as terminal (False)."""
 
@@ -218,6 +223,11 @@ def check(config: RunConfig[Any]) -> None:
         raise ValueError(
             f"data.{asked[0]} says how a file is read, and there is none: give data.path as well, "
             "or leave it out."
+        )
+    if config.data.scratch is not None and config.data.storage != "disk":
+        raise ValueError(
+            f"data.scratch={config.data.scratch!r} has no effect: data.storage is "
+            f"{config.data.storage!r}. Set data.storage to 'disk', or leave data.scratch out."
         )
     if not 1 <= config.actions_played <= config.chunk_length:
         raise ValueError(

@@ -2,14 +2,18 @@
 or compiled; and what every device will hold, known once there is a learner."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from exporl.data.columns import Column
-from exporl.data.memory import row_bytes, size
+from exporl.data.memory import mapped_bytes, row_bytes, size
+from exporl.files.mapped import Zeros, mapped_zeros
 from exporl.run.config import RunConfig
 from exporl.run.phases import programs
 from exporl.spec import Spec
@@ -30,6 +34,31 @@ def online_rows(config: RunConfig[Any]) -> int:
     return min(config.data.capacity, 2 * steps + config.chunk_length + 2)
 
 
+def mapped_row_bytes(config: RunConfig[Any], spec: Spec) -> int:
+    """Bytes of an online row that lie in files."""
+    return mapped_bytes(spec) if config.data.storage == "disk" else 0
+
+
+def replay_folder(config: RunConfig[Any], run_dir: Path) -> Path:
+    """Where the files of a replay on disk lie.
+
+    Raises:
+        ValueError: `data.scratch` is no folder.
+    """
+    if config.data.scratch is None:
+        return run_dir
+    if not Path(config.data.scratch).is_dir():
+        raise ValueError(f"data.scratch={config.data.scratch!r} is no folder. Make it first.")
+    return Path(config.data.scratch)
+
+
+def replay_zeros(config: RunConfig[Any], run_dir: Path) -> Zeros:
+    """Makes the large arrays of the online replay, where the options say."""
+    if config.data.storage == "memory":
+        return np.zeros
+    return functools.partial(mapped_zeros, replay_folder(config, run_dir))
+
+
 def least_bytes(config: RunConfig[Any], spec: Spec, copies: int = 1) -> dict[str, int]:
     """What a run holds at the same time at least, with the options that decide it -> bytes.
 
@@ -46,6 +75,7 @@ def least_bytes(config: RunConfig[Any], spec: Spec, copies: int = 1) -> dict[str
     base = 2 * _EXPANSION * width**2 * config.base.num_blocks
     rows = train.utd_ratio * train.update_every * train.batch_size
     row = row_bytes(spec) + _FLOAT * spec.action_dim * (config.chunk_length - 1)
+    in_memory = row_bytes(spec) - mapped_row_bytes(config, spec)
     layer = max((width, *hidden))
     wide = [
         name for name in ("num_base_samples", "num_edit_samples", "hidden") if hasattr(algo, name)
@@ -60,8 +90,8 @@ def least_bytes(config: RunConfig[Any], spec: Spec, copies: int = 1) -> dict[str
         f"one layer for all candidates of a minibatch ({decide})": (
             _FLOAT * train.batch_size * candidates * layer
         ),
-        "online replay (train.online_steps, data.capacity, num_envs)": (
-            online_rows(config) * config.num_envs * row_bytes(spec)
+        "online replay (train.online_steps, data.capacity, num_envs, data.storage)": (
+            online_rows(config) * config.num_envs * in_memory
         ),
     }
 

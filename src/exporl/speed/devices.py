@@ -5,6 +5,7 @@ devices that gradients and means need (`jax.sharding`); algorithms know nothing 
 """
 
 import dataclasses
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -19,8 +20,8 @@ ROWS = "rows"
 TreeT = TypeVar("TreeT")
 
 
-def first_devices(num: int) -> list[jax.Device]:
-    """The first `num` devices of this machine.
+def first_devices(num: int) -> list[Any]:
+    """The first `num` devices of this machine, as JAX names them.
 
     Raises:
         ValueError: there are fewer; says how many.
@@ -52,6 +53,7 @@ class SplitUpdate:
         def update(state: Any, batches: Batch, key: KeyArray, phase: Phase) -> tuple[Any, Metrics]:
             return of_one(state, batches, key, phase=phase)
 
+        self._replicated, self._split = replicated, split
         self._program = jax.jit(  # which takes shardings for arguments by position only
             update,
             static_argnums=3,
@@ -67,7 +69,9 @@ class SplitUpdate:
         return self._program(state, batches, key, phase)
 
     def lower(self, state: Any, batches: Batch, key: KeyArray, *, phase: Phase) -> Any:
-        """As that of a compiled function, for `compile_ahead`."""
+        """As that of a compiled function, for `compile_ahead`; only shapes and types are read."""
+        state = jax.tree.map(functools.partial(_placed, self._replicated), state)
+        batches = jax.tree.map(functools.partial(_placed, self._split), batches)
         return self._program.lower(state, batches, key, phase)
 
 
@@ -114,6 +118,12 @@ class DataParallel:
     def on_one(self, params: Params) -> Params:
         """Parameters that lie on every device, as they lie on the first: nothing is copied."""
         return jax.tree.map(_on_first, params)
+
+
+def _placed(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
+    """What an array looks like that lies there: a program is one for arrays of one sharding."""
+    weak = getattr(leaf, "weak_type", False)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=weak)
 
 
 def _on_first(leaf: Any) -> Any:
