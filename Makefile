@@ -1,5 +1,5 @@
 # Two commands do everything on a machine with Python (3.11-3.13) and make:
-#   make demo   collect demonstrations, imitate, make reliable with EXPO, compare with RLPD, report (about ten minutes)
+#   make demo   collect demonstrations, imitate, make reliable with EXPO, compare with RLPD, report (about six minutes)
 #   make test   all tests
 # While working: make test-fast runs what takes no more than two minutes on two cores; make lint, make format.
 PYTHON ?= python3

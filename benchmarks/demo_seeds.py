@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from common import write_result
 
+from exporl.cli.demo import table
 from exporl.files.atomic import read_lines
 from exporl.report.findings import dip
 from exporl.report.page import read_run, write_report
@@ -49,6 +50,7 @@ def seed_result(seed: int) -> dict[str, Any]:
         else:
             result["expo_minus_rlpd"] = paired_difference(last, evals[-1]["policy"]["success"])
     result["lowest_expo_minus_base_before"] = dip(read_run(FOLDER / f"expo-s{seed}"))
+    result["printed"] = table(FOLDER, seed).strip()
     return result
 
 

@@ -24,7 +24,7 @@ from throughput import SPECS, configuration, random_batches
 from exporl.algos import make_algorithm
 from exporl.policies import make_base
 from exporl.run.learner import Learner
-from exporl.speed.devices import DataParallel
+from exporl.speed.devices import DataParallel, spread
 
 
 def learner_on(num: int, preset: str) -> tuple[Learner, Any]:
@@ -32,8 +32,8 @@ def learner_on(num: int, preset: str) -> tuple[Learner, Any]:
     spec, config = SPECS[preset], configuration(preset, "diffusion", "float32")
     base = make_base(config.base, spec, config.precision)
     algorithm = make_algorithm("expo", config.algo, spec, base, config.precision)
-    parallel = DataParallel.over(num) if num > 1 else None
-    algorithm = algorithm if parallel is None else parallel.spread(algorithm)
+    parallel = DataParallel.over(num)
+    algorithm = spread(algorithm, parallel)
     learner = Learner(algorithm, 0, None, parallel)
     batches = random_batches(spec, config, 0)
     lowered = algorithm.update.lower(learner.state, batches, jax.random.key(0), phase="online")

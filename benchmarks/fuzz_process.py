@@ -70,7 +70,7 @@ SEAMS: Mapping[str, Any] = {
     "exporl.run.build.Learner": NoLearner,
     "exporl.run.build.compile_ahead": lambda algorithm, *_: algorithm,
     "exporl.run.build.hoisting_pays": lambda *_: True,
-    "exporl.run.loop.Trainer.pretrain": begin,
+    "exporl.run.trainer.Trainer.pretrain": begin,
     "exporl.parallel.seeds._share_demonstrations": begin,
     "exporl.run.session.Evaluator.evaluate": begin,
     "exporl.cli.tasks.check_task": begin,

@@ -44,6 +44,7 @@ TASKS = {
     "door-open": 0.4,
     "driving/parking": 0.3,
     "adroit/door": 0.5,
+    "adroit/pen": 0.3,
     "robomimic/lift": 0.3,
 }
 """Task, of Meta-World where no family is named -> action noise of its demonstrations."""

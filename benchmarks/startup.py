@@ -27,7 +27,7 @@ import jax
 from exporl import override, preset_config
 from exporl.data.mixture import Mixture
 from exporl.run.progress import Silent
-from exporl.run.loop import Trainer
+from exporl.run.trainer import Trainer
 from exporl.speed.tuning import keep_compiled_programs
 data, folder, preset, what = sys.argv[1:]
 keep_compiled_programs()

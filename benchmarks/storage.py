@@ -36,31 +36,35 @@ class Case(NamedTuple):
     sampled: tuple[str, ...]
     drawn: int
     """Rows per draw."""
+    least: int = mapped.LEAST_BYTES
+    """Of the rows of an array in a file."""
 
 
 CASES = {
-    "state, 20 x 256 rows": Case(STATE, 1_000_000, ("state",), 20 * 256),
     "images kept, 20 x 256 rows of state": Case(IMAGES, 40_000, ("state",), 20 * 256),
     "images drawn, 256 rows": Case(IMAGES, 40_000, ("state", "image"), 256),
+    "states in files too, 20 x 256 rows": Case(STATE, 1_000_000, ("state",), 20 * 256, 1),
 }
-"""Of Meta-World's states, with a camera of 84x84x3 that is stored, and one that is read."""
+"""Of Meta-World's states, with a camera of 84x84x3 that is stored, and one that is read; and what
+it would cost to have states in files, which stay in memory."""
 WAYS = ("memory", "files", "files, not cached")
 
 
 class Files:
     """Makes arrays in files, and drops them from the system's cache."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.made = folder, []
+    def __init__(self, folder: Path, least: int):
+        self.folder, self.least, self.made = folder, least, []
 
     def __call__(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """As `files.mapped.mapped_zeros`, but the file is kept open."""
         count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if count < self.least * shape[0] * shape[1]:
+            return np.zeros(shape, dtype)
         file, name = tempfile.mkstemp(dir=self.folder)
         os.unlink(name)
         mapped.reserve(file, count)
         content = mmap.mmap(file, count)
-        mapped.advise(content, shape, dtype)
         self.made.append((file, content))
         return np.frombuffer(content, dtype).reshape(shape)
 
@@ -102,7 +106,7 @@ def one_step(replay: Replay, case: Case, steps: list[Any], rng: np.random.Genera
 
 def measured(name: str, case: Case, folder: Path, options: Any) -> dict[str, Any]:
     """One case, the ways in turn."""
-    files, rng = Files(folder), np.random.default_rng(0)
+    files, rng = Files(folder, case.least), np.random.default_rng(0)
     made = {
         way: Replay(case.spec, case.rows, zeros=zeros)
         for way, zeros in (("memory", np.zeros), ("files", files))

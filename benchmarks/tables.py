@@ -1,5 +1,5 @@
-"""Writes the tables of docs/performance.md, docs/own_policy.md and docs/algorithms/expo.md from the
-results: what stands between two markers is replaced.
+"""Writes the tables of README.md, docs/performance.md, docs/own_policy.md and
+docs/algorithms/expo.md from the results: what stands between two markers is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
@@ -182,7 +182,7 @@ def storage() -> str:
     heads = ("replay", "size", "steps/s in memory", "in files", "in files, nothing cached")
     rows = []
     for each in result("storage")["results"]:
-        speeds = [f"{speed:.0f}" for speed in each["steps_per_s"].values()]
+        speeds = [f"{speed:.2f}" for speed in each["steps_per_s"].values()]
         rows.append((each["case"], each["size"], *speeds))
     return table(heads, rows)
 
@@ -280,6 +280,60 @@ def own_policy() -> str:
     return own_policy_table(result("own_policy")["results"])
 
 
+def demo_output() -> str:
+    """What the demo prints at its end, of seed 0."""
+    return "```\n" + result("demo")["seeds"][0]["printed"] + "\n```"
+
+
+def demo_seeds() -> str:
+    """The demo on several seeds, and their means."""
+    found = result("demo")
+    rows = [
+        (str(r["seed"]), r["expo"]["base"][0], r["expo"]["base"][-1], r["expo"]["success"][-1],
+         r["rlpd"]["success"][-1])
+        for r in found["seeds"]
+    ]  # fmt: skip
+    means = found["mean"]
+    names = ("base_before", "base_after", "expo", "rlpd")
+    rows.append(("mean", *(means[name] for name in names)))
+    return table(
+        ("seed", "base before", "base after", "EXPO", "RLPD"),
+        ((seed, *(f"{rate:.2f}" for rate in rates)) for seed, *rates in rows),
+    )
+
+
+def demo_details() -> str:
+    """The same with paired differences, seconds and the lowest evaluation."""
+
+    def interval(difference: Sequence[float]) -> str:
+        mean, low, high = difference
+        return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+    def row(r: dict[str, Any]) -> Sequence[str]:
+        step, lowest, *_ = r["lowest_expo_minus_base_before"]
+        return (
+            str(r["seed"]),
+            " ".join(f"{rate:.2f}" for rate in r["expo"]["success"]),
+            interval(r["expo_minus_base_before"]),
+            interval(r["expo_minus_rlpd"]),
+            f"{lowest:+.2f} at {step:,}",
+            f"{r['expo']['train_s']:.0f} s",
+            f"{r['rlpd']['train_s']:.0f} s",
+        )
+
+    steps = ", ".join(f"{step:,}" for step in result("demo")["seeds"][0]["expo"]["env_steps"])
+    heads = (
+        "seed",
+        f"EXPO at {steps} steps",
+        "EXPO - base before [95%]",
+        "EXPO - RLPD [95%]",
+        "lowest EXPO - base before",
+        "EXPO training",
+        "RLPD training",
+    )
+    return table(heads, map(row, result("demo")["seeds"]))
+
+
 PARTS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
@@ -296,9 +350,15 @@ PARTS: dict[str, Callable[[], str]] = {
         curves,
     )
 }
-EXPO_PARTS: dict[str, Callable[[], str]] = {"stable": stable, "deployed edits": deployed_edits}
+README_PARTS: dict[str, Callable[[], str]] = {"demo output": demo_output, "demo": demo_seeds}
+EXPO_PARTS: dict[str, Callable[[], str]] = {
+    "stable": stable,
+    "deployed edits": deployed_edits,
+    "demo": demo_details,
+}
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}
 PAGES = {
+    DOCS.parent / "README.md": README_PARTS,
     PAGE: PARTS,
     DOCS / "algorithms" / "expo.md": EXPO_PARTS,
     DOCS / "own_policy.md": OWN_PARTS,

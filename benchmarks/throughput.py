@@ -249,8 +249,8 @@ def measure_acting(repeats: int) -> list[dict[str, Any]]:
 def measure_loop(mode: str, steps: int) -> dict[str, Any]:
     """Training on Meta-World with the tiny preset, simulator included, and where the time goes;
     pinned to one core."""
-    from exporl.run.loop import Trainer
     from exporl.run.progress import Silent
+    from exporl.run.trainer import Trainer
 
     spent = dict.fromkeys(LOOP_PARTS, 0.0)
 

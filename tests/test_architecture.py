@@ -28,6 +28,9 @@ ROOMS = (
     "plain",
     "options",
     "files",
+    "serve/messages",
+    "serve/jumps",
+    "serve/client",
     "ops",
     "nets",
     "policies",
@@ -42,14 +45,16 @@ ROOMS = (
     "bundle",
     "parallel/background",
     "run",
+    "distributed",
     "serve",
     "parallel",
     "bench",
     "cli",
     "__init__",
 )
-"""From the bottom up: folders, modules beside them, and the one module that lies lower than its
-folder."""
+"""From the bottom up: folders, modules beside them, and the modules that lie lower than their
+folders: the client of a policy server needs nothing of the library, and a base policy may be asked
+through it."""
 HOST, DEVICE = {"data", "envs", "external"}, {"ops", "nets", "policies", "algos"}
 HEAVY = {
     "metaworld",
@@ -70,6 +75,9 @@ HEAVY = {
     "msgpack",
     "onnx",
     "huggingface_hub",
+    "lerobot",
+    "optuna",
+    "ray",
 }
 FORBIDDEN_ON_DEVICE = {
     "gymnasium",
@@ -230,6 +238,7 @@ def test_the_loop_names_no_algorithm_and_no_task():
         "run/learner",
         "run/learning",
         "run/loop",
+        "run/trainer",
         "run/session",
         "acting/rollout",
         "acting/guard",

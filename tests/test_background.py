@@ -15,9 +15,10 @@ from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.parallel.background import AHEAD, BackgroundLearning, Limiter
 from exporl.run.config import override
-from exporl.run.loop import Trainer, train
+from exporl.run.loop import train
 from exporl.run.progress import Silent
 from exporl.run.stopping import Interrupted
+from exporl.run.trainer import Trainer
 from helpers.runs import StopAt, newest, tiny
 
 

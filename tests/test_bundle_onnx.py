@@ -132,6 +132,8 @@ KINDS = {
     "idql": ("idql", {}),
     "qc": ("qc", {}),
     "fql": ("fql", {}),
+    "dac": ("dac", {"base.num_steps": 3}),
+    "qsm": ("qsm", {"base.num_steps": 3}),
     "rlpd": ("rlpd", {}),
     "calql": ("calql", {}),
     "bc": ("bc", {"base.kind": "diffusion", "base.num_steps": 4}),

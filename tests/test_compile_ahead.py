@@ -18,9 +18,9 @@ from exporl.data.columns import proposal_columns
 from exporl.data.mixture import Mixture
 from exporl.data.replay import Replay
 from exporl.policies import make_base
-from exporl.run.loop import Trainer
 from exporl.run.phases import programs
 from exporl.run.progress import Silent
+from exporl.run.trainer import Trainer
 from exporl.speed.compile_ahead import compile_ahead, empty_batches
 from exporl.types import Spec, Step
 from helpers.runs import run_all, tiny

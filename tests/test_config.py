@@ -269,11 +269,13 @@ LEAST = {
     "train.critic_pretrain_steps": 0,
     "train.online_steps": 0,
     "train.random_steps": 0,
+    "train.actors": 0,
     "train.critic_warmup_steps": 0,
     "train.update_after": 0,
     "train.update_every": 1,
     "train.utd_ratio": 1,
     "train.batch_size": 1,
+    "train.devices": 1,
     "eval.every": 1,
     "eval.episodes": 1,
     "eval.num_envs": 1,
@@ -283,7 +285,7 @@ LEAST = {
     "log.keep": 1,
 }
 BOUNDED = ("seed", "eval.seed", "data.demo_seed", "num_envs", "eval.num_envs")
-BOUNDED += ("data.demos", "eval.episodes")
+BOUNDED += ("data.demos", "eval.episodes", "train.actors")
 RANGES = ("train.discount", "data.prior_ratio")
 OPTIONAL = {"data.demos": 20, "data.horizon": 100}
 """Numbers that are None by default."""

@@ -195,6 +195,20 @@ def test_an_intact_run_has_no_problems(run):
     assert "Damaged files" not in write_report([run], run / "r.html").read_text()
 
 
+def test_a_report_notices_descriptions_that_were_changed_or_are_gone(run):
+    glossary = run / "glossary.json"
+    glossary.write_text('{"time/train_s": "seconds of training"}')
+    parts, record = checkpoint.load(newest(run))
+    checkpoint.save(run / "checkpoints", 160, parts, record | remember_lines(run), 1)
+    assert read_run(run).problems == []
+    glossary.write_text('{"time/train_s": "minutes of training"}')
+    assert read_run(run).problems == [
+        f"{glossary} was changed since the newest checkpoint was written."
+    ]
+    glossary.unlink()
+    assert read_run(run).problems == [f"{glossary} is gone."]
+
+
 def test_a_report_notices_lines_and_options_that_were_changed(run):
     parts, record = checkpoint.load(newest(run))
     checkpoint.save(run / "checkpoints", 160, parts, record | remember_lines(run), 1)

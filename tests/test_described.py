@@ -15,16 +15,19 @@ from exporl.algos import (
     BcConfig,
     BestOfNConfig,
     CalqlConfig,
+    DacConfig,
     DsrlConfig,
     ExpoConfig,
     FqlConfig,
     IdqlConfig,
     QcConfig,
+    QsmConfig,
     ResidualConfig,
     RlpdConfig,
     described_metrics,
     make_algorithm,
 )
+from exporl.distributed.learner_service import LearnerService
 from exporl.policies import BASES, BaseConfig, make_base
 from exporl.run.metrics import METRICS, delays, guard_fields, recent_episodes, time_fields
 from exporl.types import PROPOSALS, Spec
@@ -49,6 +52,8 @@ OPTIONS = {
     "fql": (FqlConfig(), FqlConfig(**KNOWN_VALUES)),
     "calql": (CalqlConfig(), CalqlConfig(max_backup=False, **KNOWN_VALUES)),
     "dsrl": (DsrlConfig(), DsrlConfig(**KNOWN_VALUES)),
+    "dac": (DacConfig(), DacConfig(imitation_weight_rate=0.1, **KNOWN_VALUES)),
+    "qsm": (QsmConfig(), QsmConfig(**KNOWN_VALUES)),
     "residual": (ResidualConfig(), ResidualConfig(**KNOWN_VALUES)),
     "qc": (QcConfig(), QcConfig(**KNOWN_VALUES)),
     "rlpd": (RlpdConfig(), RlpdConfig(backup_entropy=True, **KNOWN_VALUES)),
@@ -58,8 +63,9 @@ OPTIONS = {
 NAME = re.compile(r"[a-z]+/[a-z_]+")
 
 
-def made(name, config, kind="flow"):
+def made(name, config, kind=None):
     """An algorithm, and the names of the metrics that are described."""
+    kind = kind or ("diffusion" if name in ("dac", "qsm") else "flow")
     base = make_base(BaseConfig(kind, num_steps=2, width=8, num_blocks=1, time_dim=4), SPEC)
     algorithm = make_algorithm(name, config, SPEC, base)
     return algorithm, set(described_metrics(name, algorithm, base))
@@ -104,13 +110,17 @@ def test_an_undescribed_metric_is_found():
 
 def test_the_loop_logs_what_is_described_and_nothing_else():
     outcome = Outcome(3, success=True, length=3, total_reward=1.0, arm="base")
+    actors = LearnerService(2, 1, 100, int, print).metrics()
     logged = (
         recent_episodes([outcome])
         | guard_fields(Guard("success"), [outcome])
         | delays(1.0, 2.0)
         | time_fields(1.0, env_steps_per_s=2.0, eval_s=3.0)
+        | {name: value for name, value in actors.items() if name.count("/") == 1}
     )
     assert set(logged) == set(METRICS)
+    per_actor = {name.rpartition("/")[0] for name in actors if name.count("/") == 2}
+    assert per_actor == {"actors/staleness_updates"}
 
 
 def test_delays_that_there_are_none_of():

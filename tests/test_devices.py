@@ -22,12 +22,13 @@ from exporl.run import memory
 from exporl.run.build import build
 from exporl.run.config import check, override
 from exporl.run.directory import load_config, write_config
+from exporl.run.learner import Learner
 from exporl.run.loop import train
 from exporl.run.memory import DevicePlan, check_memory, device_plan, least_bytes
 from exporl.run.progress import Silent
 from exporl.speed import devices as several
 from exporl.speed.compile_ahead import compile_ahead
-from exporl.speed.devices import DataParallel
+from exporl.speed.devices import DataParallel, spread
 from exporl.types import Spec
 from helpers.batches import distance, random_batch, same, to_device, to_host
 from helpers.outside import Learns
@@ -77,7 +78,7 @@ def algorithm_of(name, **changes):
 def test_the_update_is_that_of_one_device(four, name, changes, phase):
     """To float32 rounding; twice the same to the bit; and each device works on a quarter."""
     one = algorithm_of(name, **changes)
-    many, batches, key = four.spread(one), random_batch(SPEC, 2, 32), jax.random.key(1)
+    many, batches, key = spread(one, four), random_batch(SPEC, 2, 32), jax.random.key(1)
     start = to_host(jax.jit(one.init)(jax.random.key(0)))
     wanted, metrics = to_host(one.update(to_device(start), batches, key, phase=phase))
     ends = []
@@ -97,7 +98,7 @@ def test_the_update_is_that_of_one_device(four, name, changes, phase):
 
 
 def test_what_is_compiled_ahead_is_what_runs(four):
-    names, parallel = [], four.spread(algorithm_of("rlpd"))
+    names, parallel = [], spread(algorithm_of("rlpd"), four)
 
     def listen(event: str, seconds: float, **about) -> None:
         if event.endswith("backend_compile_duration"):
@@ -237,7 +238,7 @@ def test_seeds_on_devices_equal_single_runs(four, tmp_path, monkeypatch, no_key_
     assert load_config(tmp_path / "many" / "s4").train.devices == 1
     asked = []
     monkeypatch.setattr(
-        "exporl.cli.train.train_many", lambda config, *_, **__: asked.append(config)
+        "exporl.cli.train.train_many", lambda config, *_, **__: asked.append(config) or 0
     )
     run_request(parse(["--resume", str(tmp_path / "many")]))
     assert asked[0].train.devices == 2 and asked[0].seed == 3
@@ -287,7 +288,7 @@ def test_seeds_that_cannot_be_dealt_out(tmp_path, mode, message):
 def test_a_policy_is_evaluated_on_a_machine_with_fewer_devices(tmp_path):
     config = tiny("bc", **{"train.devices": 8})
     write_config(config, tmp_path)
-    assert build(config, tmp_path, str, learns=False).devices == 1
+    assert build(config, tmp_path, str, learns=False).learner.devices == 1
 
 
 def test_the_plan_of_devices_in_words():
@@ -307,16 +308,17 @@ def test_the_plan_of_devices_in_words():
 
 def test_the_plan_counts_what_is_there(monkeypatch):
     """Twice the minibatches of an update call, where the next are drawn ahead."""
-    config, state = tiny(), {"weights": np.zeros((3, 5), np.float32)}
+    config, learner = tiny(), Learner(algorithm_of("rlpd"), 0)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(learner.state))
     row = 4 * (2 * 5 + 3 + 1 + 4)  # two observations, an action, its validity, four numbers
-    plan = device_plan(config, state, SPEC, {}, 2)
-    assert plan.learner_bytes == 60 and plan.batch_bytes == 20 * 8 * row
+    plan = device_plan(config, learner, SPEC, {})
+    assert plan.learner_bytes == size and plan.batch_bytes == 20 * 8 * row
     later = override(config, {"train.offline_steps": 0, "train.prefetch": False})
-    assert device_plan(later, state, SPEC, {}, 2).batch_bytes == 2 * 8 * row
+    assert device_plan(later, learner, SPEC, {}).batch_bytes == 2 * 8 * row
     ahead = override(config, {"train.offline_steps": 0})
-    assert device_plan(ahead, state, SPEC, {}, 2).batch_bytes == 2 * 2 * 8 * row
+    assert device_plan(ahead, learner, SPEC, {}).batch_bytes == 2 * 2 * 8 * row
     monkeypatch.setattr(memory, "device_memory", lambda: 10**9)
-    assert device_plan(config, state, SPEC, {}, 2).memory == 10**9
+    assert device_plan(config, learner, SPEC, {}).memory == 10**9
 
 
 def test_every_copy_of_the_networks_needs_host_memory(monkeypatch):
@@ -324,7 +326,7 @@ def test_every_copy_of_the_networks_needs_host_memory(monkeypatch):
     one = sum(least_bytes(config, SPEC).values())
     check_memory(config, SPEC, one)
     with pytest.raises(ValueError, match=r"Most of it, .*, are the networks"):
-        check_memory(config, SPEC, one, copies=4)
+        check_memory(override(config, {"train.devices": 4}), SPEC, one)
     assert several.copies_in_host_memory(4) == 4
     monkeypatch.setattr(several, "device_memory", lambda: 10**9)
     assert several.copies_in_host_memory(4) == 1

@@ -16,6 +16,7 @@ from exporl.external.base import ImitationBatch
 from exporl.external.fit import check_fit, refuse_misfit, some_observations
 from exporl.outside import outside_names
 from exporl.spec import Spec
+from exporl.units import ActionUnits
 from helpers.outside import Drawn
 
 SPEC = Spec((("state", (2,), "float32"),), action_dim=1)
@@ -73,6 +74,28 @@ class Says(Drawn):
 
     def __init__(self, **changes):
         self.spec = dataclasses.replace(SPEC, **changes)
+
+
+class Newtons(Drawn):
+    """Answers in the environment's own units, 20 to 60."""
+
+    actions = "env"
+
+    def sample(self, observations, num, seed):
+        return 40 + 20 * super().sample(observations, num, seed)
+
+
+def test_a_policy_may_answer_in_the_environments_own_units():
+    units = ActionUnits((20.0,), (60.0,), (1,), "float64")
+    base = base_of(Newtons(), units=units)
+    assert {finding.status for finding in check_fit(base, SEEN)} == {"pass"}
+    plain = base_of(Drawn(), units=units)
+    np.testing.assert_allclose(base.sample(SEEN, 3, 1), plain.sample(SEEN, 3, 1), atol=1e-6)
+    np.testing.assert_array_equal(plain.sample(SEEN, 3, 1), Drawn().sample(SEEN, 3, 1))
+    narrow = ActionUnits((20.0,), (30.0,), (1,), "float64")
+    found = {f.name: f for f in check_fit(base_of(Newtons(), units=narrow), SEEN)}
+    assert found["range"].status == "fail" and "than the environment's" in found["range"].detail
+    assert base_of(Newtons(), units=narrow).sample(SEEN, 3, 1).max() == 1
 
 
 class Remembers(Drawn):

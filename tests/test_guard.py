@@ -7,9 +7,10 @@ import pytest
 from exporl.acting.guard import Guard, Outcome
 from exporl.files import checkpoint
 from exporl.run.config import override
-from exporl.run.loop import Trainer, train
+from exporl.run.loop import train
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
+from exporl.run.trainer import Trainer
 from helpers.runs import evaluations, newest, run_all, tiny
 
 

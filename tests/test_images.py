@@ -11,9 +11,10 @@ from exporl.data.episodes import Episode
 from exporl.data.replay import Replay
 from exporl.envs import make_task
 from exporl.envs.probes import IMAGE_SPEC, SPEC
-from exporl.run.loop import Trainer, train
+from exporl.run.loop import train
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
+from exporl.run.trainer import Trainer
 from exporl.spec import state_spec
 from exporl.types import Spec, Step
 from helpers.runs import tiny

@@ -22,10 +22,10 @@ from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.parallel.background import BackgroundLearning
 from exporl.run.learning import InStep, Learning
-from exporl.run.loop import Trainer
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
 from exporl.run.stopwatch import Stopwatch
+from exporl.run.trainer import Trainer
 from exporl.types import Decision
 from helpers.examples import learnt_and_acted
 from helpers.runs import newest, tiny
@@ -235,7 +235,7 @@ def test_the_way_from_train_to_the_critics_loss_is_short(tmp_path, monkeypatch, 
     assert frames[0].name == "train" and frames[-1].name == "loss"
     between = [f"{Path(f.filename).stem}.{f.name}" for f in frames[1:-1]]
     assert len(between) <= 9, between
-    assert between[:3] == ["loop.online", "learning.owe", "learner.update"]
+    assert between[:3] == ["trainer.online", "learning.owe", "learner.update"]
     assert between[3] == f"{algorithm}.update"
 
 

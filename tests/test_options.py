@@ -83,6 +83,8 @@ def test_values_outside_their_range_are_refused(name, value, message):
         ("calql", "target_entropy", "dimensions"),
         ("qc", "q_value", "mean, min"),
         ("dsrl", "q_value", "min, mean"),
+        ("dac", "target_value", "mean, max"),
+        ("qsm", "gradient_of", "critic, target"),
     ],
 )
 def test_misspelt_choices_are_refused(algorithm, name, choices):

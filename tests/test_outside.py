@@ -15,9 +15,9 @@ from exporl.cli.main import main
 from exporl.outside import load_outside
 from exporl.policies import BaseConfig, BasePolicy, make_base
 from exporl.run.config import RunConfig, check, from_json, override, to_json
-from exporl.run.loop import Trainer
 from exporl.run.presets import preset_config
 from exporl.run.progress import Silent
+from exporl.run.trainer import Trainer
 from exporl.types import Spec
 from helpers.batches import random_batch
 from helpers.runs import run_all

@@ -17,6 +17,7 @@ from helpers.reports import (
     chart_titles,
     drawn,
     fake_run,
+    film_run,
     outcome,
     write_metrics,
 )
@@ -194,6 +195,7 @@ def test_scripts_can_stand_in_a_page():
 def test_forty_runs_stay_small(tmp_path):
     """40 long runs with the metrics of EXPO, six evaluations."""
     names = [f"critic/metric_{i}" for i in range(36)]
+    pytest.importorskip("PIL", reason="the extra exporl[video] is not installed")
     runs = []
     for i in range(40):
         run = fake_run(tmp_path / f"s{i}", [10] * 6, [8] * 6, seed=i)
@@ -203,9 +205,58 @@ def test_forty_runs_stay_small(tmp_path):
         write_metrics(run, lines)
         values = {"values": [i / 3] * 20, "discounted": [i / 7] * 20, "cut_off": [False] * 20}
         change_evaluations(run, lambda _, line, v=values: line | {"policy": outcome(10) | v})
+        film_run(run)
         runs.append(run)
-    size = write_report(runs, tmp_path / "r.html").stat().st_size
-    assert size <= 3 * 10**6
+    page = write_report(runs, tmp_path / "r.html")
+    assert page.stat().st_size <= 3 * 10**6
+    shown = page.read_text().count("<img ")
+    assert 40 <= shown < 80 and page.read_text().count("3 more in its folder") >= 1
+
+
+def test_films_are_shown_with_how_their_episodes_went(tmp_path):
+    pytest.importorskip("PIL", reason="the extra exporl[video] is not installed")
+    run = fake_run(tmp_path / "s0", [10, 12], [9, 9])
+    plain = write_report([run], tmp_path / "r.html").read_text()
+    assert "img-src" not in plain and "<img" not in plain
+    film_run(run)
+    page = write_report([run], tmp_path / "r.html").read_text()
+    assert "default-src 'none'; img-src data:; style-src" in page
+    assert [found[0] for found in re.findall(r"<b>(policy|base)</b>, (episode \d)", page)] == [
+        "policy", "base", "policy", "base"
+    ]  # fmt: skip
+    assert "episode 0, success after 7 steps, return -3.50" in page
+    assert "episode 1, no success in 7 steps" in page and "c/base-01.mp4" in page
+    for found in re.findall(r"src='data:image/jpeg;base64,([A-Za-z0-9+/=]*)'", page):
+        assert base64.b64decode(found) == (run / "videos" / "c" / "policy-00.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"strip": "../config.json"}, "lies outside"),
+        ({"strip": "/etc/passwd"}, "lies outside"),
+        ({"strip": "linked.jpg"}, "is a symbolic link"),
+        ({"strip": "films.json"}, "is no JPEG"),
+        ({"strip": "gone.jpg"}, "is no JPEG"),
+        ({"success": "<script>"}, "success is &#x27;&lt;script&gt;&#x27;, not a bool"),
+        ({"return": None}, "return is None, not a float"),
+        ({"file": "<img src=x>"}, None),
+    ],
+    ids=lambda change: str(change)[:30],
+)
+def test_damaged_and_hostile_films_are_left_out_and_told(tmp_path, change, expected):
+    pytest.importorskip("PIL", reason="the extra exporl[video] is not installed")
+    run = fake_run(tmp_path / "s0", [10, 12], [9, 9])
+    film_run(run)
+    (run / "videos" / "linked.jpg").symlink_to(run / "videos" / "c" / "base-00.jpg")
+    path = run / "videos" / "films.json"
+    record = json.loads(path.read_text())
+    record["films"][1] |= change
+    path.write_text(json.dumps(record))
+    page = write_report([run], tmp_path / "r.html").read_text()
+    shown = 4 if expected is None else 3
+    assert page.count("<img ") == shown and page.count("<img src=x") == 0
+    assert expected is None or ("film 1: " in page and expected in page)
 
 
 def test_nothing_to_report(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from exporl.report.page import write_report
 from helpers.browser import browser
-from helpers.reports import change_evaluations, drawn, fake_run, write_metrics
+from helpers.reports import change_evaluations, drawn, fake_run, film_run, write_metrics
 
 ALERT = "<img src=x onerror='window.ran=1'></script><script>window.ran=1</script>"
 STARTS = {"values": [-3.0, -2.0, -9.0], "discounted": [-4.0, -2.5, -5.0],
@@ -158,6 +158,19 @@ def test_values_are_said_to_the_pointer_and_to_the_keyboard(page, tab):
     tab.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
     tab.settle()
     assert "at 0" in tab.run(tip) and "EXPO: 47.5%" in tab.run(tip)
+    assert tab.errors == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_films_are_shown(tab, tmp_path, width):
+    pytest.importorskip("PIL", reason="the extra exporl[video] is not installed")
+    run = fake_run(tmp_path / "s0", [10, 3], [9, 9])
+    film_run(run)
+    tab.open(write_report([run], tmp_path / "r.html"), width)
+    sizes = "[...document.images].map(e => [e.complete, e.naturalWidth, e.clientHeight])"
+    assert tab.run(sizes) == [[True, 1024, 96]] * 4
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    assert tab.run("document.querySelector('.film').innerText").startswith("policy, episode 0, ")
     assert tab.errors == []
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import warnings
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -38,6 +39,7 @@ from exporl.run.session import load_run
 from exporl.serve.client import Client
 from exporl.serve.messages import MessageError, unpacked
 from exporl.spec import Spec
+from helpers.reports import film_run
 from helpers.runs import content_of, newest
 from helpers.serving import GOOD, Arithmetic, serving
 
@@ -137,6 +139,29 @@ def test_report(run):
     assert not set(tags) & {"iframe", "img", "link", "object", "embed"} and not loaded
     assert tags.count("script") == page.count("<script") == 1 + len(SCRIPTS)
     assert "default-src 'none'" in page
+
+
+def test_films(run, tmp_path):
+    """Pictures that a report shows are files of the run's own `videos` folder: no path in it leads
+    out, and no link is followed."""
+    pytest.importorskip("PIL", reason="the extra exporl[video] is not installed")
+    film_run(run, episodes=4, who=("policy",))
+    secret = tmp_path / "secret.jpg"
+    (run / "videos" / "c" / "policy-00.jpg").rename(secret)
+    (run / "videos" / "link.jpg").symlink_to(secret)
+    (run / "videos" / "way").symlink_to(tmp_path)
+    path = run / "videos" / "films.json"
+    record = json.loads(path.read_text())
+    out = (str(secret), "../../secret.jpg", "link.jpg", "way/secret.jpg")
+    for film, strip in zip(record["films"], out, strict=True):
+        film["strip"] = strip
+    path.write_text(json.dumps(record))
+    page = write_report([run], run / "report.html").read_text()
+    assert page.count("It is left out.") == 4 and "<img" not in page
+    shutil.move(run / "videos", tmp_path / "videos")
+    (run / "videos").symlink_to(tmp_path / "videos")
+    with pytest.raises(ValueError, match="is a symbolic link"):
+        write_report([run], run / "report.html")
 
 
 def test_links_in_data(tmp_path):
@@ -287,8 +312,8 @@ NETWORK |= {"websockets", "huggingface_hub"}
 
 
 def test_network():
-    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`
-    and `exporl.Client`."""
+    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`,
+    `exporl.Client` and a base policy `ws://HOST:PORT`."""
     for path in SOURCES:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -394,12 +419,50 @@ def test_encryption():
     assert b"Authorization: Api-Key a secret key" in heard[0]
 
 
+def test_a_server_that_is_asked(monkeypatch):
+    """`--base ws://HOST:PORT` sends that server every observation, and believes its actions."""
+    served, heard = Arithmetic(), []
+    decide = served.decide_each
+    monkeypatch.setattr(
+        served, "decide_each", lambda batch, seeds: heard.append(batch) or decide(batch, seeds)
+    )
+    seen = {name: np.stack([value, value + 1]).astype(np.float32) for name, value in GOOD.items()}
+    with serving(served) as running:
+        spec = Spec(served.interface.spec.observation, 2, 3)
+        made = find_policy(running.address, spec).sample(seen, 1, 0)
+    assert made.shape == (2, 1, 3, 2) and (made == 1).all()
+    states = np.concatenate([batch["state"] for batch in heard])
+    assert {tuple(state) for state in states} == {tuple(state) for state in seen["state"]}
+
+
 def test_whoever_is_let_in():
     """Whoever has the key, or is on this machine where there is none, may ask the policy and keep
     it busy."""
     for key in (None, "secret"):
         with serving(Arithmetic(), api_key=key) as running:
             assert Client(running.address, api_key=key).act(GOOD).shape == (3, 2)
+
+
+def test_torch_files(tmp_path, monkeypatch):
+    """`--base torch:FILE` runs the program in the file, TorchScript or exported by `torch.export`:
+    nothing of it is unpickled by Python, but it can do more than compute."""
+    why = "PyTorch is not installed: pip install 'exporl[torch]'"
+    torch = pytest.importorskip("torch", reason=why)
+
+    class Writes(torch.nn.Module):
+        def forward(self, x):
+            torch.save(x, "written")
+            return x
+
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Writes()).save("stranger.pt")
+        find_policy("torch:stranger.pt", Spec((("state", (2,), "float32"),), action_dim=2))
+        assert (tmp_path / "written").is_file()
+        torch.save(torch.nn.Linear(2, 1), "stranger.pt")
+        with pytest.raises(ValueError, match=r"is a pickle of torch.save"):
+            find_policy("torch:stranger.pt", Spec((("state", (2,), "float32"),), action_dim=2))
 
 
 def test_python(tmp_path):

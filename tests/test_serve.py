@@ -67,7 +67,8 @@ def test_what_a_client_is_told_at_first(running):
             "control_hz": 20.0,
             "candidates": 4,
             "statistics_sha256": None,
-            "extras": ["expo/seed"],
+            "extras": ["expo/seed", "expo/samples"],
+            "most_samples": 64,
         },
     }
 
@@ -93,6 +94,23 @@ def test_an_answer(running):
     until(lambda: running.server.answers == 2)  # counted once it is sent
 
 
+def test_many_samples_in_one_answer(policy, running):
+    """Sample i is what the seed i later is answered with; calls are of the largest size."""
+    with connect(running.address, compression=None) as connection:
+        connection.recv()
+        for seed, samples in ((5, 3), (2**32 - 2, 20), (7, 1)):
+            policy.sizes.clear()
+            connection.send(packed({**GOOD, "expo/seed": seed, "expo/samples": samples}))
+            found = unpacked(connection.recv())
+            seeds = [(seed + i) % 2**32 for i in range(samples)]
+            each = np.stack([wanted(GOOD, each) for each in seeds])
+            np.testing.assert_array_equal(found["actions"], each.astype(np.float32))
+            np.testing.assert_array_equal(found["expo/q"], each[:, 0, 0].astype(np.float32))
+            assert found["expo/index"].tolist() == [3] * samples and found["expo/seed"] == seed
+            assert found["expo/checkpoint"] == "checkpoint-000000012"
+            assert set(policy.sizes) == {16} and len(policy.sizes) == 1 + samples // 17
+
+
 @pytest.mark.parametrize(
     ("message", "said"),
     [
@@ -108,6 +126,11 @@ def test_an_answer(running):
         ({n: np.stack([v, v]) for n, v in GOOD.items()}, r"a message asks about one"),
         ({**GOOD, "expo/seed": -1}, r"'expo/seed' must be a whole number in .*, got -1"),
         ({**GOOD, "expo/seed": True}, r"'expo/seed' must be a whole number"),
+        ({**GOOD, "expo/samples": 0}, r"'expo/samples' must be a whole number in \[1, 65\), got 0"),
+        ({**GOOD, "expo/samples": 65}, r"'expo/samples' must be .*, got 65"),
+        ({**GOOD, "expo/samples": None}, r"'expo/samples' must be a whole number"),
+        ({**GOOD, "expo/samples": np.ones(2)}, r"'expo/samples' must be a whole number"),
+        ({**GOOD, "expo/samples": 2, "state": np.full(3, 1e31)}, r"came to no number"),
         ({**GOOD, "expo/sede": 1}, r"unknown entry 'expo/sede'. Did you mean 'expo/seed'"),
         ({**GOOD, "state": np.full(3, 1e31)}, r"the policy came to no number"),
         ([1, 2], r"an observation is a map of entries, and this is a list"),

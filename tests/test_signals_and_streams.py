@@ -119,7 +119,7 @@ def test_a_signal_before_the_first_step_leaves_nothing_and_says_what_to_do(
         assert (tmp_path / "run" / CONFIG).is_file()
         signal.raise_signal(number)
 
-    monkeypatch.setattr("exporl.run.loop.build", stopped)
+    monkeypatch.setattr("exporl.run.trainer.build", stopped)
     assert main([*BEGINNING, "--run-dir", str(tmp_path / "run")]) == 130
     told = "stopped at once. Nothing had begun: start it again with the same command.\n"
     assert capsys.readouterr().err == told

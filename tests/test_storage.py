@@ -11,23 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporl.data import memory, sealing
+from exporl.data import sealing
 from exporl.data.episodes import Episode
 from exporl.data.memory import ReplayPlan, mapped_bytes, row_bytes
 from exporl.data.replay import Replay
 from exporl.data.sealing import Sealing
-from exporl.files import checkpoint
+from exporl.files import checkpoint, mapped
 from exporl.files.mapped import mapped_zeros
 from exporl.files.segments import FOLDER
 from exporl.run.callbacks import Callback
 from exporl.run.config import check
 from exporl.run.loop import train
-from exporl.run.memory import check_memory, least_bytes
+from exporl.run.memory import check_memory, least_bytes, replay_zeros
 from exporl.types import Spec
 from helpers.replays import ACTIONS, COLUMNS, DISCOUNT, Writer, same_batch, same_state, snapshot
 from helpers.runs import Heard, newest, tiny
 
-SPEC = Spec((("state", (2,), "float32"), ("image", (4, 5, 3), "uint8")), action_dim=2)
+PICTURE = (40, 40, 3)
+SPEC = Spec((("state", (2,), "float32"), ("image", PICTURE, "uint8")), action_dim=2)
 MB = 2**20
 
 
@@ -64,12 +65,17 @@ def limit():
 
 def test_zeros_in_a_file(tmp_path):
     """It has no name, is zero, and keeps what is written to it."""
-    array = mapped_zeros(tmp_path, (3, 1000, 7), np.float32)
+    array = mapped_zeros(tmp_path, (3, 100, 1024), np.float32)
     assert list(tmp_path.iterdir()) == [] and isinstance(root_of(array), mmap.mmap)
-    assert array.shape == (3, 1000, 7) and array.dtype == np.float32 and not array.any()
+    assert array.shape == (3, 100, 1024) and array.dtype == np.float32 and not array.any()
     array[1, 2] = 5
-    assert array.sum() == 35 and array.flags.writeable
-    assert mapped_zeros(tmp_path, (3, 0), bool).shape == (3, 0)
+    assert array.sum() == 5 * 1024 and array.flags.writeable
+
+
+@pytest.mark.parametrize("shape", [(3, 100, 1023), (3, 100), (3, 0, 5000)])
+def test_small_rows_stay_in_memory(tmp_path, shape):
+    array = mapped_zeros(tmp_path, shape, np.float32)
+    assert array.shape == shape and not array.any() and array.base is None
 
 
 def test_a_disk_that_is_too_small_is_told_at_once(tmp_path, limit):
@@ -77,11 +83,11 @@ def test_a_disk_that_is_too_small_is_told_at_once(tmp_path, limit):
     limit(resource.RLIMIT_FSIZE, MB)
     message = rf"{tmp_path} cannot hold a file of {4 * MB:,} B for the replay: .*Set data.scratch"
     with pytest.raises(OSError, match=message) as refused:
-        mapped_zeros(tmp_path, (4, MB), np.uint8)
+        mapped_zeros(tmp_path, (1, 4, MB), np.uint8)
     assert refused.value.errno in (errno.EFBIG, errno.ENOSPC)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OSError, match="No such file or directory"):
-        mapped_zeros(tmp_path / "gone", (4, MB), np.uint8)
+        mapped_zeros(tmp_path / "gone", (1, 4, MB), np.uint8)
 
 
 def test_what_memory_cannot_hold(tmp_path, limit):
@@ -113,7 +119,7 @@ def with_images(writer_step):
 
     def picture(observation):
         number = int(observation["state"][0])
-        return observation | {"image": np.full((4, 5, 3), number % 251, np.uint8)}
+        return observation | {"image": np.full(PICTURE, number % 251, np.uint8)}
 
     return writer_step._replace(
         observation=picture(writer_step.observation),
@@ -137,8 +143,8 @@ def replays(folder, capacity=23, num_streams=2):
         Replay(SPEC, capacity, num_streams=num_streams, columns=COLUMNS, zeros=zeros)
         for zeros in (np.zeros, in_files(folder))
     ]
-    assert all(isinstance(root_of(a), mmap.mmap) for a in made[1]._observation.values())
-    assert isinstance(root_of(made[1]._action), mmap.mmap)
+    assert isinstance(root_of(made[1]._observation["image"]), mmap.mmap)
+    assert made[1]._observation["state"].base is None
     return made
 
 
@@ -199,14 +205,15 @@ def same_arrays(one, other):
 def test_a_run_on_disk_is_the_run_in_memory(tmp_path, monkeypatch):
     """Resumed in files, then in memory: to the bit, whatever lies where."""
     monkeypatch.setattr(sealing, "LEAST_BYTES", 1)
-    monkeypatch.setattr(sealing, "MOST_BYTES", 200)
-    options = {"data.capacity": 14, "algo.hoist_sampling": False}
+    monkeypatch.setattr(sealing, "MOST_BYTES", 2000)
+    monkeypatch.setattr(mapped, "LEAST_BYTES", 100)
+    options = {"data.capacity": 14}
     scratch, heard = tmp_path / "scratch", Heard()
     scratch.mkdir()
-    train(tiny(**options), tmp_path / "memory")
+    train(tiny("rlpd", "probe/image", **options), tmp_path / "memory")
     disk = options | {"data.storage": "disk", "data.scratch": str(scratch)}
     for steps, changes in ((10, disk), (18, disk | {"data.scratch": None}), (24, options)):
-        config = tiny(**changes | {"train.online_steps": steps})
+        config = tiny("rlpd", "probe/image", **changes | {"train.online_steps": steps})
         train(config, tmp_path / "run", heard, resume=steps > 10)
         assert list(scratch.iterdir()) == []
     same_arrays(tmp_path / "memory", tmp_path / "run")
@@ -225,9 +232,10 @@ class Fills(Callback):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path, limit):
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path, limit, monkeypatch):
     """The run ends, says what there is to go on from, and goes on to the bit."""
-    config = tiny("rlpd", **{"data.storage": "disk", "log.save_every": 8})
+    monkeypatch.setattr(mapped, "LEAST_BYTES", 100)
+    config = tiny("rlpd", "probe/image", **{"data.storage": "disk", "log.save_every": 8})
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(OSError, match="File too large") as full:
         train(config, tmp_path / "run", callbacks=[Fills(limit)])
@@ -244,7 +252,13 @@ def test_a_scratch_folder_is_checked(tmp_path):
         check(tiny(**{"data.scratch": "/x"}))
     config = tiny(**{"data.scratch": str(tmp_path / "gone"), "data.storage": "disk"})
     with pytest.raises(ValueError, match=r"data.scratch='.*gone' is no folder. Make it first."):
-        train(config, tmp_path / "run")
+        replay_zeros(config, tmp_path)
+
+
+def test_a_task_without_images_needs_no_files(tmp_path):
+    message = r"data.storage='disk' has no effect on probe/delay: no entry .* has 4,096 B or more"
+    with pytest.raises(ValueError, match=message):
+        train(tiny(**{"data.storage": "disk"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -274,16 +288,16 @@ def test_the_plan_tells_memory_and_files_apart(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_whose_disk_is_too_small_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda place: Usage(0, 0, 100))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: Usage(0, 0, 100))
+    monkeypatch.setattr(mapped, "LEAST_BYTES", 100)
     with pytest.raises(ValueError, match="and 100 B are free"):
-        train(tiny("bc", **{"data.storage": "disk"}), tmp_path / "run")
+        train(tiny("bc", "probe/image", **{"data.storage": "disk"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_bytes_in_files_are_those_of_the_arrays(tmp_path):
     replay = Replay(SPEC, 100, zeros=in_files(tmp_path))
-    arrays = [*replay._observation.values(), replay._action]
-    assert sum(array.nbytes for array in arrays) == 100 * mapped_bytes(SPEC) < 100 * row_bytes(SPEC)
+    assert replay._observation["image"].nbytes == 100 * mapped_bytes(SPEC) < 100 * row_bytes(SPEC)
 
 
 def test_what_lies_in_files_needs_no_memory():

@@ -22,11 +22,12 @@ from exporl.files.atomic import read_lines
 from exporl.files.run_files import CHECKPOINTS
 from exporl.run.config import override
 from exporl.run.directory import load_config
-from exporl.run.loop import Trainer, train
+from exporl.run.loop import train
 from exporl.run.phases import acting_mode, update_calls_due
 from exporl.run.progress import Silent
 from exporl.run.session import load_run
 from exporl.run.stopping import Interrupted
+from exporl.run.trainer import Trainer
 from helpers.runs import evaluations, newest, tiny
 
 
@@ -58,6 +59,8 @@ def assert_same_run(a: Path, b: Path) -> None:
         ("calql", {}),
         ("qc", {}),
         ("dsrl", {}),
+        ("dac", {"base.kind": "diffusion"}),
+        ("qsm", {"base.kind": "diffusion"}),
         ("residual", {"algo.ramp_calls": 4}),
         ("rlpd", {}),
         ("bc", {}),
@@ -71,6 +74,8 @@ def assert_same_run(a: Path, b: Path) -> None:
         "calql",
         "qc",
         "dsrl",
+        "dac",
+        "qsm",
         "residual",
         "rlpd",
         "bc",

@@ -10,8 +10,9 @@ from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
 from exporl.randomness import SAMPLE, run_rng
 from exporl.run.config import override
-from exporl.run.loop import Trainer, train
+from exporl.run.loop import train
 from exporl.run.progress import Silent
+from exporl.run.trainer import Trainer
 from helpers.batches import same
 from helpers.runs import evaluations, newest, run_all, tiny
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same to Python
     from exporl.acting.evaluate import EvalResult, evaluate
+    from exporl.acting.filming import Film
     from exporl.acting.policy import Policy, load_policy
     from exporl.algos import (
         ALGORITHMS,
@@ -16,17 +17,20 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
         BcConfig,
         BestOfNConfig,
         CalqlConfig,
+        DacConfig,
         DsrlConfig,
         Entry,
         ExpoConfig,
         FqlConfig,
         IdqlConfig,
         QcConfig,
+        QsmConfig,
         ResidualConfig,
         RlpdConfig,
         bc,
         best_of_n,
         calql,
+        dac,
         dsrl,
         expo,
         find_algorithm,
@@ -34,6 +38,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
         idql,
         make_algorithm,
         qc,
+        qsm,
         residual,
         rlpd,
     )
@@ -47,6 +52,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_HOME` says the same t
     from exporl.envs.custom import custom_task
     from exporl.envs.registry import list_tasks, make_task
     from exporl.envs.task import Task
+    from exporl.external.remote import RemotePolicy
     from exporl.parallel.seeds import SeedResult, train_seeds
     from exporl.policies import BaseConfig, BasePolicy, diffusion, flow, make_base
     from exporl.report.page import write_report
@@ -80,6 +86,7 @@ _HOME = {
     "CalqlConfig": "exporl.algos",
     "Callback": "exporl.run.callbacks",
     "Client": "exporl.serve.client",
+    "DacConfig": "exporl.algos",
     "DataConfig": "exporl.run.config",
     "Decision": "exporl.types",
     "DsrlConfig": "exporl.algos",
@@ -88,6 +95,7 @@ _HOME = {
     "EvalConfig": "exporl.run.config",
     "EvalResult": "exporl.acting.evaluate",
     "ExpoConfig": "exporl.algos",
+    "Film": "exporl.acting.filming",
     "FqlConfig": "exporl.algos",
     "IdqlConfig": "exporl.algos",
     "Interrupted": "exporl.run.stopping",
@@ -98,7 +106,9 @@ _HOME = {
     "PRESETS": "exporl.run.presets",
     "Policy": "exporl.acting.policy",
     "QcConfig": "exporl.algos",
+    "QsmConfig": "exporl.algos",
     "ReadOptions": "exporl.data.formats",
+    "RemotePolicy": "exporl.external.remote",
     "Replay": "exporl.data.replay",
     "ResidualConfig": "exporl.algos",
     "RlpdConfig": "exporl.algos",
@@ -113,6 +123,7 @@ _HOME = {
     "calql": "exporl.algos",
     "check_task": "exporl.envs.check",
     "custom_task": "exporl.envs.custom",
+    "dac": "exporl.algos",
     "diffusion": "exporl.policies",
     "dsrl": "exporl.algos",
     "evaluate": "exporl.acting.evaluate",
@@ -135,6 +146,7 @@ _HOME = {
     "override": "exporl.run.config",
     "preset_config": "exporl.run.presets",
     "qc": "exporl.algos",
+    "qsm": "exporl.algos",
     "residual": "exporl.algos",
     "rlpd": "exporl.algos",
     "save_npz": "exporl.data.formats",
@@ -157,6 +169,7 @@ __all__ = [
     "Callback",
     "CalqlConfig",
     "Client",
+    "DacConfig",
     "DataConfig",
     "Decision",
     "DsrlConfig",
@@ -165,6 +178,7 @@ __all__ = [
     "EvalConfig",
     "EvalResult",
     "ExpoConfig",
+    "Film",
     "FqlConfig",
     "IdqlConfig",
     "Interrupted",
@@ -174,7 +188,9 @@ __all__ = [
     "Normalizer",
     "Policy",
     "QcConfig",
+    "QsmConfig",
     "ReadOptions",
+    "RemotePolicy",
     "Replay",
     "ResidualConfig",
     "RlpdConfig",
@@ -189,6 +205,7 @@ __all__ = [
     "calql",
     "check_task",
     "custom_task",
+    "dac",
     "diffusion",
     "dsrl",
     "evaluate",
@@ -211,6 +228,7 @@ __all__ = [
     "override",
     "preset_config",
     "qc",
+    "qsm",
     "residual",
     "rlpd",
     "save_npz",

@@ -8,7 +8,7 @@ as it was made, whatever the default is by now.
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from exporl.outside import OutsideName, is_outside
@@ -43,6 +43,21 @@ def from_plain(
         ValueError: unknown or missing options, or a value of the wrong type; names the option.
     """
     return _parse(kind, value, where, generics or {})
+
+
+def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of nested tables by their dotted names; lists as tuples, which options are.
+
+    Args:
+        table: of TOML or JSON.
+        prefix: what every name begins with.
+    """
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from dotted(value, f"{name}.")
+        else:
+            yield name, tuple(value) if isinstance(value, list) else value
 
 
 def _parse(kind: Any, value: Any, where: str, generics: Mapping[Any, type]) -> Any:

@@ -41,7 +41,11 @@ class ActionUnits:
         own = (low + share * (high - low)).astype(self.dtype)
         return own.reshape(*own.shape[:-1], *self.shape)
 
+    def scaled(self, action: np.ndarray) -> np.ndarray:
+        """Actions [..., a] in own units -> in float64, those between the bounds in [-1, 1]."""
+        low, high = np.array(self.low), np.array(self.high)
+        return (action - low) / (high - low) * 2 - 1
+
     def to_unit(self, action: np.ndarray) -> np.ndarray:
         """Actions [..., a] between the bounds -> [-1, 1] in float32."""
-        low, high = np.array(self.low), np.array(self.high)
-        return np.clip((action - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
+        return np.clip(self.scaled(action), -1, 1).astype(np.float32)

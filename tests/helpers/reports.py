@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exporl.run.config import to_json
 from exporl.run.directory import versions
 from exporl.run.presets import preset_config
@@ -60,6 +62,28 @@ def fake_run(
 def write_metrics(folder: Path, lines: list[dict]) -> None:
     """The lines of a run's metrics.jsonl."""
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def film_run(folder: Path, episodes: int = 2, who: tuple[str, ...] = ("policy", "base")) -> None:
+    """Makes up the films of a run: their strips, and how the episodes went."""
+    import io
+
+    from PIL import Image
+
+    (folder / "videos" / "c").mkdir(parents=True)
+    strip, films = io.BytesIO(), []
+    noise = np.random.default_rng(0).integers(0, 256, (12, 128, 3), np.uint8)
+    Image.fromarray(noise).resize((1024, 96)).save(strip, "JPEG", quality=80)
+    for name in who:
+        for episode in range(episodes):
+            file = f"c/{name}-{episode:02d}"
+            (folder / "videos" / f"{file}.jpg").write_bytes(strip.getvalue())
+            films.append({
+                "who": name, "episode": episode, "success": episode == 0, "return": -3.5,
+                "steps": 7, "file": f"{file}.mp4", "strip": f"{file}.jpg",
+            })  # fmt: skip
+    record = {"checkpoint": "checkpoint-000000020", "films": films}
+    (folder / "videos" / "films.json").write_text(json.dumps(record))
 
 
 def change_evaluations(folder: Path, change: Any) -> None:

@@ -23,8 +23,8 @@ options.eval.every = 10
 CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
-from helpers.suites import child
-child()
+from helpers.suites import {name}
+{name}()
 """
 """A child process that writes what `child` says, instead of training."""
 
@@ -40,8 +40,8 @@ def suite_file(folder: Path, text: str = SUITE, **changes: str) -> Path:
     return path
 
 
-def child_code() -> str:
-    return CHILD.format(tests=str(Path(__file__).parent.parent))
+def child_code(name: str = "child") -> str:
+    return CHILD.format(tests=str(Path(__file__).parent.parent), name=name)
 
 
 def evaluation(step: int, rate: float, base: float = 0.25, episodes: int = 20) -> dict[str, Any]:
@@ -100,4 +100,35 @@ def child() -> None:
         return
     rate = 0.9 if config["algorithm"] == "expo" else 0.6
     curve = {0: 0.25, steps // 2: rate - 0.1 * config["seed"], steps: rate}
+    print(json.dumps({"summary": write_run(run_dir, config, curve)}))
+
+
+def search_child() -> None:
+    """Reads an order as `parallel.processes` gives it, and evaluates as a run of a search does:
+    success rises to what the update-to-data ratio and the noise are worth. By the run's discount,
+    .5: trial 1 fails; .7: the first run of trial 2 first waits for the end of its input, once; .9:
+    runs of ratio 1 of trial 3 or later wait in their middle for the end of their input."""
+    order = json.loads(sys.stdin.readline())
+    config, run_dir = order["config"], Path(order["run_dir"])
+    train, number = config["train"], int(run_dir.parent.name.split("-t")[1][:3])
+    (run_dir / "config.json").write_text(json.dumps(config))
+    if train["discount"] == 0.5 and number == 1:
+        print(json.dumps({"error": "the arm fell off"}))
+        return
+    first = config["seed"] == 0 and not order["resume"]
+    if train["discount"] == 0.7 and number == 2 and first:
+        os.read(0, 1)
+        return
+    steps, every = train["online_steps"], config["eval"]["every"]
+    worth = {1: 0.1, 2: 0.6, 4: 1.0}[train["utd_ratio"]] - abs(config["data"]["demo_noise"] - 0.1)
+    curve = {step: max(worth, 0.0) * step / steps for step in range(0, steps + 1, every)}
+    with (run_dir / "eval.jsonl").open("w") as file:
+        for step, rate in curve.items():
+            file.write(json.dumps(evaluation(step, rate)) + "\n")
+            file.flush()
+            print(json.dumps({"evaluated": step}), flush=True)
+            bad = train["discount"] == 0.9 and train["utd_ratio"] == 1 and number >= 3
+            if bad and 2 * step >= steps:
+                os.read(0, 1)
+                return
     print(json.dumps({"summary": write_run(run_dir, config, curve)}))

@@ -12,6 +12,7 @@ from exporl.data.episodes import Normalizer
 from exporl.external import OutsideBase, outside_base
 from exporl.policies import BaseConfig
 from exporl.types import Decision, KeyArray, Mode, Params, Spec
+from exporl.units import ActionUnits
 
 PREFIX = "outside/"
 """What the names of a policy's own arrays begin with, among those of a learner."""
@@ -33,14 +34,17 @@ def split_arrays(
     return mine, others
 
 
-def base_of(config: BaseConfig, spec: Spec, given: Any) -> OutsideBase | None:
-    """The policy from outside that a run's options name, or that was given; None without.
+def base_of(
+    config: BaseConfig, spec: Spec, given: Any, units: ActionUnits | None
+) -> OutsideBase | None:
+    """The policy from outside that a run's options name, or that was given; None without. `units`
+    are the environment's own; None: its actions are in [-1, 1].
 
     Raises:
         ValueError, FileNotFoundError, ModuleNotFoundError: it cannot be had; says why.
     """
     learns, rate = config.learns, config.learning_rate
-    return outside_base(config.policy, given, spec, learns=learns, learning_rate=rate)
+    return outside_base(config.policy, given, spec, learns=learns, learning_rate=rate, units=units)
 
 
 class Seen:

@@ -289,7 +289,7 @@ def _from_run(
     has_interface = (run_dir / POLICY).is_file()
     interface = read_interface(run_dir) if has_interface else _derived(run_dir, trust)
     algorithm, normalizer = options.algorithm(interface.spec), normalizer_of(run_dir, interface)
-    outside = base_of(options.base, interface.spec, base)
+    outside = base_of(options.base, interface.spec, base, interface.units)
     mine, others = split_arrays(found.parts[LEARNER])
     if outside is not None:
         outside.load(others)

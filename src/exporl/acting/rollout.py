@@ -63,6 +63,10 @@ class Actors(Protocol):
         """Restores `state`; returns the streams that could not go on and begin anew."""
         ...
 
+    def metrics(self) -> dict[str, float]:
+        """What a line of metrics says about them."""
+        ...
+
     def close(self) -> None:
         """Closes the environments."""
 
@@ -281,6 +285,10 @@ class Rollout:
                 self._end_episode(env)
                 self._observations[env] = self._reset(env, int(self.episodes[env]), self.env_steps)
         return lost
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing beside its outcomes."""
+        return {}
 
     def close(self) -> None:
         """Closes the environments."""

@@ -7,12 +7,14 @@ from exporl.algos.algorithm import Algorithm, Entry, Measurements, Needs, Preset
 from exporl.algos.bc import BC, BcConfig, bc
 from exporl.algos.best_of_n import BEST_OF_N, BestOfNConfig, best_of_n
 from exporl.algos.calql import CALQL, CalqlConfig, calql
+from exporl.algos.dac import DAC, DacConfig, dac
 from exporl.algos.dsrl import DSRL, DsrlConfig, dsrl
 from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
 from exporl.algos.fql import FQL, FqlConfig, fql
 from exporl.algos.idql import IDQL, IdqlConfig, idql
 from exporl.algos.qc import QC, QcConfig, qc
+from exporl.algos.qsm import QSM, QsmConfig, qsm
 from exporl.algos.residual import RESIDUAL, ResidualConfig, residual
 from exporl.algos.rlpd import RLPD, RlpdConfig, rlpd
 from exporl.once import made_once
@@ -28,6 +30,7 @@ __all__ = [
     "BcConfig",
     "BestOfNConfig",
     "CalqlConfig",
+    "DacConfig",
     "DsrlConfig",
     "Entry",
     "ExpoConfig",
@@ -37,6 +40,7 @@ __all__ = [
     "Needs",
     "Preset",
     "QcConfig",
+    "QsmConfig",
     "ResidualConfig",
     "RlpdConfig",
     "bc",
@@ -45,6 +49,7 @@ __all__ = [
     "check_config",
     "closest",
     "compiled",
+    "dac",
     "described_metrics",
     "dsrl",
     "expo",
@@ -55,12 +60,14 @@ __all__ = [
     "name_of",
     "option",
     "qc",
+    "qsm",
     "residual",
     "rlpd",
 ]
 
 ALGORITHMS: dict[str, Entry[Any]] = {
-    entry.name: entry for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, DSRL, RESIDUAL, RLPD, BC)
+    entry.name: entry
+    for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, DSRL, DAC, QSM, RESIDUAL, RLPD, BC)
 }
 """Name -> entry of the algorithms that come with the library."""
 

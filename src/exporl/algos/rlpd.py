@@ -5,6 +5,7 @@ EXPO: the baseline that shows what the base policy brings.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -300,6 +301,13 @@ _PAPER: Preset = {
     "chunk_length": (1, "RLPD decides on one action at a time"),
 }
 _START: Preset = {"train.random_steps": (1_000, SIZE), "train.update_after": (1_000, SIZE)}
+_SETTINGS = "benchmarks/rlpd_settings.py"
+_STABLE: Preset = {
+    "train.utd_ratio": (8, _SETTINGS),
+    "algo.pessimistic_start": ("auto", _SETTINGS),
+    "algo.return_bound": ("auto", _SETTINGS),
+    "algo.clip_targets": ("auto", _SETTINGS),
+}
 
 
 def _domain(name: str) -> Preset:
@@ -307,13 +315,15 @@ def _domain(name: str) -> Preset:
     return {**_PAPER, **presets.DOMAINS[name], **start}
 
 
-PRESETS = {
+def _on_a_cpu(size: str) -> Preset:
+    return {**presets.RUNS[size], **presets.SMALL_CRITICS[size], **_START}
+
+
+PRESETS: Mapping[str, Preset] = {
     "paper": {**_PAPER, **presets.FROM_SCRATCH},
     **{name: _domain(name) for name in presets.DOMAINS},
-    **{
-        size: {**presets.RUNS[size], **presets.SMALL_CRITICS[size], **_START}
-        for size in ("small", "tiny", "demo")
-    },
+    **{size: _on_a_cpu(size) for size in ("small", "tiny", "demo")},
+    "stable": {**_on_a_cpu("demo"), **_STABLE},
 }
 
 RLPD = Entry(

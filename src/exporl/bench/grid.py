@@ -1,7 +1,6 @@
 """The runs of a suite with their configurations, every one of them checked."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 from exporl.bench.suite import AskedRun, Suite
 from exporl.envs.registry import make_task
 from exporl.files.run_files import CONFIG
-from exporl.run.config import RunConfig, check, check_names, from_json, to_json
+from exporl.run.config import RunConfig, check
 from exporl.run.directory import finished
 from exporl.run.plan import never_happens
-from exporl.run.presets import preset_config
+from exporl.run.presets import preset_config, with_plain
 from exporl.run.prior import check_file
 
 
@@ -85,15 +84,7 @@ def configuration(asked: AskedRun) -> RunConfig[Any]:
         FileNotFoundError, ModuleNotFoundError: its prior data cannot be read.
     """
     config = preset_config(asked.algorithm, asked.preset, asked.task)
-    check_names(config, asked.options)
-    values = to_json(dataclasses.replace(config, seed=asked.seed))
-    for option, value in asked.options.items():
-        *groups, name = option.split(".")
-        group = values
-        for each in groups:
-            group = group[each]
-        group[name] = value
-    config = from_json(json.loads(json.dumps(values)))  # checks the types of values
+    config = with_plain(dataclasses.replace(config, seed=asked.seed), asked.options)
     check(config)
     check_file(config)
     return config

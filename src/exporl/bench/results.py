@@ -15,6 +15,16 @@ WHO = ("policy", "base", "unguarded", "unedited")
 """Who may have been evaluated."""
 
 
+SCORES = {"success": "success_rate", "return": "return_mean"}
+"""Measure -> what an evaluation calls it."""
+
+
+def score_of(line: Mapping[str, Any], measure: str) -> float | None:
+    """The policy's score at one evaluation; None where it has none by this measure."""
+    value = line["policy"].get(SCORES[measure])
+    return float(value) if isinstance(value, float | int) else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """A finished run."""
@@ -38,11 +48,11 @@ class Result:
         Raises:
             ValueError: an evaluation has none by this measure.
         """
-        name = {"success": "success_rate", "return": "return_mean"}[measure]
-        found = [line["policy"].get(name) for line in self.evaluations]
-        if not all(isinstance(value, float | int) for value in found):
-            raise ValueError(f"{self.asked.run_dir} has evaluations without {name}.")
-        return [float(value) for value in found]
+        found = [score_of(line, measure) for line in self.evaluations]
+        known = [score for score in found if score is not None]
+        if len(known) < len(found):
+            raise ValueError(f"{self.asked.run_dir} has evaluations without {SCORES[measure]}.")
+        return known
 
     def episodes(self, measure: str) -> list[float]:
         """The policy's score in each episode of the last evaluation; they start alike in all

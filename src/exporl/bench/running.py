@@ -4,9 +4,9 @@ them."""
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from exporl.bench.fingerprint import (
     check_unmixed,
@@ -22,7 +22,7 @@ from exporl.bench.suite import Suite
 from exporl.files.atomic import refuse_link
 from exporl.files.lock import locked
 from exporl.files.undo import clear_refused
-from exporl.parallel.processes import Ended, Job, run_processes
+from exporl.parallel.processes import Ended, Job, Start, run_processes
 from exporl.run.progress import Progress
 
 try:
@@ -60,6 +60,7 @@ def run_suite(
     row: Callable[[PlannedRun], Progress],
     say: Callable[[str], None],
     told: Callable[[Outcome], None],
+    start: Start | None = None,
 ) -> list[Outcome]:
     """Makes all runs that are not finished.
 
@@ -73,6 +74,7 @@ def run_suite(
         row: makes what a run reports to.
         say: told what there is to know beside that.
         told: told of each run's end.
+        start: starts a run somewhere else; by default in a process on this machine.
 
     Returns:
         The runs that ended; (None, None) are those that were stopped, or not begun because of it.
@@ -81,21 +83,51 @@ def run_suite(
         ValueError: runs were made with something else than they would be made with now, or another
             process works on the suite.
     """
-    with locked(suite.folder), _children(suite.folder, say, stop) as inherited:
-        library = library_code()
-        found = [
-            each
-            for run in runs
-            for each in mismatches(suite.folder, run, code_of(run.config, library))
-        ]
-        check_unmixed(found, allowed)
+    with locked(suite.folder), left_over(suite.folder, say, stop) as inherited:
+        source = checked_code(suite, runs, allowed)
         waiting = [run for run in runs if run.summary is None]
         clock = Clock(waiting, paces(runs), at_once)
-        team = _Team(suite, waiting, len(runs), clock, row, told, library["source"])
+        team = _Team(suite, waiting, len(runs), clock, row, told, source)
         if stop.is_set() or not waiting:
             return team.outcomes
-        team.run(stop, at_once, inherited)
+        team.run(stop, at_once, inherited, start)
         return team.outcomes
+
+
+def checked_code(suite: Suite, runs: Sequence[PlannedRun], allowed: Sequence[str]) -> str:
+    """The digest of the source, after a look at whether the runs that have begun were made with it
+    and with their configurations.
+
+    Raises:
+        ValueError: they differ in what is not allowed.
+    """
+    library = library_code()
+    found = [
+        each for run in runs for each in mismatches(suite.folder, run, code_of(run.config, library))
+    ]
+    check_unmixed(found, allowed)
+    return library["source"]
+
+
+def note_code(suite: Suite, run: PlannedRun, library: Mapping[str, Any]) -> None:
+    """Notes what a run is made with, as it is now."""
+    keep_print(suite.folder, run, code_of(run.config, library))
+
+
+def check_source(source: str, library: Mapping[str, Any]) -> ValueError | None:
+    """The error that nothing more begins with, where the source was changed since a suite was
+    started.
+
+    Args:
+        source: what it was then.
+        library: what it is now.
+    """
+    if library["source"] == source:
+        return None
+    return ValueError(
+        f"the source of exporl was changed while the suite ran, from {source} to "
+        f"{library['source']}: not begun. Start the suite again; it says what to do."
+    )
 
 
 class _Team:
@@ -113,10 +145,16 @@ class _Team:
     ):
         self.suite, self.runs, self.of, self.clock = suite, list(runs), of, clock
         self.outcomes: list[Outcome] = []
-        self.rows = [_Row(i, row, run, self.clock) for i, run in enumerate(self.runs)]
+        self.rows = [Row(i, row, run, self.clock) for i, run in enumerate(self.runs)]
         self._told, self._source = told, source
 
-    def run(self, stop: threading.Event, at_once: int, inherited: Sequence[int]) -> None:
+    def run(
+        self,
+        stop: threading.Event,
+        at_once: int,
+        inherited: Sequence[int],
+        start: Start | None,
+    ) -> None:
         """Makes all of them."""
         jobs = [Job(run.config, run.run_dir, run.begun) for run in self.runs]
         run_processes(
@@ -128,21 +166,19 @@ class _Team:
             begin=self._begin,
             end=self._end,
             inherited=inherited,
+            start=start,
         )
 
     def _begin(self, i: int) -> None:
-        """Notes what a run is made with, as it is now.
+        """Notes what a run is made with.
 
         Raises:
             ValueError: the source was changed since the suite was started.
         """
-        code = code_of(self.runs[i].config, library_code())
-        if code["source"] != self._source:
-            raise ValueError(
-                f"the source of exporl was changed while the suite ran, from {self._source} to "
-                f"{code['source']}: not begun. Start the suite again; it says what to do."
-            )
-        keep_print(self.suite.folder, self.runs[i], code)
+        library = library_code()
+        if (changed := check_source(self._source, library)) is not None:
+            raise changed
+        note_code(self.suite, self.runs[i], library)
 
     def _end(self, i: int, ended: Ended) -> None:
         took = seconds_of(self.runs[i].run_dir) if ended[0] is not None else None
@@ -156,20 +192,22 @@ class _Team:
         self._told(outcome)
 
 
-class _Row:
+class Row:
     """What one run reports to: its own progress, made when it begins, and the clock of the
     suite."""
 
     def __init__(
         self, i: int, row: Callable[[PlannedRun], Progress], run: PlannedRun, clock: Clock
     ):
-        self._i, self._make, self._run, self._clock = i, row, run, clock
+        self.run = run
+        """The run that the row is about; another one until the row is made."""
+        self._i, self._make, self._clock = i, row, clock
         self._made: Progress | None = None
         self._done = 0
 
     def _shown(self) -> Progress:
         if self._made is None:
-            self._made = self._make(self._run)
+            self._made = self._make(self.run)
         return self._made
 
     def phase(self, name: str, total: int, done: int) -> None:
@@ -196,7 +234,7 @@ class _Row:
 
 
 @contextlib.contextmanager
-def _children(
+def left_over(
     folder: Path, say: Callable[[str], None], stop: threading.Event
 ) -> Iterator[tuple[int, ...]]:
     """While it lasts, an open file for the suite's processes to inherit. It begins once those of an

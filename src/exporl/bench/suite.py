@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporl.bench.search_file import Search, read_search
 from exporl.options import MOST_SEEDS, SEEDS, Interval
+from exporl.plain import dotted
 from exporl.suggest import closest
 
 FOLDER = Path("runs/bench")
@@ -73,6 +75,8 @@ class Suite:
     """What a score is: "success", a rate, or "return", a mean."""
     window: int
     """Evaluations that are averaged before a curve is compared with a score."""
+    search: Search | None = None
+    """What of its one algorithm is searched; `runs` are those of every trial, then."""
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -109,7 +113,7 @@ class _Reader:
     def suite(self, path: Path) -> Suite | None:
         """The suite; None where nothing can be made of it."""
         data = self.data
-        self._known(data, (*SUITE_KEYS, "options", "algorithms", "tasks"), "")
+        self._known(data, (*SUITE_KEYS, "options", "algorithms", "tasks", "search"), "")
         folder = Path(self._value(data, "folder", str, "", str(FOLDER / path.stem)))
         algorithms, tasks = self._tables("algorithms"), self._tables("tasks")
         self._check_labels(algorithms, tasks)
@@ -125,10 +129,21 @@ class _Reader:
         if window < 1:
             self.problems.append(f"window must be at least 1 evaluation, got {window}.")
         self._check_folders(runs)
+        labels, search = tuple(algorithms), self._search(tuple(algorithms))
         if not runs:
             return None
-        labels = tuple(algorithms)
-        return Suite(path, folder, runs, scores, labels, baselines, measure, window)
+        return Suite(path, folder, runs, scores, labels, baselines, measure, window, search)
+
+    def _search(self, labels: tuple[str, ...]) -> Search | None:
+        """What is searched, if anything is."""
+        if "search" not in self.data:
+            return None
+        if len(labels) > 1:
+            self.problems.append(
+                f"a search is about one algorithm, and there are {len(labels)}: leave one of "
+                f"{', '.join(labels)} in [algorithms], and give each a suite of its own."
+            )
+        return read_search(self.data["search"], self.problems)
 
     def _tables(self, key: str) -> dict[str, dict[str, Any]]:
         found = self.data.get(key, {})
@@ -209,7 +224,7 @@ class _Reader:
 
     def _options(self, table: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
         """Dotted options of a table; those that a suite gives in another way are refused."""
-        found = dict(_dotted(self._value(table, key, dict, where, {}), ""))
+        found = dict(dotted(self._value(table, key, dict, where, {})))
         for name, value in found.items():
             if not all(isinstance(each, bool | int | float | str) for each in _listed(value)):
                 self.problems.append(
@@ -284,16 +299,6 @@ def _are_seeds(values: list[Any]) -> bool:
 
 def _turn(draft: tuple[int, AskedRun]) -> int:
     return draft[0]
-
-
-def _dotted(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Nested tables as dotted names; lists as tuples, which options are."""
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{name}.")
-        else:
-            yield name, tuple(value) if isinstance(value, list) else value
 
 
 def _listed(value: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import gymnasium
 
 from exporl.acting.checked import Checked
 from exporl.acting.evaluate import EvalResult, evaluate
+from exporl.acting.filming import Film
 from exporl.acting.policy import Policy, load_policy
 from exporl.acting.rollout import close_all
 from exporl.envs.registry import make_task
@@ -34,19 +35,22 @@ class Evaluated:
     has_two: bool
     """Whether its base policy can be evaluated beside it."""
 
-    def evaluate(self, *, base: bool = False, episodes: int, seed: int) -> EvalResult:
+    def evaluate(
+        self, *, base: bool = False, episodes: int, seed: int, film: Film | None = None
+    ) -> EvalResult:
         """Plays evaluation episodes, in environments that are made for it and closed after it.
 
         Args:
             base: the base policy alone.
             episodes: how many.
             seed: of the starts.
+            film: films some of the episodes.
         """
         mode: Mode = "base" if base else self.policy.mode
-        envs = [self._environment() for _ in range(min(ENVIRONMENTS, episodes))]
+        envs = [self.make_env() for _ in range(min(ENVIRONMENTS, episodes))]
         try:
-            return evaluate(
-                envs,
+            result = evaluate(
+                envs if film is None else film.around(envs, seed),
                 self._act,
                 self.policy.parameters,
                 self.task.reward,
@@ -55,10 +59,14 @@ class Evaluated:
                 seed=seed,
                 execute_length=self.policy.execute_length,
             )
+            if film is not None:
+                film.finish(result.success, result.returns, result.lengths)
+            return result
         finally:
             close_all(envs)
 
-    def _environment(self) -> gymnasium.Env:
+    def make_env(self) -> gymnasium.Env:
+        """A new environment of the task, as the policy sees it."""
         env = Checked(self.task.make_env(), self.task.spec, self.task.reward_range)
         normalizer = self.policy.normalizer
         return env if normalizer is None else NormalizedObservation(env, normalizer)

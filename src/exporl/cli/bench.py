@@ -5,10 +5,11 @@ import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from exporl.bench.prints import ALLOWED
 from exporl.cli.bench_help import HELP
-from exporl.cli.numbers import whole_number
+from exporl.cli.numbers import number, whole_number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import notice
 from exporl.suggest import closest
@@ -25,6 +26,13 @@ class BenchRequest:
     """table, latex or csv; None to make runs."""
     output: Path | None
     allowed: tuple[str, ...]
+    ray: bool
+    """Whether runs are made on Ray."""
+    address: str | None
+    """Of a Ray cluster; None: this machine."""
+    cpus: int
+    gpus: float
+    """What each run gets there."""
 
 
 def parse(args: Sequence[str]) -> BenchRequest:
@@ -41,6 +49,10 @@ def parse(args: Sequence[str]) -> BenchRequest:
         parser.add_argument(f"--{name}", dest="show", action="append_const", const=name)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--allow", action="append", default=[])
+    parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--address")
+    parser.add_argument("--cpus", type=whole_number)
+    parser.add_argument("--gpus", type=number(0, 1024, whole=False))
     found = parser.parse_args(list(args))
     shown = found.show or []
     if len(shown) + found.dry_run > 1:
@@ -49,12 +61,48 @@ def parse(args: Sequence[str]) -> BenchRequest:
         raise ValueError("--output is for --table, --latex and --csv.")
     if found.jobs is not None and found.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {found.jobs}.")
+    for name in ("address", "cpus", "gpus"):
+        if getattr(found, name) is not None and not found.ray:
+            raise ValueError(f"--{name} is for runs on Ray: add --ray, or leave it out.")
+    if found.cpus is not None and found.cpus < 1:
+        raise ValueError(f"--cpus must be at least 1, got {found.cpus}.")
     for each in found.allow:
         if each not in ALLOWED:
             raise ValueError(f"--allow cannot allow {each!r}. {closest(each, ALLOWED)}")
     show = shown[0] if shown else None
     allowed = tuple(found.allow)
-    return BenchRequest(found.suite, found.jobs, found.dry_run, show, found.output, allowed)
+    return BenchRequest(
+        found.suite,
+        found.jobs,
+        found.dry_run,
+        show,
+        found.output,
+        allowed,
+        found.ray,
+        found.address,
+        found.cpus or 1,
+        found.gpus or 0.0,
+    )
+
+
+def _shown(show: str, suite: Any) -> str:
+    """The table of a suite, or of the trials of its search."""
+    tables = importlib.import_module("exporl.bench.tables")
+    write = tables.markdown if show == "table" else tables.latex
+    if suite.search is not None:
+        trials = importlib.import_module("exporl.bench.trials")
+        found = trials.read_trials(suite.folder, suite.search)
+        suites = importlib.import_module("exporl.bench.trial_suite")
+        if show != "csv":
+            made = importlib.import_module("exporl.bench.trial_table").trial_table(suite, found)
+            return write([made])
+        suite = suites.with_trials(suite, found)
+    results = importlib.import_module("exporl.bench.results").read_results(suite)
+    if show != "csv":
+        return write(tables.tables(results), results.problems)
+    for problem in results.problems:
+        notice(problem)
+    return tables.csv_text(results)
 
 
 def bench_command(args: list[str]) -> int:
@@ -66,15 +114,7 @@ def bench_command(args: list[str]) -> int:
     suite = importlib.import_module("exporl.bench.suite").read_suite(request.suite)
     if request.show is None:
         return importlib.import_module("exporl.cli.bench_run").run_request(request, suite)
-    results = importlib.import_module("exporl.bench.results").read_results(suite)
-    tables = importlib.import_module("exporl.bench.tables")
-    if request.show == "csv":
-        text = tables.csv_text(results)
-        for problem in results.problems:
-            notice(problem)
-    else:
-        write = tables.markdown if request.show == "table" else tables.latex
-        text = write(tables.tables(results), results.problems)
+    text = _shown(request.show, suite)
     if request.output is None:
         print(text, end="")
     else:

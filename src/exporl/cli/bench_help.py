@@ -7,6 +7,7 @@ command goes on where it was stopped or killed, and repeats nothing that is fini
 
   exporl bench suite.toml --dry-run      check every entry; list the grid with its expected hours
   exporl bench suite.toml --jobs 2       make the runs, two at a time, each on cores of its own
+  exporl bench suite.toml --ray          make them on Ray, here or on a cluster
   exporl bench suite.toml --table        tables of the finished runs, in Markdown
   exporl bench suite.toml --latex        the same for LaTeX (booktabs)
   exporl bench suite.toml --csv          every evaluation of every run, one row each
@@ -20,6 +21,9 @@ options:
   --allow WHAT      go on although the runs there are were made with something else:
                     version (of exporl, of packages or of your own code), or
                     configuration (only train.online_steps may grow); repeat for both
+  --ray             every run is a Ray actor with its share (pip install 'exporl[ray]'):
+  --address ADDRESS   the cluster, HOST:PORT or auto (default: this machine)
+  --cpus N, --gpus X  of each run (default: 1 and 0); --jobs: as many as there is room for
 
 a suite:
   seeds = 3                              # 0, 1, 2; or a list
@@ -46,5 +50,13 @@ a suite:
 Everything is checked before anything starts. Runs go to runs/bench/<name of the file>, or where
 folder = "..." says. A run that fails does not end the suite: failures are listed at the end, with
 exit status 1. Ctrl-C stops all runs after a checkpoint. docs/bench.md: what the numbers mean.
+
+a search: a suite of one algorithm with these tables makes trials of it; the best configuration
+becomes a preset file, <folder>/best.toml (pip install 'exporl[search]')
+  [search]
+  trials = 20
+  [search.space]
+  algo.tau = { low = 1e-3, high = 1e-2, log = true }
+  train.utd_ratio = [1, 4]
 """
 """The help text; no line is wider than 100."""

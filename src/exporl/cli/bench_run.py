@@ -1,20 +1,25 @@
 """Making the runs of a suite under bars, and what they are expected to take."""
 
+import contextlib
+import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
 from exporl.bench.grid import PlannedRun, never_in, of_pairs, plan_runs
+from exporl.bench.on_ray import Share, on_ray
 from exporl.bench.pace import paces
 from exporl.bench.running import Outcome, run_suite
 from exporl.bench.suite import Suite
 from exporl.cli.bars import Bar, Bars
 from exporl.cli.bench import BenchRequest
 from exporl.cli.status import SOME_FAILED, STOPPED, notice
+from exporl.parallel.processes import Start
 from exporl.run.progress import duration
 from exporl.run.stopping import stop_on_signals
-from exporl.speed.tuning import keep_compiled_programs, usable_cores
+from exporl.speed.cores import usable_cores
+from exporl.speed.tuning import keep_compiled_programs
 
 QUIET_S = 300.0
 """Where nobody watches a bar: seconds between lines about the runs that go on."""
@@ -27,25 +32,61 @@ def run_request(request: BenchRequest, suite: Suite) -> int:
         ValueError: entries that cannot be met, more jobs than cores, or runs that were made with
             something else.
     """
+    at_once = _jobs_here(request)
+    runs = plan_runs(suite)
+    for sentence in never_in(runs):
+        notice(sentence)
+    if suite.search is not None:
+        searching = importlib.import_module("exporl.cli.bench_search")
+        if request.dry_run:
+            print(searching.expected_search(suite, runs, at_once), end="")
+            return 0
+        make = searching.make_trials
+    elif request.dry_run:
+        print(expected(suite, runs, at_once), end="")
+        return 0
+    else:
+        make = _make
+    keep_compiled_programs(notice)
+    with _place(request, suite, at_once) as (at_once, start):
+        return make(request, suite, runs, at_once, start)
+
+
+def _jobs_here(request: BenchRequest) -> int:
+    """Runs at a time on this machine.
+
+    Raises:
+        ValueError: more than it has cores.
+    """
     cores = len(usable_cores())
     at_once = cores if request.jobs is None else request.jobs
-    if at_once > cores:
+    if at_once > cores and not request.ray:
         raise ValueError(
             f"--jobs {at_once}: this process may use {cores} core{'s' if cores > 1 else ''}, and "
             "every run needs one. Ask for fewer."
         )
-    runs = plan_runs(suite)
-    for sentence in never_in(runs):
-        notice(sentence)
-    if request.dry_run:
-        print(expected(suite, runs, at_once), end="")
-        return 0
-    keep_compiled_programs(notice)
-    return _make(request, suite, runs, at_once)
+    return at_once
 
 
-def _make(request: BenchRequest, suite: Suite, runs: Sequence[PlannedRun], at_once: int) -> int:
-    screen, stop = _Screen(), threading.Event()
+@contextlib.contextmanager
+def _place(request: BenchRequest, suite: Suite, at_once: int) -> Iterator[tuple[int, Start | None]]:
+    """How many runs go on at a time, and what starts them: None for processes here."""
+    if not request.ray:
+        yield at_once, None
+        return
+    share = Share(request.cpus, request.gpus)
+    with on_ray(suite.folder, share, request.address) as runs:
+        yield request.jobs or runs.room, runs.start
+
+
+def _make(
+    request: BenchRequest,
+    suite: Suite,
+    runs: Sequence[PlannedRun],
+    at_once: int,
+    start: Start | None,
+) -> int:
+    screen, stop = Screen(), threading.Event()
     already = sum(run.summary is not None for run in runs)
     if already:
         screen.bars.say(f"{already} of {len(runs)} runs are finished already")
@@ -60,6 +101,7 @@ def _make(request: BenchRequest, suite: Suite, runs: Sequence[PlannedRun], at_on
                 row=screen.row,
                 say=screen.bars.say,
                 told=screen.told,
+                start=start,
             )
     finally:
         screen.bars.close()
@@ -77,23 +119,23 @@ def _make(request: BenchRequest, suite: Suite, runs: Sequence[PlannedRun], at_on
     return SOME_FAILED if failed else 0
 
 
-class _Screen:
+class Screen:
     """Bars of the runs that go on, and one line for each that has ended."""
 
     def __init__(self) -> None:
         self.bars = Bars(Console(stderr=True), QUIET_S)
 
-    def row(self, run: PlannedRun) -> "_RunBar":
+    def row(self, run: PlannedRun) -> "RunBar":
         """A bar for one run."""
         asked = run.asked
-        return _RunBar(self.bars, self.bars.add(f"{asked.label} {asked.task} s{asked.seed}"))
+        return RunBar(self.bars, self.bars.add(f"{asked.label} {asked.task} s{asked.seed}"))
 
     def told(self, outcome: Outcome) -> None:
         """The line about a run that has ended."""
         print(line_of(outcome), flush=True)
 
 
-class _RunBar:
+class RunBar:
     """A bar that leaves the screen with its run; what the run says is kept where it lies."""
 
     def __init__(self, bars: Bars, bar: Bar):

@@ -8,6 +8,7 @@ from pathlib import Path
 from exporl.bench.page import labels_in, labels_of, suite_tables
 from exporl.bench.results import read_results
 from exporl.bench.suite import Suite, read_suite
+from exporl.bench.trial_suite import with_trials
 from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import STOPPED, notice, say
@@ -69,7 +70,8 @@ def _runs(given: Sequence[Path], suite: Suite | None) -> list[Path]:
     """The runs that are there."""
     if suite is None:
         return list(dict.fromkeys(run for path in given for run in runs_in(path)))
-    found = [asked.run_dir for asked in suite.runs if (asked.run_dir / CONFIG).is_file()]
+    runs = with_trials(suite).runs
+    found = [asked.run_dir for asked in runs if (asked.run_dir / CONFIG).is_file()]
     if not found:
         raise ValueError(
             f"no run of {suite.path} has begun yet: make them with `exporl bench {suite.path}`."
@@ -81,6 +83,7 @@ def _write(
     suite: Suite | None, path: Path, refresh_s: float | int | None, runs: Sequence[Path]
 ) -> Path:
     if suite is not None:
+        suite = with_trials(suite)
         made = suite_tables(read_results(suite))
         return write_report(runs, path, labels=labels_of(suite), tables=made, refresh_s=refresh_s)
     tasks = [read_configuration(run)["task"] for run in runs]

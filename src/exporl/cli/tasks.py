@@ -1,9 +1,10 @@
 """The commands about tasks: `exporl tasks` and `exporl check`."""
 
+import argparse
 import dataclasses
 import importlib.util
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from exporl.cli.data_options import add_format, reading
 from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import FAILED, plain, say
+from exporl.data.episodes import Episode
 from exporl.data.formats import load_episodes
 from exporl.envs.check import Finding, check_task
 from exporl.envs.registry import list_tasks, make_task
@@ -23,7 +25,7 @@ from exporl.external.fit import check_fit, some_observations
 from exporl.options import LARGEST_SEED, MOST_EPISODES
 from exporl.suggest import closest
 
-COLORS = {"pass": "green", "fail": "red", "skip": "yellow"}
+COLORS = {"pass": "green", "fail": "red", "skip": "yellow", "warn": "magenta"}
 
 
 def tasks_command(args: list[str]) -> int:
@@ -147,7 +149,8 @@ def _check_parser() -> Parser:
     parser.add_argument(
         "--base",
         "--policy",
-        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:...",
+        help="also check this policy as base: module:attribute, torch:..., sb3:..., onnx:..., "
+        "lerobot:..., ws://HOST:PORT",
     )
     parser.add_argument(
         "--chunk-length",
@@ -187,9 +190,7 @@ def check_command(args: list[str]) -> int:
         task, episodes, demos=options.demos, demo_noise=options.noise, seed=options.seed
     )
     if options.base is not None:
-        findings = itertools.chain(
-            findings, _check_base(options.base, task, options.chunk_length or 1, options.seed)
-        )
+        findings = itertools.chain(findings, _check_base(options, task, episodes or []))
     for name, status, detail in findings:
         table.add_row(name, f"[{COLORS[status]}]{status}", escape(plain(detail)))
         failed += status == "fail"
@@ -198,14 +199,18 @@ def check_command(args: list[str]) -> int:
     return FAILED if failed else 0
 
 
-def _check_base(name: str, task: Task, chunk_length: int, seed: int) -> Iterator[Finding]:
+def _check_base(
+    options: argparse.Namespace, task: Task, episodes: Sequence[Episode]
+) -> Iterator[Finding]:
     """Findings about a policy from outside as base of a run on a task."""
-    spec = dataclasses.replace(task.spec, chunk_length=chunk_length)
+    spec = dataclasses.replace(task.spec, chunk_length=options.chunk_length or 1)
+    units = task.action_units
     try:
-        base = outside_base(name, None, spec, learns=False, learning_rate=0.0)
+        base = outside_base(options.base, None, spec, learns=False, learning_rate=0.0, units=units)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         yield Finding("base: opens", "fail", str(error))
         return
     assert base is not None
-    for finding in check_fit(base, some_observations(task, seed)):
+    seen = some_observations(task, options.seed, episodes)
+    for finding in check_fit(base, seen, episodes, task=task, data=options.data):
         yield finding._replace(name=f"base: {finding.name}")

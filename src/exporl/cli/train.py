@@ -22,6 +22,7 @@ from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED, notice, say
 from exporl.cli.train_help import WIDTH, train_help
 from exporl.cli.train_request import BASE, NOT_BEGUN, RUNS, Request
+from exporl.distributed.ray_actors import ray_actors
 from exporl.files.run_files import CONFIG, REPORT, seed_runs
 from exporl.parallel.order import ordered_config, ordered_seeds
 from exporl.parallel.seeds import train_seeds
@@ -48,11 +49,25 @@ def run_request(request: Request) -> int:
     )
     run_dir = request.resume or request.run_dir or RUNS / name
     keep_compiled_programs(notice)
+    _check_actors(config, request.address, many)
     if not many:
-        return train_one(config, run_dir, resume=resume)
+        return train_one(config, run_dir, resume=resume, address=request.address)
     already = max(begun) - config.seed + 1 if begun else 0
     num_seeds = max(request.seeds or 0, already)
     return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
+
+
+def _check_actors(config: RunConfig[Any], address: str | None, many: bool) -> None:
+    """Whether actors, their address and seeds go together."""
+    if address is not None and not config.train.actors:
+        raise ValueError(
+            f"--address {address} has no effect without actors: add --actors N, or leave it out."
+        )
+    if many and config.train.actors:
+        raise ValueError(
+            f"--actors {config.train.actors} is for one run at a time: leave --seeds out, and give "
+            "each run its --seed."
+        )
 
 
 def _begun_config(request: Request, seeds: Collection[int]) -> RunConfig[Any]:
@@ -167,13 +182,16 @@ def _saying_what_goes_on(config: RunConfig[Any], folder: Path) -> Iterator[None]
         raise
 
 
-def train_one(config: RunConfig[Any], run_dir: Path, *, resume: bool) -> int:
+def train_one(
+    config: RunConfig[Any], run_dir: Path, *, resume: bool, address: str | None = None
+) -> int:
     """Trains one run under a bar; the exit status."""
     console = Console(stderr=True)
     progress = only_bar(console)
     try:
         with _saying_what_goes_on(config, run_dir):
-            summary = train(config, run_dir, progress, resume=resume)
+            actors = ray_actors(progress.say, address) if config.train.actors else None
+            summary = train(config, run_dir, progress, resume=resume, actors=actors)
     except Interrupted as stopped:
         progress.close()
         console.print(

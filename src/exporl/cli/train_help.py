@@ -17,6 +17,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "calql": (*_SIZES, "paper", "adroit"),
     "qc": (*_SIZES, "paper"),
     "dsrl": (*_SIZES, "paper"),
+    "dac": (*_SIZES, "paper", "antmaze"),
+    "qsm": (*_SIZES, "paper", "qam"),
     "residual": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
@@ -38,8 +40,10 @@ _RUN_OPTIONS = """
 the run:
   --task TASK        family/name (`exporl tasks` lists them), or module:function of your own
   --base POLICY      around a policy that you have: module:attribute, torch:module:function,
-                     sb3:FILE or onnx:FILE (docs/own_policy.md)
-  --preset NAME      where the defaults come from (default small)
+                     torch:FILE, sb3:FILE, onnx:FILE, lerobot:FOLDER or ws://HOST:PORT
+                     (docs/own_policy.md)
+  --preset NAME      where the defaults come from (default small): a name, or a file NAME.toml
+                     (docs/training.md#preset-files)
   --run-dir DIR      where the run goes (default runs/<algo>-<task>-s<seed>)
   --resume RUN       go on from the newest checkpoint of a run, or of every run in a folder of seeds
   --trust            load code that the run to resume names, module:attribute (SECURITY.md)
@@ -49,14 +53,17 @@ the run:
   --async            act and learn at the same time (--train.asynchronous)
   --devices N        share every minibatch between N devices (--train.devices); with --seeds, each
                      device trains its share of the seeds
+  --actors N         N processes act while this one learns (pip install 'exporl[ray]'): for slow
+                     simulators; with --num-envs N or a multiple. Not repeatable to the bit
+  --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
   --reward R         what is learnt from: -1/0 per step, 0/1, or env (the environment's own)
   -h, --help         this text; after an algorithm, all of its options as well
 """
 INSTEAD: Mapping[str, str] = {
     "lr": "there are several learning rates: --algo.critic-learning-rate, --base.learning-rate and "
     "others; `exporl train ALGO --help` lists them",
-    "config": "there are no configuration files: name a --preset and the options that differ from "
-    "it; --resume RUN goes on with the config.json of a run",
+    "config": "a file of options is a preset: --preset FILE.toml (docs/training.md); --resume RUN "
+    "goes on with the config.json of a run",
     "wandb": "nothing is sent anywhere: metrics.jsonl and eval.jsonl in the run's folder have all "
     "numbers, and a callback of `exporl.train` can pass them on (docs/training.md)",
     "device": "JAX chooses the device: JAX_PLATFORMS=cpu (or cuda) in front of the command; "

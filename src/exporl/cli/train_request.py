@@ -19,7 +19,12 @@ BASE = "--base.policy"
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
 
-SHORT = {"--async": "--train.asynchronous", "--base": BASE, "--devices": "--train.devices"}
+SHORT = {
+    "--async": "--train.asynchronous",
+    "--actors": "--train.actors",
+    "--base": BASE,
+    "--devices": "--train.devices",
+}
 """Short names of options."""
 NOT_BEGUN = "Nothing had begun: start it again with the same command."
 
@@ -39,6 +44,8 @@ class Request:
     seeds_mode: str | None
     trust: bool
     """Whether code that the run to resume names, module:attribute, may be loaded."""
+    address: str | None
+    """Of the Ray cluster whose machines act; None: this machine."""
     helping: bool
     """Whether only the options are to be shown."""
     options: tuple[str, ...]
@@ -77,7 +84,7 @@ def parse(args: Sequence[str]) -> Request:
             instead.
     """
     parser = Parser(prog="exporl train", add_help=False)
-    for name in ("run-dir", "preset", "task", "seeds", "seeds-mode"):
+    for name in ("run-dir", "preset", "task", "seeds", "seeds-mode", "address"):
         spellings = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
         parser.add_argument(*spellings, dest=name.replace("-", "_"))
     parser.add_argument("--resume", nargs="?", const="")
@@ -98,6 +105,7 @@ def parse(args: Sequence[str]) -> Request:
         seeds=None if known.seeds is None else _seeds(known.seeds),
         seeds_mode=known.seeds_mode,
         trust=known.trust,
+        address=known.address,
         helping="--help" in rest or "-h" in rest,
         options=tuple(map(_in_full, rest)),
     )

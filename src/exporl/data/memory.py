@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from exporl.data.columns import Column
+from exporl.files.mapped import lies_in_a_file
 from exporl.spec import Spec
 
 _FLAGS = 5
@@ -28,9 +29,13 @@ def row_bytes(spec: Spec, columns: Mapping[str, Column] | None = None) -> int:
 
 
 def mapped_bytes(spec: Spec) -> int:
-    """Those of them that lie in a file where the replay's arrays do: observations and action."""
-    kept = sum(math.prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype in spec.observation)
-    return kept + 4 * spec.action_dim
+    """Those of them that lie in files where the replay is on disk: of large observation entries."""
+    entries = [(shape, dtype) for _, shape, dtype in spec.observation]
+    return sum(
+        math.prod(shape) * np.dtype(dtype).itemsize
+        for shape, dtype in entries
+        if lies_in_a_file(shape, dtype)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

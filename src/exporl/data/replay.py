@@ -57,8 +57,7 @@ class Replay:
             bootstrap_timeouts: False stores time-outs as terminal, as the EXPO release does on
                 robosuite.
             columns: what else is kept per row, by name.
-            zeros: makes the arrays of observations and actions, which may lie in files
-                (`files.mapped`); all others are in memory.
+            zeros: makes the arrays of observations, which may lie in files (`files.mapped`).
 
         Raises:
             ValueError: the capacity cannot hold one chunk, or a column cannot be kept.
@@ -77,7 +76,7 @@ class Replay:
         self.sampled = tuple(self._observation)
         """Observation entries that are read out; others (images that no network looks at) only stay
         stored."""
-        self._action = zeros((*rows, spec.action_dim), np.float32)
+        self._action = np.zeros((*rows, spec.action_dim), np.float32)
         self._reward = np.zeros(rows, np.float32)
         self._terminated = np.zeros(rows, bool)
         self._truncated = np.zeros(rows, bool)

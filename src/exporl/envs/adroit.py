@@ -22,6 +22,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import METADATA, MujocoCamera
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.experts import adroit_action, load_policy
 from exporl.envs.task import Family, Reward, Task, sparse_reward
@@ -75,6 +76,9 @@ class AdroitEnv(gymnasium.Env[Any, np.ndarray]):
     1] over their ranges.
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(self, name: str):
         # the package prints a notice about versions
         with contextlib.redirect_stderr(io.StringIO()):
@@ -95,6 +99,7 @@ class AdroitEnv(gymnasium.Env[Any, np.ndarray]):
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (actions,), np.float32)
         self._env: Any = makers[name]()
+        self._camera = MujocoCamera("vil_camera")
         self._steps = self._solved_steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -126,8 +131,13 @@ class AdroitEnv(gymnasium.Env[Any, np.ndarray]):
     def _info(self, success: bool) -> dict[str, Any]:
         return {"success": success, "solved_fraction": self._solved_steps / HORIZONS[self.name]}
 
+    def render(self) -> np.ndarray:
+        """What a camera sees, uint8 [240, 320, 3]."""
+        return self._camera.picture(self._env.model, self._env.data)
+
     def close(self):
         """Frees the simulator."""
+        self._camera.close()
         self._env.close()
 
 

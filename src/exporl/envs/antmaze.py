@@ -26,6 +26,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import FROM_ABOVE, METADATA, MujocoCamera
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.experts import ant_action, load_policy
 from exporl.envs.mazes import (
@@ -68,6 +69,9 @@ class GoalMazeEnv(gymnasium.Env[Any, np.ndarray]):
     velocities, then the goal's x and y. Action [8]: joint torques in [-1, 1].
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(self, name: str):
         # the package prints a notice about versions
         with contextlib.redirect_stderr(io.StringIO()):
@@ -80,6 +84,7 @@ class GoalMazeEnv(gymnasium.Env[Any, np.ndarray]):
             continuing_task=False,
             include_cfrc_ext_in_observation=False,
         )
+        self._camera = MujocoCamera(FROM_ABOVE)
         Path(self.maze.tmp_xml_file_path).unlink(missing_ok=True)
         self.walls = np.array([[cell == 1 for cell in row] for row in self.maze.maze.maze_map])
         self.observation_space = gymnasium.spaces.Dict(
@@ -110,8 +115,14 @@ class GoalMazeEnv(gymnasium.Env[Any, np.ndarray]):
             {"success": bool(info["success"])},
         )
 
+    def render(self) -> np.ndarray:
+        """What a camera sees, uint8 [240, 320, 3]."""
+        ant = self.maze.ant_env.unwrapped
+        return self._camera.picture(ant.model, ant.data)
+
     def close(self):
         """Frees the simulator."""
+        self._camera.close()
         self.maze.close()
 
 

@@ -24,10 +24,10 @@ class Finding(NamedTuple):
     """The outcome of one check."""
 
     name: str
-    status: Literal["pass", "fail", "skip"]
+    status: Literal["pass", "fail", "skip", "warn"]
     detail: str
-    """What was measured; for a failure what is wrong and how to mend it, for a skipped check
-    why."""
+    """What was measured; for a failure or a warning what is wrong and how to mend it, for a skipped
+    check why."""
 
 
 def check_task(

@@ -1,5 +1,5 @@
-"""Parking a car nose first on highway-env: a goal to reach with throttle and steering, to cover
-autonomous driving."""
+"""Autonomous driving on highway-env, with throttle and steering: parking a car nose first, and the
+racetrack of `racetrack.py`."""
 
 import functools
 import math
@@ -11,6 +11,8 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs import racetrack
+from exporl.envs.cameras import METADATA
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.task import Family, Reward, Task, sparse_reward
 from exporl.spec import Spec
@@ -48,6 +50,9 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
     that crashing never ends the cost of not having parked.
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(self):
         # it greets on standard output otherwise
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -59,7 +64,7 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
             {"state": gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32)}
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.simulator: Any = Simulator()
+        self.simulator: Any = Simulator(render_mode="rgb_array")
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -81,6 +86,16 @@ class ParkingEnv(gymnasium.Env[Any, np.ndarray]):
         success = bool(self.simulator._is_success(car, bay)) and not self.simulator.vehicle.crashed
         truncated = not success and self._steps >= HORIZON
         return {"state": state}, float(success), success, truncated, {"success": success}
+
+    def render(self) -> np.ndarray:
+        """The car park from above, uint8 [300, 600, 3]."""
+        picture = self.simulator.render()
+        self.simulator.enable_auto_render = False  # steps would draw, too
+        return np.asarray(picture)
+
+    def close(self):
+        """Frees the simulator."""
+        self.simulator.close()
 
     def _state(self) -> np.ndarray:
         car, bay = self.simulator.vehicle, self.simulator.vehicle.goal
@@ -198,42 +213,56 @@ def make_expert(env: gymnasium.Env) -> Expert:
 
 
 def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:
-    """Demonstrations by the planner.
+    """Demonstrations by the planner, or by the drivers of the racetrack.
 
     Args:
-        name: "parking".
+        name: "parking" or "racetrack".
         episodes: how many, failures included.
         noise: standard deviation of Gaussian noise added to every action before clipping to [-1,
             1].
-        seed: fixes headings, bays and noise.
+        seed: fixes starts, goals and noise.
     """
+    if name == "racetrack":
+        return racetrack.collect(episodes, noise, seed)
     return collect_episodes(ParkingEnv(), make_expert, episodes, noise, seed)
 
 
 def make(name: str, reward: Reward) -> Task:
     """The task `driving/<name>`."""
+    is_track = name == "racetrack"
     return Task(
         name=f"driving/{name}",
-        make_env=ParkingEnv,
-        spec=SPEC,
+        make_env=racetrack.RacetrackEnv if is_track else ParkingEnv,
+        spec=racetrack.SPEC if is_track else SPEC,
         reward=sparse_reward(reward),
-        max_episode_steps=HORIZON,
+        max_episode_steps=racetrack.HORIZON if is_track else HORIZON,
         collect=functools.partial(collect, name),
         normalize=True,
-        source="planner with action noise",
-        observation_note=(
-            "position, velocity and heading of the car, position and heading of the bay, whether "
-            "crashed"
-        ),
+        source="drivers to both sides, action noise" if is_track else "planner with action noise",
+        observation_note=_NOTES[name],
         control_hz=5.0,
     )
 
 
+_NOTES = {
+    "parking": (
+        "position, velocity and heading of the car, position and heading of the bay, whether "
+        "crashed"
+    ),
+    "racetrack": (
+        "metres along the road and from its middle, heading against it, speed, where the obstacle "
+        "is, whether crashed"
+    ),
+}
 FAMILY = Family(
-    names=("parking",),
+    names=tuple(_NOTES),
     make=make,
     module="highway_env",
     extra="driving",
-    summary="state 11, action 2, 100 steps, ends when parked; planner demonstrations",
-    details=("highway-env. 1 when parked, not crashed. Data: a **planner**"),
+    summary="state 8-11, action 2, 80-100 steps, ends at success; planner, drivers to both sides",
+    details=(
+        "highway-env. parking: 1 when parked, not crashed. racetrack: 1 past the obstacle and at "
+        "the end of the stretch, not crashed. Data: a **planner**; **scripted** drivers who pass "
+        "the obstacle on either side"
+    ),
 )

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import FROM_ABOVE, METADATA, MujocoCamera
 
 HORIZON = 1000
 """Steps per episode, as registered by OGBench and D4RL."""
@@ -34,6 +35,9 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
     the point's x and y. Action: joint torques [8] or displacement [2], in [-1, 1].
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(
         self, body: Literal["ant", "point"], maze: str, task: int | str, reward_offset: float = 0.0
     ):
@@ -56,6 +60,7 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
                 "init_ij": (1, 1), "init_xy": self._env.ij_to_xy((1, 1)),
                 "goal_ij": goal, "goal_xy": self._env.ij_to_xy(goal),
             }  # fmt: skip
+        self._camera = MujocoCamera(FROM_ABOVE)
         self.maze = self._env
         """OGBench's environment, with `get_oracle_subgoal(xy, goal_xy)`, `get_xy()` and
         `cur_goal_xy`."""
@@ -101,8 +106,13 @@ class MazeEnv(gymnasium.Env[Any, np.ndarray]):
             {"success": success},
         )
 
+    def render(self) -> np.ndarray:
+        """What a camera sees, uint8 [240, 320, 3]."""
+        return self._camera.picture(self._env.unwrapped.model, self._env.unwrapped.data)
+
     def close(self):
         """Frees the simulator."""
+        self._camera.close()
         self._env.close()
 
 

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import METADATA, MujocoCamera, View
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.task import Family, Reward, Task, sparse_reward
 from exporl.spec import Spec
@@ -70,6 +71,7 @@ NAMES = tuple(
         "window-open",
     ]
 )
+VIEW = View(azimuth=225.0, elevation=-30.0, distance=1.4, lookat=(0.0, 0.6, 0.15))
 SPEC = Spec((("state", (39,), "float32"),), action_dim=4)
 
 
@@ -80,6 +82,9 @@ class MetaWorldEnv(gymnasium.Env[Any, np.ndarray]):
     Observation {"state": [39]}: hand, gripper and objects now and one step ago, goal (metres,
     quaternions). Action [4]: hand displacement and gripper force, in [-1, 1].
     """
+
+    metadata: dict[str, Any] = METADATA | {"render_fps": 80}
+    render_mode = "rgb_array"
 
     def __init__(self, name: str):
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -96,6 +101,7 @@ class MetaWorldEnv(gymnasium.Env[Any, np.ndarray]):
         self._env.seeded_rand_vec = True
         self._env._set_task_called = True
         self._env.__dict__.pop("sawyer_observation_space", None)
+        self._camera = MujocoCamera(VIEW)
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -114,6 +120,15 @@ class MetaWorldEnv(gymnasium.Env[Any, np.ndarray]):
         truncated = not success and self._steps >= HORIZON
         state = {"state": observation.astype(np.float32)}
         return state, float(success), success, truncated, {"success": success, "state": observation}
+
+    def render(self) -> np.ndarray:
+        """What a camera sees, uint8 [240, 320, 3]."""
+        return self._camera.picture(self._env.model, self._env.data)
+
+    def close(self):
+        """Frees the simulator."""
+        self._camera.close()
+        self._env.close()
 
 
 def collect(name: str, episodes: int, noise: float, seed: int) -> list[Episode]:

@@ -21,6 +21,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import METADATA, MujocoCamera
 from exporl.envs.collect import Expert, collect_episodes
 from exporl.envs.mazes import GOAL_RADIUS, HORIZON, MazeEnv, goal_of, until_success
 from exporl.envs.ogbench_experts import manipulation_expert
@@ -114,10 +115,14 @@ class ManipulationEnv(gymnasium.Env[Any, np.ndarray]):
     yaw (0.3 rad) and its opening, relative to where it is, in [-1, 1].
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(self, environment: str, task: int):
         self.environment = environment
         self.table: Any = _table(environment, task)
         """OGBench's environment."""
+        self._camera = MujocoCamera("front")
         size = SCENERIES[environment].size
         self.observation_space = gymnasium.spaces.Dict(
             {"state": gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)}
@@ -149,8 +154,13 @@ class ManipulationEnv(gymnasium.Env[Any, np.ndarray]):
             success,
         )
 
+    def render(self) -> np.ndarray:
+        """What a camera sees, uint8 [240, 320, 3]."""
+        return self._camera.picture(self.table._model, self.table._data)
+
     def close(self):
         """Frees the simulator."""
+        self._camera.close()
         self.table.close()
 
 

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import HEIGHT, METADATA
 from exporl.envs.task import Family, Reward, Task, sparse_reward
 from exporl.spec import Spec
 
@@ -44,6 +45,9 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
         dense: pay the covered share of the threshold, at most 1, instead of 1 at success.
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(self, threshold: float, dense: bool = False):
         # it greets on standard output otherwise
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -55,7 +59,12 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
             {"state": gymnasium.spaces.Box(-np.inf, np.inf, (6,), np.float32)}
         )
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.simulator: Any = Simulator(obs_type="state")
+        self.simulator: Any = Simulator(
+            obs_type="state",
+            render_mode="rgb_array",
+            visualization_width=HEIGHT,
+            visualization_height=HEIGHT,
+        )
         self.simulator.success_threshold = threshold
         self._dense = dense
         self._steps = 0
@@ -84,6 +93,10 @@ class PushTEnv(gymnasium.Env[Any, np.ndarray]):
             truncated,
             {"success": success, "coverage": info["coverage"]},
         )
+
+    def render(self) -> np.ndarray:
+        """The table from above with the outline and the finger's target, uint8 [240, 240, 3]."""
+        return np.asarray(self.simulator.render())
 
 
 def state(pose: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
+from exporl.envs.cameras import METADATA, MujocoCamera
 from exporl.envs.global_random import seeded_global_random
 from exporl.spec import Spec
 
@@ -98,6 +99,9 @@ class RobosuiteEnv(gymnasium.Env[Any, np.ndarray]):
     (1) or opening (-1).
     """
 
+    metadata: dict[str, Any] = METADATA
+    render_mode = "rgb_array"
+
     def __init__(self, scene: Scene):
         (_, shape, _), *_ = scene.spec.observation
         self.scene = scene
@@ -108,6 +112,7 @@ class RobosuiteEnv(gymnasium.Env[Any, np.ndarray]):
         # sizes that are drawn when a model is built are the same in every environment
         with seeded_global_random(0):
             self.simulator: Any = _make(scene)
+        self._camera = MujocoCamera("agentview")
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -126,8 +131,14 @@ class RobosuiteEnv(gymnasium.Env[Any, np.ndarray]):
         truncated = not success and self._steps >= self.scene.horizon
         return self._state(observation), float(success), success, truncated, {"success": success}
 
+    def render(self) -> np.ndarray:
+        """What a camera sees, uint8 [240, 320, 3]."""
+        simulation = self.simulator.sim
+        return self._camera.picture(simulation.model._model, simulation.data._data)
+
     def close(self):
         """Frees the simulator."""
+        self._camera.close()
         self.simulator.close()
 
     def _state(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

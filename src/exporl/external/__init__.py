@@ -6,11 +6,14 @@ from typing import Any
 
 from exporl.external.base import GIVEN, HAND_OVER, ImitationBatch, OutsideBase, OutsidePolicy
 from exporl.external.functions import as_policy, open_attribute
+from exporl.external.lerobot import open_lerobot
 from exporl.external.onnx import open_onnx
-from exporl.external.pytorch import open_torch
+from exporl.external.remote import open_ws, open_wss
 from exporl.external.sb3 import open_sb3
+from exporl.external.torch_files import open_torch
 from exporl.outside import is_outside
 from exporl.spec import Spec
+from exporl.units import ActionUnits
 
 __all__ = [
     "GIVEN",
@@ -24,7 +27,14 @@ __all__ = [
 
 Open = Callable[[str, Spec, float], OutsidePolicy]
 """(what follows the kind, what the task shows and the run's chunks, learning rate) -> policy."""
-KINDS: dict[str, Open] = {"torch": open_torch, "sb3": open_sb3, "onnx": open_onnx}
+KINDS: dict[str, Open] = {
+    "torch": open_torch,
+    "sb3": open_sb3,
+    "onnx": open_onnx,
+    "lerobot": open_lerobot,
+    "ws": open_ws,
+    "wss": open_wss,
+}
 """Kind -> what opens it: `--base KIND:REST`."""
 
 
@@ -39,6 +49,7 @@ def find_policy(name: str, spec: Spec, learning_rate: float = 3e-4) -> OutsidePo
     Raises:
         ValueError: no such policy, or one that cannot be used; says what is needed.
         FileNotFoundError, ModuleNotFoundError: a file or a framework is missing; says which.
+        ConnectionError, TimeoutError: no server answers; names it.
     """
     kind, _, rest = name.partition(":")
     if kind in KINDS and rest:
@@ -53,7 +64,13 @@ def find_policy(name: str, spec: Spec, learning_rate: float = 3e-4) -> OutsidePo
 
 
 def outside_base(
-    name: str | None, given: Any, spec: Spec, *, learns: bool, learning_rate: float
+    name: str | None,
+    given: Any,
+    spec: Spec,
+    *,
+    learns: bool,
+    learning_rate: float,
+    units: ActionUnits | None = None,
 ) -> OutsideBase | None:
     """The policy from outside that a run has; None where it has none.
 
@@ -63,6 +80,7 @@ def outside_base(
         spec: what the task shows, and the chunks of the run.
         learns: whether it goes on imitating.
         learning_rate: of a policy that learns and brings no optimiser.
+        units: of the environment's own actions; None: they are in [-1, 1].
 
     Raises:
         ValueError, FileNotFoundError, ModuleNotFoundError: as `find_policy`; or the run's policy
@@ -78,4 +96,4 @@ def outside_base(
     else:
         assert name is not None
         policy = find_policy(name, spec, learning_rate)
-    return OutsideBase(policy, called, spec, learns=learns)
+    return OutsideBase(policy, called, spec, learns=learns, units=units)

@@ -4,6 +4,7 @@ run uses it, with every answer checked."""
 import contextlib
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from exporl.spec import Spec
+from exporl.units import ActionUnits
 
 GIVEN = "given"
 """What a configuration says in the place of a name where a policy was handed over in Python."""
@@ -48,10 +50,17 @@ class OutsidePolicy(Protocol):
 
     - `spec`: an `exporl.Spec` of the observation entries that it reads, of its actions and chunks;
       without it the policy takes what the task and the run have.
+    - `actions`: "env" where answers are in the environment's own units instead of [-1, 1].
+    - `ranges`, `control_hz`: values that it met in training, and actions per second; see
+      `check_met`.
     - `imitate(batch: ImitationBatch) -> {name: number}`: one imitation step in its own framework;
       needs the next two.
     - `state() -> {name: array}` and `load(state)`: everything that imitation changes, optimisers
       included. Of a policy that does not learn, what it is told apart by.
+    - `seeded`: False where the seed does not decide its draws. Such a run does not repeat itself.
+    - `units`: an `exporl.units.ActionUnits`, the bounds that its actions were scaled from.
+    - `version`: a name of its parameters, where they may change without exporl. A resumed run warns
+      of another one.
     """
 
     def sample(
@@ -68,7 +77,15 @@ class OutsideBase:
     may be two threads.
     """
 
-    def __init__(self, policy: OutsidePolicy, name: str, spec: Spec, *, learns: bool = False):
+    def __init__(
+        self,
+        policy: OutsidePolicy,
+        name: str,
+        spec: Spec,
+        *,
+        learns: bool = False,
+        units: ActionUnits | None = None,
+    ):
         """Asks the policy for nothing yet.
 
         Args:
@@ -76,14 +93,21 @@ class OutsideBase:
             name: for messages.
             spec: what the task shows, and the chunks of the run.
             learns: whether it goes on imitating.
+            units: of the environment's own actions; None: they are in [-1, 1].
         """
         self.policy, self.name, self.spec, self.learns = policy, name, spec, learns
+        self._units = units if getattr(policy, "actions", "unit") == "env" else None
         own: Spec | None = getattr(policy, "spec", None)
         shown = [entry for entry, _, _ in spec.observation]
         self.reads = tuple(shown if own is None else (entry for entry, _, _ in own.observation))
         """Observation entries that the policy is given."""
         self._lock = threading.Lock()
         self._kept: np.ndarray | None = None
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed decides every draw."""
+        return getattr(self.policy, "seeded", True)
 
     def sample(
         self, observations: Mapping[str, np.ndarray], num: int, seed: int
@@ -102,7 +126,7 @@ class OutsideBase:
             answer = self.policy.sample(given, num, seed)
         if np.iscomplexobj(answer):
             raise PolicyFailed(f"{self.name} answered complex numbers; actions are real ones.")
-        actions = np.asarray(answer, np.float32)
+        actions = self.in_unit(answer)
         wanted = (rows, num, self.spec.chunk_length, self.spec.action_dim)
         if actions.shape != wanted:
             raise PolicyFailed(
@@ -115,6 +139,13 @@ class OutsideBase:
                 f"{actions.size} numbers. Check its weights, and the observations it was given."
             )
         return np.clip(actions, -1.0, 1.0)
+
+    def in_unit(self, answer: Any) -> Float[np.ndarray, "..."]:
+        """What the policy answered, in [-1, 1] where it is between the environment's bounds."""
+        actions = np.asarray(answer, np.float32)
+        if self._units is None or actions.shape[-1:] != (self.spec.action_dim,):
+            return actions
+        return self._units.scaled(actions).astype(np.float32)
 
     def imitate(self, batch: ImitationBatch) -> dict[str, float]:
         """One imitation step of the policy; its metrics.
@@ -145,6 +176,8 @@ class OutsideBase:
         leaving the program is one as well."""
         try:
             yield
+        except PolicyFailed:  # it says itself what failed
+            raise
         except (Exception, SystemExit) as error:
             raise kind(
                 f"{self.name}: {method} raised {type(error).__name__}: {error}. Mend that policy, "
@@ -158,7 +191,8 @@ class OutsideBase:
             return {f"state/{name}": value for name, value in self._state().items()}
         if self._kept is None:  # it stays as it is
             self._kept = self.fingerprint()
-        return {"fingerprint": self._kept}
+        version = self._version()
+        return {"fingerprint": self._kept} | ({"version": version} if len(version) else {})
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Restores `arrays()`.
@@ -172,6 +206,14 @@ class OutsideBase:
                 raise ValueError(
                     f"{self.name} is not the base policy that this run was started with: its "
                     "weights are others. Restore them, or start a new run."
+                )
+            before, now = arrays.get("version"), self._version()
+            if before is not None and not np.array_equal(before, now):
+                warnings.warn(
+                    f"{self.name} answers from {_text(now) or 'something unnamed'} now, and from "
+                    f"{_text(before)} when the run was saved: the base policy is another one than "
+                    "the critic knows, and the run is not repeated to the bit.",
+                    stacklevel=2,
                 )
             return
         state = {name.removeprefix("state/"): np.array(value) for name, value in arrays.items()}
@@ -194,7 +236,17 @@ class OutsideBase:
             digest.update(value.tobytes())
         return np.frombuffer(digest.digest() if state else b"", np.uint8)
 
+    def _version(self) -> np.ndarray:
+        """The name of the policy's parameters, uint8; [0] where it has none."""
+        name: str | None = getattr(self.policy, "version", None)
+        return np.frombuffer((name or "").encode(), np.uint8)
+
     def _state(self) -> dict[str, np.ndarray]:
         state: Callable[[], Mapping[str, Any]] | None = getattr(self.policy, "state", None)
         with self._lock if state else contextlib.nullcontext():
             return {} if state is None else {k: np.asarray(v) for k, v in state().items()}
+
+
+def _text(name: np.ndarray) -> str:
+    """A name that was kept as bytes."""
+    return np.asarray(name, np.uint8).tobytes().decode(errors="replace")

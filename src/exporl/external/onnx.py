@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from exporl.external.base import OutsidePolicy
+from exporl.external.named_inputs import NOISE, named_inputs
 from exporl.spec import Spec
-
-NOISE = "noise"
-"""Name of the input that is drawn, standard normal; a model without it always answers the same."""
 
 
 class OnnxPolicy:
@@ -85,21 +83,12 @@ def open_onnx(path: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
 def _inputs(path: str, session: Any, spec: Spec) -> dict[str, tuple[str, ...]]:
     """Input of the model -> entries of an observation."""
     shown = {name: shape for name, shape, _ in spec.observation}
-    vectors = sorted(n for n, s, kind in spec.observation if kind == "float32" and len(s) == 1)
     wanted = [each for each in session.get_inputs() if each.name != NOISE]
-    by_name = all(each.name in shown for each in wanted)
-    reads = {
-        each.name: (each.name,) if by_name else tuple(vectors)
-        for each in (wanted if by_name or len(wanted) == 1 else ())
-    }
-    if not reads:
-        raise ValueError(
-            f"{path} has the inputs {', '.join(each.name for each in wanted) or 'none'}; the task "
-            f"shows {', '.join(shown)}. Name them alike, or give the model one input."
-        )
+    reads = named_inputs(path, [each.name for each in wanted], spec)
     for each in wanted:
         entries = reads[each.name]
-        shape = shown[entries[0]] if by_name else (sum(shown[name][0] for name in entries),)
+        alone = len(entries) == 1
+        shape = shown[entries[0]] if alone else (sum(shown[name][0] for name in entries),)
         fixed = [(a, b) for a, b in zip(each.shape[1:], shape, strict=False) if isinstance(a, int)]
         if len(each.shape) != len(shape) + 1 or any(a != b for a, b in fixed):
             raise ValueError(

@@ -28,14 +28,12 @@ def is_torch_module(value: Any) -> bool:
     return ("torch.nn.modules.module", "Module") in homes
 
 
-def open_torch(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
+def open_module(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
     """The policy of `torch:module:function`: function(spec) returns the module.
 
     Raises:
         ValueError: the function cannot be loaded or returns something else.
-        ModuleNotFoundError: torch is not installed; says how to install it.
     """
-    import_torch()
     load: Any = load_outside(name, "base policy")
     try:
         module = load(spec)
@@ -67,6 +65,7 @@ def torch_policy(module: Any, name: str, learning_rate: float) -> OutsidePolicy:
             f"{name} is a {type(module).__name__}: it must be a torch.nn.Module with "
             "sample(observations, num) -> actions [b, num, h, a] in [-1, 1] (docs/own_policy.md)."
         )
+    module = module.eval()
     if callable(getattr(module, "loss", None)):
         return LearningTorchPolicy(module, learning_rate)
     return TorchPolicy(module)
@@ -87,7 +86,7 @@ def import_torch() -> Any:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """While it lasts, torch draws what the seed decides; afterwards what it would have drawn."""
     torch = import_torch()
     with torch.random.fork_rng():
@@ -96,26 +95,29 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 class TorchPolicy:
-    """A module that samples."""
+    """A module that samples, in its state for evaluation."""
 
     def __init__(self, module: Any):
-        self.module = module.eval()
+        self.module = module
         self.spec: Spec | None = getattr(module, "spec", None)
+        self.actions: str = getattr(module, "actions", "unit")
+        self.ranges: Mapping[str, Any] = getattr(module, "ranges", {})
+        self.control_hz: float | None = getattr(module, "control_hz", None)
 
     @property
     def memory(self) -> str:
         """Names of recurrent layers, in words; empty where there are none."""
-        found = {
-            f"{name or 'it'} ({type(layer).__name__})"
+        named = [
+            (name, getattr(layer, "original_name", type(layer).__name__))  # TorchScript keeps it
             for name, layer in self.module.named_modules()
-            if type(layer).__name__ in MEMORY
-        }
+        ]
+        found = {f"{name or 'it'} ({kind})" for name, kind in named if kind in MEMORY}
         return ", ".join(sorted(found))
 
     def sample(self, observations: dict[str, np.ndarray], num: int, seed: int) -> np.ndarray:
         """What the module samples, without gradients."""
         torch = import_torch()
-        with torch.no_grad(), _seeded(seed):
+        with torch.no_grad(), seeded(seed):
             made = self.module.sample(self._tensors(observations), num)
         return made.detach().to("cpu", torch.float32).numpy()
 
@@ -153,7 +155,7 @@ class LearningTorchPolicy(TorchPolicy):
         """One step of the optimiser on the module's loss."""
         self.module.train()
         try:
-            with _seeded(batch.seed):
+            with seeded(batch.seed):
                 seen = self._tensors(batch.observation)
                 loss = self.module.loss(seen, self._tensor(batch.action), self._tensor(batch.valid))
                 self.optimizer.zero_grad()

@@ -12,6 +12,7 @@ from exporl.files.reading import read_object
 from exporl.files.run_files import (
     CONFIG,
     EVAL,
+    GLOSSARY,
     METRICS,
     POLICY,
     RESUMABLE,
@@ -24,6 +25,8 @@ OBJECTS = (STATISTICS, POLICY, TUNING)
 """Files that decide what is learnt and how it acts, beside the configuration."""
 LINES = (METRICS, EVAL)
 """Files that grow."""
+TEXTS = (GLOSSARY,)
+"""Files that are only read by people; another version may write them anew when it resumes."""
 
 
 def remember_objects(run_dir: Path) -> dict[str, Any]:
@@ -33,10 +36,16 @@ def remember_objects(run_dir: Path) -> dict[str, Any]:
 
 
 def remember_lines(run_dir: Path) -> dict[str, dict[str, Any]]:
-    """The files that grow, as far as they have grown: entries of a checkpoint's record."""
+    """The files that grow, as far as they have grown, and those for people: entries of a
+    checkpoint's record."""
     sizes = {name: size_of(run_dir / name) for name in LINES}
     digests = {name: beginning(run_dir / name, size) for name, size in sizes.items()}
-    return {"files": sizes, "lines": digests}
+    texts = {name: _digest(run_dir / name) for name in TEXTS if (run_dir / name).is_file()}
+    return {"files": sizes, "lines": digests, "texts": texts}
+
+
+def _digest(path: Path) -> str:
+    return beginning(path, size_of(path))
 
 
 def check_objects(run_dir: Path, record: Mapping[str, Any], checkpoint: str) -> None:
@@ -91,9 +100,17 @@ def restore_missing(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
 
 
 def changed_lines(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
-    """What happened to the files that grow since a checkpoint, other than growing: a sentence
-    each."""
+    """What happened to the files that grow since a checkpoint, other than growing, and to those
+    for people: a sentence each."""
     problems = []
+    for name, digest in _remembered(record, "texts").items():
+        path = run_dir / name
+        if name not in TEXTS:
+            continue
+        if not path.is_file():
+            problems.append(f"{path} is gone.")
+        elif _digest(path) != digest:
+            problems.append(f"{path} was changed since the newest checkpoint was written.")
     sizes, digests = _remembered(record, "files"), _remembered(record, "lines")
     for name in LINES:
         then, path = sizes.get(name), run_dir / name

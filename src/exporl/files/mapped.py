@@ -12,12 +12,20 @@ from numpy.typing import DTypeLike
 
 Zeros = Callable[[tuple[int, ...], DTypeLike], np.ndarray]
 """(shape, type) -> an array of zeros to write to: `np.zeros`, or one in a file."""
+LEAST_BYTES = 4096
+"""Of the rows of an array in a file. A smaller row costs a whole page of a disk to read, and few of
+them fill a memory."""
 _PIECE = 2**24
 """Bytes that are written at once where space cannot be reserved otherwise."""
 
 
+def lies_in_a_file(row: tuple[int, ...], dtype: DTypeLike) -> bool:
+    """Whether arrays with rows of this shape and type lie in files, or in memory all the same."""
+    return math.prod(row) * np.dtype(dtype).itemsize >= LEAST_BYTES
+
+
 def mapped_zeros(folder: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """An array [streams, rows, ...] of zeros in a file without a name.
+    """An array [streams, rows, ...] of zeros: in a file without a name where rows are large.
 
     Its space on the disk is reserved now, so that writing to it cannot fail later, and is free
     again once nobody has the array, however the process ends.
@@ -29,10 +37,10 @@ def mapped_zeros(folder: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.n
 
     Raises:
         OSError: the folder cannot be written, or the disk has too little space; says how much is
-            needed and free.
+            needed.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if not size:
+    if not size or not lies_in_a_file(shape[2:], dtype):
         return np.zeros(shape, dtype)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -44,16 +52,7 @@ def mapped_zeros(folder: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.n
             f"{folder} cannot hold a file of {size:,} B for the replay: {error.strerror}. Set "
             "data.scratch to a folder on another disk, or data.capacity lower",
         ) from error
-    advise(mapped, shape, dtype)
     return np.frombuffer(mapped, dtype).reshape(shape)
-
-
-def advise(mapped: mmap.mmap, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-    """Tells the system that rows are read from everywhere: of those that are smaller than a page it
-    need not read their neighbours as well."""
-    row_bytes = math.prod(shape[2:]) * np.dtype(dtype).itemsize
-    if hasattr(mmap, "MADV_RANDOM") and row_bytes < mmap.PAGESIZE:
-        mapped.madvise(mmap.MADV_RANDOM)
 
 
 def reserve(file: int, size: int) -> None:

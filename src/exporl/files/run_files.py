@@ -28,6 +28,10 @@ EVALUATIONS = "eval_afterwards.jsonl"
 """One line per evaluation asked for afterwards, by `exporl eval`."""
 CHECKPOINTS = "checkpoints"
 """Folder of checkpoints."""
+VIDEOS = "videos"
+"""Folder of films, by `exporl eval --video`."""
+FILMS = "films.json"
+"""In it: the films of the last evaluation that was filmed, and how their episodes went."""
 SUMMARY = "summary.json"
 """First and last evaluation, written at the end."""
 REPORT = "report.html"
@@ -44,7 +48,7 @@ RESUMABLE = (
 """Options that may differ between a run and its resumption: none changes what was learnt so far."""
 NAMES = (
     CONFIG, DEMONSTRATIONS, STATISTICS, POLICY, TUNING, METRICS, EVAL, EVALUATIONS, CHECKPOINTS,
-    SUMMARY, REPORT, OUTPUT, LOCK,
+    VIDEOS, SUMMARY, REPORT, OUTPUT, LOCK,
 )  # fmt: skip
 """All that this library reads or writes in a run directory."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float, Int
 
 from exporl.nets.mlp import MLP, flat_action, xavier
@@ -75,6 +76,20 @@ def q_values(
     """Q(s, a) of every member."""
     values: Any = critic.apply(params, features, action)
     return values
+
+
+def action_gradient(
+    critic: Critic,
+    params: Params,
+    features: Float[Array, "b f"],
+    action: Float[Array, "b h a"],
+) -> Float[Array, "b h a"]:
+    """Gradient of the members' mean Q(s, a) in the action, row by row."""
+
+    def total(action: Float[Array, "b h a"]) -> Float[Array, ""]:
+        return q_values(critic, params, features, action).mean(axis=0).sum()
+
+    return jax.grad(total)(action)
 
 
 def min_q(

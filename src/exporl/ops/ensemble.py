@@ -28,6 +28,12 @@ def aggregate(q: Float[Array, "e *b"], how: Literal["mean", "min"]) -> Float[Arr
     return q.min(axis=0) if how == "min" else q.mean(axis=0)
 
 
+def lower_bound(q: Float[Array, "e *b"], pessimism: float) -> Float[Array, "*b"]:
+    """Mean over the ensemble - pessimism * its standard deviation. Of two members, pessimism 1 is
+    the least."""
+    return q.mean(axis=0) - pessimism * jnp.std(q, axis=0)
+
+
 def spread(q: Float[Array, "e *b"]) -> Float[Array, ""]:
     """Standard deviation over the ensemble, averaged over the batch: how far critics disagree."""
     return jnp.std(q, axis=0).mean()

@@ -38,6 +38,19 @@ def imitation_error(error: Float[Array, "b h a"], weight: Float[Array, "b h"]) -
     return (jnp.square(error).sum(axis=-1) * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
 
+def diffuse(
+    schedule: Schedule,
+    action: Float[Array, "b h a"],
+    time: Int[Array, " b"],
+    noise: Float[Array, "b h a"],
+) -> tuple[Float[Array, "b h a"], Float[Array, "b 1 1"]]:
+    """Actions with the noise that integer times 0..k-1 add, and that noise's share
+    sqrt(1 - alpha_hat)."""
+    signal = jnp.asarray(schedule.alpha_hats)[time][:, None, None]
+    share = jnp.sqrt(1 - signal)
+    return jnp.sqrt(signal) * action + share * noise, share
+
+
 def ddpm_loss(
     predict_noise: Callable[[Float[Array, "b h a"], Float[Array, "b 1"]], Float[Array, "b h a"]],
     schedule: Schedule,
@@ -47,8 +60,7 @@ def ddpm_loss(
     weight: Float[Array, "b h"],
 ) -> Float[Array, ""]:
     """Noise-prediction loss (DDPM, arXiv 2006.11239) at integer times 0..k-1."""
-    signal = jnp.asarray(schedule.alpha_hats)[time][:, None, None]
-    noisy = jnp.sqrt(signal) * action + jnp.sqrt(1 - signal) * noise
+    noisy, _ = diffuse(schedule, action, time, noise)
     return imitation_error(predict_noise(noisy, time[:, None].astype(jnp.float32)) - noise, weight)
 
 

@@ -12,23 +12,23 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from exporl.acting.failures import in_words
-from exporl.files.atomic import refuse_link
 from exporl.files.run_files import CONFIG, OUTPUT
+from exporl.parallel.spawn import Child, spawn
+from exporl.run.callbacks import Callback
 from exporl.run.config import RunConfig, from_json, to_json
 from exporl.run.loop import train
 from exporl.run.progress import Progress
 from exporl.run.stopping import Interrupted
 from exporl.speed.compile_ahead import compiling
-from exporl.speed.tuning import usable_cores
+from exporl.speed.cores import usable_cores
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _KEPT = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 """Where this process keeps compiled programs, its children do."""
 _CHILD = "from exporl.parallel.processes import child; child()"
@@ -43,6 +43,13 @@ class Job(NamedTuple):
     resume: bool
 
 
+class Skipped(Exception):
+    """A job that need not be made any more."""
+
+
+Start = Callable[[Job, Sequence[int], Sequence[int]], Any]
+"""Starts a job on some cores, with open files to inherit; what it returns has, of a
+`subprocess.Popen`, stdin to be closed, the lines of stdout, `wait` and `kill`."""
 Ended = tuple[dict[str, Any] | None, str | None]
 """(summary, None) of a finished run, (None, error) of a failed one, (None, None) of a stopped
 one."""
@@ -55,9 +62,11 @@ def run_processes(
     *,
     at_once: int | None = None,
     again: int = 0,
-    begin: Callable[[int], None] | None = None,
+    begin: Callable[[int], Job | None] | None = None,
+    evaluated: Callable[[int], Collection[int]] | None = None,
     end: Callable[[int, Ended], None] | None = None,
     inherited: Sequence[int] = (),
+    start: Start | None = None,
 ) -> list[Ended]:
     """Trains every job in a process of its own, as many at a time as there are cores.
 
@@ -68,15 +77,23 @@ def run_processes(
         at_once: how many at a time, at most one per core; each has the same share of the cores,
             however many jobs there are. By default the cores are shared among the jobs.
         again: how often a job whose process a signal killed goes on from its last checkpoint.
-        begin: told of each job before its process starts; a ValueError makes it fail.
+        begin: told of each job before its process starts; returns what to make instead, or None. A
+            ValueError makes it fail, `Skipped` ends it as a stop does.
+        evaluated: told of each job that has appended to its eval.jsonl; returns the jobs that are
+            to stop after a checkpoint, those that do not run among them or not.
         end: told how each job ended; by default failures are said on the job's row.
         inherited: open files that the processes keep open until they end.
+        start: starts a job somewhere else, `at_once` at a time whatever the cores here; by default
+            in a process on this machine.
     """
     cores = usable_cores()
-    workers = min(len(cores), len(jobs)) if at_once is None else min(len(cores), at_once)
-    free = [cores[i::workers] for i in range(workers)]
+    if start is not None:
+        free = [cores] * (len(jobs) if at_once is None else at_once)
+    else:
+        workers = min(len(cores), len(jobs)) if at_once is None else min(len(cores), at_once)
+        free = [cores[i::workers] for i in range(workers)]
     tell = end if end is not None else functools.partial(_say_failure, jobs, rows)
-    pool = _Pool(list(jobs), rows, free, again, begin, tell, inherited)
+    pool = _Pool(list(jobs), rows, free, again, begin, evaluated, tell, inherited, start)
     try:
         while pool.running or (pool.waiting and not stop.is_set()):
             if stop.is_set():
@@ -103,16 +120,19 @@ class _Pool:
         rows: Sequence[Progress],
         free: list[list[int]],
         again: int,
-        begin: Callable[[int], None] | None,
+        begin: Callable[[int], Job | None] | None,
+        evaluated: Callable[[int], Collection[int]] | None,
         end: Callable[[int, Ended], None],
         inherited: Sequence[int],
+        start: Start | None,
     ):
+        self._start = _start if start is None else start
         self.jobs, self.rows, self.free, self.inherited = jobs, rows, free, inherited
         self.waiting = list(range(len(jobs)))
         self.running: dict[int, tuple[Any, list[int]]] = {}
         self.ended: list[Ended] = [(None, None)] * len(jobs)
         self._again = [again] * len(jobs)
-        self._begin, self._end = begin, end
+        self._begin, self._evaluated, self._end = begin, evaluated, end
         self._news: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
 
     def start_waiting(self, stop: threading.Event) -> None:
@@ -121,20 +141,26 @@ class _Pool:
             i = self.waiting.pop(0)
             try:
                 if self._begin is not None:
-                    self._begin(i)
+                    self.jobs[i] = self._begin(i) or self.jobs[i]
+            except Skipped:
+                self._end(i, self.ended[i])
+                continue
             except ValueError as error:
                 self.ended[i] = None, in_words(error)
                 self._end(i, self.ended[i])
                 continue
             own = self.free.pop(0)
-            process = _start(self.jobs[i], own, self.inherited)
+            process = self._start(self.jobs[i], own, self.inherited)
             self.running[i] = process, own
             listening = threading.Thread(target=_listen, args=(i, process, self._news), daemon=True)
             listening.start()
 
-    def ask_to_stop(self) -> None:
-        """The end of its standard input makes a child stop after a checkpoint."""
-        for process, _ in self.running.values():
+    def ask_to_stop(self, jobs: Collection[int] | None = None) -> None:
+        """The end of its standard input makes a child stop after a checkpoint: those of some jobs,
+        or all."""
+        for i, (process, _) in self.running.items():
+            if jobs is not None and i not in jobs:
+                continue
             with contextlib.suppress(OSError):  # it has ended by itself
                 process.stdin.close()
 
@@ -146,6 +172,8 @@ class _Pool:
                 self._let_go(i, stop)
             else:
                 _tell(self.rows[i], message)
+                if "evaluated" in message and self._evaluated is not None:
+                    self.ask_to_stop(self._evaluated(i))
                 self.ended[i] = _outcome(message, self.ended[i])
 
     def _let_go(self, i: int, stop: threading.Event) -> None:
@@ -171,40 +199,18 @@ class _Pool:
             _end(process)
 
 
-def _start(job: Job, cores: list[int], inherited: Sequence[int] = ()) -> subprocess.Popen[str]:
-    """A child on these cores, in a session of its own: the terminal's Ctrl-C reaches it through us
-    only."""
-    job.run_dir.mkdir(parents=True, exist_ok=True)
-    env = (
-        os.environ
-        | {name: str(len(cores)) for name in _THREADS}
-        | {
-            name.upper(): str(value)
-            for name in _KEPT
-            if (value := jax.config.values[name]) is not None
-        }
-    )
-    refuse_link(job.run_dir / OUTPUT)
-    with (job.run_dir / OUTPUT).open("a") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-            env=env,
-            start_new_session=True,
-            pass_fds=tuple(inherited),
-        )
-    if hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):  # not allowed here: the scheduler places it
-            os.sched_setaffinity(process.pid, cores)
-    assert process.stdin is not None
+def child_of(job: Job) -> Child:
+    """What a process of its own is to do for a job."""
+    kept = {
+        name.upper(): str(value) for name in _KEPT if (value := jax.config.values[name]) is not None
+    }
     order = {"config": to_json(job.config), "run_dir": str(job.run_dir), "resume": job.resume}
-    with contextlib.suppress(BrokenPipeError):  # it has failed already, and will be found to
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-    return process
+    return Child(_CHILD, json.dumps(order), str(job.run_dir), kept)
+
+
+def _start(job: Job, cores: Sequence[int], inherited: Sequence[int] = ()) -> subprocess.Popen[str]:
+    """A child on these cores."""
+    return spawn(child_of(job), cores, inherited)
 
 
 def _listen(i: int, process: Any, news: queue.Queue[Any]) -> None:
@@ -260,6 +266,16 @@ class _Pipe:
         self.write(say=[message])
 
 
+class _Evaluations(Callback):
+    """Tells the parent of every evaluation; what it found lies in the run directory."""
+
+    def __init__(self, pipe: _Pipe):
+        self._pipe = pipe
+
+    def on_evaluation(self, record: Mapping[str, Any]) -> None:
+        self._pipe.write(evaluated=record["env_steps"])
+
+
 def child() -> None:
     """What a child process does: reads its job from standard input, trains, and reports on standard
     output.
@@ -275,7 +291,9 @@ def child() -> None:
     threading.Thread(target=lambda: (os.read(0, 1), stop.set()), daemon=True).start()
     try:
         config, run_dir = from_json(order["config"]), Path(order["run_dir"])
-        pipe.write(summary=train(config, run_dir, pipe, resume=order["resume"], stop=stop))
+        telling, resume = [_Evaluations(pipe)], order["resume"]
+        summary = train(config, run_dir, pipe, resume=resume, stop=stop, callbacks=telling)
+        pipe.write(summary=summary)
     except Interrupted:
         pass
     except Exception as error:

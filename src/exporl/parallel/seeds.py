@@ -62,17 +62,15 @@ def train_seeds(
 ) -> list[SeedResult]:
     """Trains the seeds `config.seed`, `config.seed + 1`, ... of one configuration.
 
-    A seed that fails does not disturb the others. The first SIGINT or SIGTERM stops all of them
-    after a checkpoint.
+    A seed that fails does not disturb the others. The first SIGINT or SIGTERM stops all, saved.
 
     Args:
-        config: what to do; `config.seed` is the first seed. Several devices (`train.devices`)
-            train a share of the seeds each; every seed's own run has one.
+        config: what to do; `config.seed` is the first seed. `train.devices` share the seeds.
         folder: gets one run directory per seed, `s<seed>`, and report.html about all of them.
         num_seeds: how many.
         mode: "processes": one process per core, seeds wait for a free one; "vmap": all in one
-            program, one batched call per step and update of the seeds of a device, for
-            accelerators; "auto": "processes" on a CPU, otherwise, and with several devices, "vmap".
+            program, one batched call per step and update, for accelerators; "auto": "processes" on
+            a CPU with one device, otherwise "vmap".
         progress: name of a seed -> what to report its progress to; nothing by default.
         resume: go on with seeds that were begun, and begin those that were not. Finished ones are
             not repeated.
@@ -83,8 +81,7 @@ def train_seeds(
         One result per seed.
 
     Raises:
-        ValueError: contradictory options, a resumption with another configuration, or more devices
-            than seeds or than there are.
+        ValueError: contradictory options, another configuration to resume, or too many devices.
         FileExistsError: the folder already holds one of the runs and `resume` is off.
         Interrupted: stopped by a signal, after saving.
     """
@@ -102,8 +99,7 @@ def train_seeds(
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
         together = functools.partial(run_together, task=task, devices=devices)
-        run = run_processes if mode == "processes" else together
-        stop = threading.Event()
+        run, stop = run_processes if mode == "processes" else together, threading.Event()
         with ordered(folder, config, num_seeds):
             run_dirs = [job.run_dir for job in jobs]
             _share_demonstrations(waiting[0].config, task, run_dirs, rows[0].say)

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from exporl.nets.denoiser import Denoiser
 from exporl.nets.encoder import flat_observation
@@ -63,6 +63,15 @@ class BasePolicy(NamedTuple):
     metrics: tuple[tuple[str, str], ...] = ()
     """(name, what it is) of every metric of `loss`, for reports and documents. Pairs, because who
     makes a record once for the same arguments compares them by their hash."""
+    diffuse: (
+        Callable[
+            [Float[Array, "b h a"], Int[Array, " b"], Float[Array, "b h a"]],
+            tuple[Float[Array, "b h a"], Float[Array, "b 1 1"]],
+        ]
+        | None
+    ) = None
+    """(action, step 0 ... k-1, noise) -> (noisy action of that step, its share of noise), as a
+    diffusion is trained. None for other kinds."""
 
 
 @dataclasses.dataclass(frozen=True)

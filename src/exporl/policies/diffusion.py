@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from exporl.ops.generative import ddpm_loss, ddpm_sample, vp_schedule
+from exporl.ops.generative import ddpm_loss, ddpm_sample, diffuse, vp_schedule
 from exporl.policies.base import BaseConfig, BasePolicy, build
 from exporl.types import AnyArray, Batch, KeyArray, Metrics, Observation, Params, Precision, Spec
 
@@ -51,5 +51,6 @@ def diffusion(config: BaseConfig, spec: Spec, precision: Precision = "float32") 
         decode=decode,
         noise_shape=(config.num_steps, spec.chunk_length, spec.action_dim),
         optimizer=optimizer,
+        diffuse=functools.partial(diffuse, schedule),
         metrics=tuple(METRICS.items()),
     )

@@ -23,7 +23,9 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def write_document(path: Path, title: str, body: str, data: Any = None) -> Path:
+def write_document(
+    path: Path, title: str, body: str, data: Any = None, *, images: bool = False
+) -> Path:
     """Writes a page, in one step.
 
     Args:
@@ -31,6 +33,7 @@ def write_document(path: Path, title: str, body: str, data: Any = None) -> Path:
         title: as text.
         body: as HTML.
         data: what `report.js` draws; a page without it has no script.
+        images: whether there are pictures in the body itself, as `data:`.
     """
     scripts = ""
     if data is not None:
@@ -39,7 +42,7 @@ def write_document(path: Path, title: str, body: str, data: Any = None) -> Path:
     style = "".join(asset(name) for name in STYLES)
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(data is not None)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(data is not None, images)}">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{text(title)}</title><style>{style}</style></head>"
         f"<body>{body}{scripts}</body></html>"
@@ -49,11 +52,12 @@ def write_document(path: Path, title: str, body: str, data: Any = None) -> Path:
     return path
 
 
-def _policy(with_scripts: bool) -> str:
-    """What the browser may do with the page: nothing is loaded, and only scripts of these sums
-    run."""
+def _policy(with_scripts: bool, with_images: bool) -> str:
+    """What the browser may do with the page: nothing is loaded, only pictures in the page itself
+    are shown, and only scripts of these sums run."""
     allowed = "'none'"
     if with_scripts:
         sums = (hashlib.sha256(asset(name).encode()).digest() for name in SCRIPTS)
         allowed = " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in sums)
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}"
+    shown = " img-src data:;" if with_images else ""
+    return f"default-src 'none';{shown} style-src 'unsafe-inline'; script-src {allowed}"

@@ -1,5 +1,5 @@
-"""Runs -> one self-contained HTML page: findings, learning curves, tables, the guard, values,
-metrics, time, configurations."""
+"""Runs -> one self-contained HTML page: findings, learning curves, tables, the guard, films,
+values, metrics, time, configurations."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from exporl.report.calibration import calibration_section
 from exporl.report.curves import OTHERS, Colors, colors_of, difference_chart, success_chart
 from exporl.report.document import write_document
 from exporl.report.figures import Figures
+from exporl.report.films import films_section, how_many_fit
 from exporl.report.findings import findings
 from exporl.report.guard_section import guard_section
 from exporl.report.labels import differences, labelled
@@ -65,11 +66,13 @@ def write_report(
     tasks = list(dict.fromkeys(run.task for run in runs))
     title = tasks[0] if len(tasks) == 1 else f"{len(runs)} runs on {len(tasks)} tasks"
     figures, colors = Figures(), colors_of(runs)
+    counts = how_many_fit([run.films for run in runs])
+    shown = {run.folder: count for run, count in zip(runs, counts, strict=True)}
     body = [_head(title, runs, live=refresh_s is not None), _problems(runs), tables]
     for task in tasks:
         body += [f"<h1>{text(task)}</h1>"] if len(tasks) > 1 else []
         members = [run for run in runs if run.task == task]
-        body.append(_of_task(members, colors, figures, alone=len(tasks) == 1))
+        body.append(_of_task(members, colors, figures, shown, alone=len(tasks) == 1))
     body += [time_table(runs), differences(runs), machine_table(runs)]
     for run in runs:
         options = text(json.dumps(run.config, indent=1))
@@ -78,7 +81,8 @@ def write_report(
             f"{text(run.name)}</summary><pre>{options}</pre></details>"
         )
     data = figures.data() | _controls(runs, colors, figures) | {"refresh": refresh_s}
-    return write_document(path, title, "".join(body), data)
+    has_films = any(run.films.strips for run in runs)
+    return write_document(path, title, "".join(body), data, images=has_films)
 
 
 def _head(title: str, runs: Sequence[RunData], *, live: bool) -> str:
@@ -92,8 +96,16 @@ def _head(title: str, runs: Sequence[RunData], *, live: bool) -> str:
     )
 
 
-def _of_task(runs: Sequence[RunData], colors: Colors, figures: Figures, *, alone: bool) -> str:
-    """What came out of runs on one task; metrics are shown at once where it is the only one."""
+def _of_task(
+    runs: Sequence[RunData],
+    colors: Colors,
+    figures: Figures,
+    shown: Mapping[Path, int],
+    *,
+    alone: bool,
+) -> str:
+    """What came out of runs on one task, with so many films of each as are `shown`; metrics are
+    shown at once where it is the only one."""
     success = figures.add(success_chart(runs, colors))
     return "".join(
         [
@@ -105,6 +117,7 @@ def _of_task(runs: Sequence[RunData], colors: Colors, figures: Figures, *, alone
             _against_base(runs, colors, figures),
             return_section(runs, colors, figures),
             guard_section(runs, figures),
+            films_section([(run.name, run.films, shown[run.folder]) for run in runs]),
             calibration_section(runs, colors, figures),
             metrics_section(runs, colors, figures, is_open=alone),
         ]

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from exporl.report.films import Films, read_films
 from exporl.report.reading import (
     changes,
     read_configuration,
@@ -32,6 +33,8 @@ class RunData:
     """Metric -> what it is; empty for runs of earlier versions."""
     problems: list[str] = dataclasses.field(default_factory=list)
     """What is wrong with its files: a sentence each."""
+    films: Films = dataclasses.field(default_factory=Films)
+    """Of its last evaluation that was filmed."""
     folder: Path = Path()
     label: str = ""
     """What the page calls runs like this one, of all seeds: see `labels.labelled`."""
@@ -53,7 +56,8 @@ def read_run(run_dir: Path) -> RunData:
     config = read_configuration(run_dir)
     (evals, of_evals), (metrics, of_metrics) = read_evaluations(run_dir), read_metrics(run_dir)
     glossary, of_glossary = read_glossary(run_dir)
-    problems = [*of_evals, *of_metrics, *of_glossary, *changes(run_dir, config)]
+    films, of_films = read_films(run_dir)
+    problems = [*of_evals, *of_metrics, *of_glossary, *of_films, *changes(run_dir, config)]
     return RunData(
         name=run_dir.name,
         algorithm=config["algorithm"],
@@ -64,6 +68,7 @@ def read_run(run_dir: Path) -> RunData:
         metrics=metrics,
         glossary=glossary,
         problems=problems,
+        films=films,
         folder=run_dir,
         label=config["algorithm"].upper(),
     )

@@ -1,7 +1,6 @@
 """All the parts of a run, built from its configuration in one place: what training and later
 evaluation have in common."""
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +13,8 @@ from exporl.acting.around import base_of
 from exporl.acting.asked import Watch
 from exporl.acting.checked import Checked
 from exporl.acting.failures import EnvironmentFailed
-from exporl.acting.guard import Guard
 from exporl.acting.interface import write_interface
 from exporl.acting.of_task import interface_of
-from exporl.acting.rollout import Actors, Rollout, close_all
 from exporl.algos import (
     Algorithm,
     Measurements,
@@ -39,22 +36,15 @@ from exporl.files.reading import read_object
 from exporl.files.run_files import POLICY, STATISTICS, TUNING
 from exporl.plain import from_plain
 from exporl.policies import make_base
+from exporl.run import memory
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
-from exporl.run.memory import (
-    check_memory,
-    device_plan,
-    mapped_row_bytes,
-    online_rows,
-    replay_folder,
-    replay_zeros,
-)
 from exporl.run.metrics import write_glossary
 from exporl.run.outside_learning import read_spec, surrounded
 from exporl.run.prior import Say, prior_episodes, statistics
 from exporl.spec import state_spec
 from exporl.speed.compile_ahead import Program, compile_ahead
-from exporl.speed.devices import DataParallel, copies_in_host_memory
+from exporl.speed.devices import DataParallel, spread
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
 
@@ -86,8 +76,6 @@ class Parts:
     they are, and `normalizer` is None."""
     watch: Watch = dataclasses.field(default_factory=Watch)
     """Looks whether environments answer."""
-    devices: int = 1
-    """Those that share the rows of every minibatch."""
 
     def make_env(self) -> gymnasium.Env:
         """A new environment, whose values are checked as they come and normalised like the data.
@@ -133,17 +121,14 @@ def build(
         base: a policy from outside, used instead of what `config.base.policy` names.
 
     Raises:
-        ValueError: contradictory options, unusable data, a policy that does not fit, or fewer
-            devices than asked for.
+        ValueError: contradictory options, unusable data, an unfit policy, or too few devices.
     """
     check(config)
-    devices = config.train.devices if learns and share is None else 1
-    parallel = DataParallel.over(devices) if devices > 1 else None
+    parallel = DataParallel.over(config.train.devices if learns and share is None else 1)
     task = task or make_task(config.task, config.reward)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    spec = _spec_of(config, task)
-    network_spec = state_spec(spec)
-    outside = _outside(config, base, spec, task, episodes, learns)
+    spec, network_spec = _specs_of(config, task)
+    outside = _outside(config, base, spec, task, episodes, learns, say)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
@@ -151,8 +136,7 @@ def build(
     columns = needed_columns(needs.columns, needs.proposals, spec, config.train.discount)
     algorithm, learning = surrounded(config, algorithm, outside, record, network_spec, normalizer)
     carried = columns | proposal_columns(needs.attached, spec)
-    algorithm = algorithm if parallel is None else parallel.spread(algorithm)
-    algorithm = _compiled(algorithm, network_spec, share, ahead, rows, carried)
+    algorithm = _compiled(spread(algorithm, parallel), network_spec, share, ahead, rows, carried)
     algorithm = _reading(algorithm, spec, network_spec) if outside is None else algorithm
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
         _keep_interface(config, run_dir, task, read_spec(spec, network_spec, outside), normalizer)
@@ -168,16 +152,17 @@ def build(
         columns=columns,
         algorithm=algorithm,
         learner=Learner(algorithm, config.seed, learning, parallel),
-        devices=devices,
         base=outside,
         watch=Watch(config.log.silence_s, say),
     )
 
 
-def _spec_of(config: RunConfig[Any], task: Task) -> Spec:
-    """What the environments show, the run's chunks, and the values that its rewards allow."""
+def _specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
+    """What the environments show, with the run's chunks and the values that its rewards allow; and
+    what the networks see of it."""
     shapes, values = task.spec, value_range(task, config.train.discount)
-    return Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+    shown = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+    return shown, state_spec(shown)
 
 
 def _compiled(
@@ -201,10 +186,11 @@ def _outside(
     task: Task,
     episodes: list[Episode],
     learns: bool,
+    say: Say,
 ) -> OutsideBase | None:
     """The policy from outside that a run is around; None where it has none. One that is to act in
-    training is tried first."""
-    base = base_of(config.base, spec, given)
+    training is tried first, and `say` told what to warn of."""
+    base = base_of(config.base, spec, given, task.action_units)
     if base is None:
         return None
     if config.train.offline_steps and not base.learns:
@@ -213,7 +199,10 @@ def _outside(
             f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
         )
     if learns:
-        refuse_misfit(base, some_observations(task, config.seed, episodes))
+        num = getattr(config.algo, "num_base_samples", None)
+        seen = some_observations(task, config.seed, episodes)
+        path = config.data.path
+        refuse_misfit(base, seen, episodes, say, task=task, num=num, data=path)
     return base
 
 
@@ -223,8 +212,7 @@ def _data(
     """Prior data (the `wanted` one, if that is given) of a run that certainly fits into memory, and
     the statistics of it."""
     if learns:
-        copies = copies_in_host_memory(config.train.devices)
-        check_memory(config, task.spec, available_bytes(), copies)
+        memory.check_memory(config, task.spec, available_bytes())
     episodes = prior_episodes(config, run_dir, task, say, wanted) if learns else []
     if not task.normalize:
         return episodes, None
@@ -294,18 +282,13 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     """
     config, spec, episodes = parts.config, parts.spec, parts.episodes
     data, streams = config.data, config.num_envs
-    rows = online_rows(config)
+    rows, in_files = memory.online_rows(config), memory.mapped_row_bytes(config, spec)
     prior_rows = rows_needed(spec, map(len, episodes)) if episodes else 0
-    in_files = mapped_row_bytes(config, spec)
     plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams, in_files)
-    carried = parts.columns | proposal_columns(parts.algorithm.needs.attached, spec)
-    state, on_devices = parts.learner.state, parts.devices
-    device_memory = device_plan(config, state, parts.network_spec, carried, on_devices)
     say(str(plan))
-    say(str(device_memory))
     plan.check(available_bytes())
-    plan.check_disk(replay_folder(config, parts.run_dir), parts.run_dir)
-    device_memory.check()
+    plan.check_disk(memory.replay_folder(config, parts.run_dir), parts.run_dir)
+    memory.check_devices(config, parts.learner, parts.network_spec, parts.columns, say)
     prior = None
     if episodes:
         prior = Replay.from_episodes(
@@ -324,48 +307,13 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
         num_streams=streams,
         bootstrap_timeouts=data.bootstrap_timeouts,
         columns=parts.columns,
-        zeros=replay_zeros(config, parts.run_dir),
+        zeros=memory.replay_zeros(config, parts.run_dir),
     )
     read = [name for name, _, _ in parts.network_spec.observation]
     read += [] if parts.base is None else [name for name in parts.base.reads if name not in read]
     for replay in (online,) if prior is None else (prior, online):
         replay.sampled = tuple(read)
     return prior, online
-
-
-def make_actors(parts: Parts) -> Actors:
-    """Environments of its own for a run to learn in, at their first step."""
-    config = parts.config
-    envs: list[gymnasium.Env] = []
-    with contextlib.ExitStack() as on_error:
-        on_error.callback(close_all, envs)
-        while len(envs) < config.num_envs:
-            envs.append(parts.make_env())
-        actors = Rollout(
-            envs,
-            parts.algorithm.act,
-            reward=parts.task.reward,
-            chunk_length=config.chunk_length,
-            action_dim=parts.spec.action_dim,
-            execute_length=config.actions_played,
-            seed=config.seed,
-            guard=make_guard(config, parts.task),
-            alone=parts.algorithm.needs.alone,
-            watch=parts.watch,
-        )
-        on_error.pop_all()
-    return actors
-
-
-def make_guard(config: RunConfig[Any], task: Task) -> Guard | None:
-    """What chooses between base policy and policy; None where nobody asked for it."""
-    measure = config.train.guard
-    if measure == "off":
-        return None
-    if measure == "auto":
-        paid = sorted(map(task.reward, task.reward_range or ()))
-        measure = "success" if paid in ([-1.0, 0.0], [0.0, 1.0]) else "return"
-    return Guard(measure)
 
 
 def given_away(episodes: list[Episode]) -> Iterator[Episode]:

@@ -76,6 +76,11 @@ class Notes(Callback):
                 success = f"last 20 episodes {100 * line['rollout/success_rate']:.0f}%"
                 if self._reward == "env":
                     success += f", return {number(line['rollout/return_mean'])}"
+            if "actors/number" in line:
+                success += (
+                    f", {line['actors/number']:.0f} actors, {line['actors/restarts']:.0f} "
+                    f"restarts, {line['actors/staleness_updates']:.1f} updates behind"
+                )
             speed = line["time/env_steps_per_s"]
             self._progress.advance(0, f"{speed:.0f} env steps/s, {success}")
 

@@ -57,8 +57,9 @@ class DataConfig:
     capacity: int = option(1_000_000, within="[1, inf)")
     """Online rows kept per environment (steps plus one per episode)."""
     storage: Literal["memory", "disk"] = added("memory", absent="memory")
-    """Where observations and actions of the online replay lie: in memory, or in files that are
-    mapped into it, so that the capacity may exceed it. Nothing else differs."""
+    """Where images, and other observation entries of a page or more, of the online replay lie: in
+    memory, or in files that are mapped into it, so that they may exceed it. Nothing else
+    differs."""
     scratch: str | None = added(None, absent=None)
     """A folder for the files of data.storage=disk; the run's own by default."""
     bootstrap_timeouts: bool = True
@@ -106,6 +107,10 @@ class TrainConfig:
     asynchronous: bool = False
     """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async).
     Not repeatable to the bit."""
+    actors: int = option(0, within="[0, 10000]", absent=0)
+    """Processes of their own that step the environments while this one learns (--actors), on Ray:
+    num_envs / actors environments each. 0: this process steps them. Not repeatable to the bit: the
+    order in which steps arrive depends on timing."""
     discount: float = option(0.99, within="[0, 1]")
     """Per environment step (gamma)."""
     guard: Literal["off", "auto", "success", "return"] = added("off", absent="off")
@@ -224,6 +229,7 @@ def check(config: RunConfig[Any]) -> None:
             f"data.{asked[0]} says how a file is read, and there is none: give data.path as well, "
             "or leave it out."
         )
+    _check_actors(config)
     if config.data.scratch is not None and config.data.storage != "disk":
         raise ValueError(
             f"data.scratch={config.data.scratch!r} has no effect: data.storage is "
@@ -234,6 +240,27 @@ def check(config: RunConfig[Any]) -> None:
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
             f"{config.execute_length}."
         )
+
+
+def _check_actors(config: RunConfig[Any]) -> None:
+    """Whether environments can be shared among actors, and who acts is decided here alone."""
+    actors = config.train.actors
+    if not actors:
+        return
+    if config.num_envs % actors:
+        raise ValueError(
+            f"num_envs={config.num_envs} environments cannot be shared equally among train.actors="
+            f"{actors}: set num_envs to {actors} or a multiple of it."
+        )
+    for option_name, value, off in (
+        ("train.guard", config.train.guard, "off"),
+        ("base.policy", config.base.policy, None),
+    ):
+        if value != off:
+            raise ValueError(
+                f"{option_name}={value} works in one process only: leave train.actors={actors} "
+                f"out, or set {option_name} to {off}."
+            )
 
 
 def with_given(config: RunConfig[Any], base: Any) -> RunConfig[Any]:

@@ -31,7 +31,7 @@ class Learner:
     """Holds what an algorithm has learnt. `updates` counts update calls over all phases.
 
     With `parallel` the state lies on several devices, which share the rows of every minibatch (the
-    algorithm is one that `DataParallel.spread` returned); acting and proposing use the first.
+    algorithm is one that `spread` returned); acting and proposing use the first of them.
 
     Around a base policy from outside minibatches are as the environment shows them, in host memory:
     that policy is given them first.
@@ -69,6 +69,11 @@ class Learner:
         if self._outside is None:
             return self.send(batches)
         return self._outside.attach(batches, phase, run_key(self.seed, PROPOSE, self.updates, 0))
+
+    @property
+    def devices(self) -> int:
+        """How many devices share the rows of a minibatch."""
+        return 1 if self._parallel is None else self._parallel.num
 
     def send(self, batches: Batch) -> Batch:
         """Minibatches [u, b, ...] from host memory to where the update reads them."""

@@ -4,21 +4,22 @@ or compiled; and what every device will hold, known once there is a learner."""
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from exporl.data.columns import Column
+from exporl.data.columns import Column, proposal_columns
 from exporl.data.memory import mapped_bytes, row_bytes, size
-from exporl.files.mapped import Zeros, mapped_zeros
+from exporl.files.mapped import LEAST_BYTES, Zeros, mapped_zeros
 from exporl.run.config import RunConfig
+from exporl.run.learner import Learner
 from exporl.run.phases import programs
 from exporl.spec import Spec
 from exporl.speed.compile_ahead import empty_batches
-from exporl.speed.devices import device_memory
+from exporl.speed.devices import copies_in_host_memory, device_memory
 
 _FLOAT = 4
 """Bytes of a float32."""
@@ -96,22 +97,24 @@ def least_bytes(config: RunConfig[Any], spec: Spec, copies: int = 1) -> dict[str
     }
 
 
-def check_memory(
-    config: RunConfig[Any], spec: Spec, available: int | None, copies: int = 1
-) -> None:
-    """Refuses a run that certainly does not fit.
+def check_memory(config: RunConfig[Any], spec: Spec, available: int | None) -> None:
+    """Refuses a run that certainly does not fit, or whose files would hold nothing.
 
     Args:
         config: of the run.
         spec: of its task.
         available: bytes that can be had; None when unknown.
-        copies: of the networks in this memory.
 
     Raises:
         ValueError: it needs more; names both numbers, what takes most, and the options that decide
-            it.
+            it. Or a replay is to lie on disk, and all of it is small.
     """
-    parts = least_bytes(config, spec, copies)
+    if config.data.storage == "disk" and not mapped_bytes(spec):
+        raise ValueError(
+            f"data.storage='disk' has no effect on {config.task}: no entry of its observations has "
+            f"{LEAST_BYTES:,} B or more, and smaller ones stay in memory. Set it to 'memory'."
+        )
+    parts = least_bytes(config, spec, copies_in_host_memory(config.train.devices))
     total = sum(parts.values())
     if available is None or total <= available:
         return
@@ -167,33 +170,46 @@ class DevicePlan:
 
 
 def device_plan(
-    config: RunConfig[Any],
-    state: Any,
-    spec: Spec,
-    columns: Mapping[str, Column],
-    devices: int,
+    config: RunConfig[Any], learner: Learner, spec: Spec, columns: Mapping[str, Column]
 ) -> DevicePlan:
     """What every device of a run will hold.
 
     Args:
         config: of the run.
-        state: of its learner.
+        learner: of the run.
         spec: of what its networks see.
-        columns: what minibatches carry besides.
-        devices: that share them.
+        columns: what its replays keep besides.
     """
+    columns = {**columns, **proposal_columns(learner.algorithm.needs.attached, spec)}
     train = config.train
     drawn = [
         num * (2 if train.prefetch and phase == "online" else 1) for phase, num in programs(train)
     ]
     batches = empty_batches(spec, max(drawn, default=0), train.batch_size, columns)
     return DevicePlan(
-        learner_bytes=_nbytes(state),
+        learner_bytes=_nbytes(learner.state),
         batch_bytes=_nbytes(batches),
         batch_size=train.batch_size,
-        devices=devices,
+        devices=learner.devices,
         memory=device_memory(),
     )
+
+
+def check_devices(
+    config: RunConfig[Any],
+    learner: Learner,
+    spec: Spec,
+    columns: Mapping[str, Column],
+    say: Callable[[str], None],
+) -> None:
+    """Says what every device of a run will hold, as `device_plan` finds it.
+
+    Raises:
+        ValueError: more than it has.
+    """
+    plan = device_plan(config, learner, spec, columns)
+    say(str(plan))
+    plan.check()
 
 
 def _nbytes(tree: Any) -> int:

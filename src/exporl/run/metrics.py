@@ -23,6 +23,13 @@ METRICS = {
         "with `--async` only: update calls that the acting parameters were behind those of a run "
         "in step, mean over environment steps"
     ),
+    "actors/number": "with `--actors` only: processes that act",
+    "actors/restarts": "actors so far that died or did not answer and were replaced",
+    "actors/lost_steps": "steps so far that were ordered from such actors and never came, at most",
+    "actors/staleness_updates": (
+        "update calls made between the parameters of a chunk of steps and its arrival, mean over "
+        "the last chunk of every actor; with /N behind it, that of actor N"
+    ),
     "guard/base": "what the guard expects of the base alone: posterior mean of success or return",
     "guard/explore": "what the guard expects of the policy: posterior mean of success or return",
     "guard/base_episodes": "share of the last 20 training episodes that the base played",

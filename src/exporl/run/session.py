@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 
 from exporl.acting.evaluate import EvalResult, evaluate
+from exporl.acting.filming import Film
 from exporl.acting.guard import Arm
 from exporl.acting.rollout import close_all
 from exporl.algos import Algorithm
@@ -42,7 +43,12 @@ class Evaluator:
         self.close()
 
     def evaluate(
-        self, mode: Mode, *, episodes: int | None = None, seed: int | None = None
+        self,
+        mode: Mode,
+        *,
+        episodes: int | None = None,
+        seed: int | None = None,
+        film: Film | None = None,
     ) -> EvalResult:
         """Plays evaluation episodes.
 
@@ -50,6 +56,7 @@ class Evaluator:
             mode: who acts, and how.
             episodes: how many; by default `eval.episodes`.
             seed: of the starts; by default `eval.seed`.
+            film: films some of the episodes.
 
         Raises:
             ValueError: a mode that needs a base policy, without one.
@@ -60,18 +67,23 @@ class Evaluator:
             raise ValueError(f"{parts.config.algorithm} has no base policy to evaluate.")
         while len(self._envs) < min(options.num_envs, episodes):
             self._envs.append(parts.make_env())
-        return evaluate(
-            self._envs,
+        seed = options.seed if seed is None else seed
+        envs = self._envs if film is None else film.around(self._envs, seed)
+        result = evaluate(
+            envs,
             parts.algorithm.act,
             parts.learner.acting(),
             parts.task.reward,
             mode=mode,
             episodes=episodes,
-            seed=options.seed if seed is None else seed,
+            seed=seed,
             execute_length=parts.config.actions_played,
             discount=parts.config.train.discount,
             watch=parts.watch,
         )
+        if film is not None:
+            film.finish(result.success, result.returns, result.lengths)
+        return result
 
     def during_training(self, deployed: Arm, *, guarded: bool) -> dict[str, Any]:
         """Results by name: "policy" is what is deployed; with a guard "unguarded" is the policy in
@@ -143,6 +155,7 @@ class Session:
         mode: Mode | None = None,
         episodes: int | None = None,
         seed: int | None = None,
+        film: Film | None = None,
     ) -> EvalResult:
         """Evaluates in environments that are made for it and closed after it.
 
@@ -151,11 +164,12 @@ class Session:
             mode: another way of acting; by default that of the deployed policy.
             episodes: how many; by default `eval.episodes`.
             seed: of the starts; by default `eval.seed`.
+            film: films some of the episodes.
         """
         if mode is None:
             mode = "base" if base or self.deployed == "base" else "evaluate"
         with Evaluator(self.parts) as evaluator:
-            return evaluator.evaluate(mode, episodes=episodes, seed=seed)
+            return evaluator.evaluate(mode, episodes=episodes, seed=seed, film=film)
 
 
 def load_run(

@@ -39,6 +39,14 @@ class Batches:
         """Requests that wait for the call that runs."""
         return len(self._waiting)
 
+    async def decide_each(self, request: Request) -> list[Answered]:
+        """The decisions that one request asks for, in the order of their seeds.
+
+        Raises:
+            FloatingPointError: as `decide`.
+        """
+        return await asyncio.gather(*map(self.decide, request.each()))
+
     async def decide(self, request: Request) -> Answered:
         """The decision about one request. Whoever is cancelled while it waits costs nothing.
 
@@ -95,9 +103,12 @@ def _tell(
 
 
 def decide(policy: Served, requests: Sequence[Request]) -> Sequence[Decided | None]:
-    """Decisions about requests, at most as many as the largest call has rows."""
+    """Decisions about requests, at most as many as the largest call has rows. Samples are decided
+    in calls of the largest size: whoever asks again gets the same to the bit, whatever else is
+    asked meanwhile."""
     count = len(requests)
-    size = next(size for size in SIZES if size >= count)
+    sampled = any(request.samples is not None for request in requests)
+    size = SIZES[-1] if sampled else next(size for size in SIZES if size >= count)
     filled = [*requests, *[requests[0]] * (size - count)]
     names = requests[0].rows
     batch = {name: np.concatenate([each.rows[name] for each in filled]) for name in names}

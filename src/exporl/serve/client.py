@@ -14,6 +14,8 @@ from exporl.serve.messages import LARGEST, MessageError, packed, unpacked
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 1.0
 """Between two tries to connect: doubled from one to the other."""
 SEED = "expo/seed"
+SAMPLES = "expo/samples"
+"""In an observation, where the server's "extras" name it: how many decisions are asked for."""
 TOO_LONG = 1009
 """Close code of a server that takes no message of this length."""
 _FINAL = (401, 403)
@@ -96,7 +98,7 @@ class Client:
             TimeoutError: no answer within the deadline.
         """
         message = dict(observation)
-        if seed is None and "expo" in self.metadata:
+        if seed is None and SEED in _extras(self.metadata):
             seed, self._seed = self._seed, (self._seed + 1) % 2**32
         if seed is not None:
             message[SEED] = seed
@@ -254,6 +256,12 @@ def _interface(metadata: Mapping[str, Any]) -> Any:
     expo = metadata.get("expo")
     names = ("observation", "action", "execute_length")
     return {name: expo.get(name) for name in names} if isinstance(expo, dict) else None
+
+
+def _extras(metadata: Mapping[str, Any]) -> Sequence[str]:
+    """Entries beyond openpi's that a server knows."""
+    expo = metadata.get("expo")
+    return expo.get("extras", ()) if isinstance(expo, dict) else ()
 
 
 def _check_packages() -> None:

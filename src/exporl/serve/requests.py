@@ -8,15 +8,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from exporl.acting.interface import Interface
+from exporl.serve.client import SAMPLES, SEED
 from exporl.serve.messages import MessageError
 from exporl.suggest import closest
 from exporl.units import ActionUnits
 
 PREFIX = "expo/"
 """Of entries that openpi does not know."""
-SEED = f"{PREFIX}seed"
-"""In an observation: decides every draw of its answer."""
+EXTRAS = (SEED, SAMPLES)
+"""Entries of an observation: what decides every draw of its answer, and how many decisions are
+asked for."""
 SEEDS = 2**32
+MOST_SAMPLES = 64
+"""Decisions of one request."""
 
 
 @runtime_checkable
@@ -66,6 +70,12 @@ class Request(NamedTuple):
     rows: dict[str, np.ndarray]
     """Every entry that the policy reads, [1, ...]."""
     seed: int
+    samples: int | None = None
+    """Decisions that are asked for; None: one, answered without an axis of samples."""
+
+    def each(self) -> list["Request"]:
+        """A request per decision, the seeds counted on from `seed`."""
+        return [self._replace(seed=(self.seed + i) % SEEDS) for i in range(self.samples or 1)]
 
 
 def read_request(interface: Interface, message: Any, seed: int) -> Request:
@@ -84,8 +94,8 @@ def read_request(interface: Interface, message: Any, seed: int) -> Request:
             f"an observation is a map of entries, and this is a {type(message).__name__}."
         )
     for name in message:
-        if isinstance(name, str) and name.startswith(PREFIX) and name != SEED:
-            raise MessageError(f"unknown entry {name!r}. {closest(name, [SEED])}")
+        if isinstance(name, str) and name.startswith(PREFIX) and name not in EXTRAS:
+            raise MessageError(f"unknown entry {name!r}. {closest(name, EXTRAS)}")
     for name, _, _ in interface.spec.observation:
         if name in message:
             _check_numbers(name, message[name])
@@ -96,7 +106,10 @@ def read_request(interface: Interface, message: Any, seed: int) -> Request:
             "the entries hold many observations, and a message asks about one: leave the leading "
             "axis out, and open a connection per robot."
         )
-    return Request(rows, _seed(message[SEED]) if SEED in message else seed)
+    seed = _whole(SEED, message[SEED], 0, SEEDS) if SEED in message else seed
+    if SAMPLES not in message:
+        return Request(rows, seed)
+    return Request(rows, seed, _whole(SAMPLES, message[SAMPLES], 1, MOST_SAMPLES + 1))
 
 
 def _check_numbers(name: str, value: Any) -> None:
@@ -116,10 +129,13 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _seed(value: Any) -> int:
+def _whole(name: str, value: Any, least: int, end: int) -> int:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not 0 <= value < SEEDS:
-        raise MessageError(f"{SEED!r} must be a whole number in [0, 2**32), got {value!r:.60}.")
+    if not whole or not least <= value < end:
+        limit = "2**32" if end == SEEDS else end
+        raise MessageError(
+            f"{name!r} must be a whole number in [{least}, {limit}), got {value!r:.60}."
+        )
     return int(value)
 
 
@@ -138,6 +154,16 @@ def answer(interface: Interface, decided: Decided, seed: int, checkpoint: str) -
         f"{PREFIX}checkpoint": checkpoint,
         **said,
     }
+
+
+def answer_many(
+    interface: Interface, decided: Sequence[Decided], seed: int, checkpoint: str
+) -> dict[str, Any]:
+    """The answer to a request for n decisions: actions [n, h, *shape], and [n] of everything that
+    there is to say about each."""
+    each = [answer(interface, one, seed, checkpoint) for one in decided]
+    stacked = {name: np.array([one[name] for one in each]) for name in each[0]}
+    return {**stacked, SEED: seed, f"{PREFIX}checkpoint": checkpoint}
 
 
 def metadata(policy: Served, statistics: str | None) -> dict[str, Any]:
@@ -171,6 +197,7 @@ def metadata(policy: Served, statistics: str | None) -> dict[str, Any]:
             "control_hz": interface.control_hz,
             "candidates": policy.candidates,
             "statistics_sha256": statistics,
-            "extras": [SEED],
+            "extras": list(EXTRAS),
+            "most_samples": MOST_SAMPLES,
         },
     }

@@ -18,7 +18,7 @@ from typing import Any
 from exporl.acting.failures import in_words
 from exporl.serve.batches import Answered, Batches
 from exporl.serve.messages import LARGEST, MessageError, packed, unpacked
-from exporl.serve.requests import Served, answer, metadata, read_request
+from exporl.serve.requests import Served, answer, answer_many, metadata, read_request
 
 MOST_FRAGMENTS = 1000
 """Frames that a message may come in."""
@@ -190,7 +190,9 @@ class Server:
         """The answer to the client's request number `count`; None where the client has left."""
         interface = self.batches.policy.interface
         request = read_request(interface, unpacked(data), count)
-        deciding: asyncio.Task[Answered] = asyncio.create_task(self.batches.decide(request))
+        deciding: asyncio.Task[list[Answered]] = asyncio.create_task(
+            self.batches.decide_each(request)
+        )
         try:
             await asyncio.wait(
                 {deciding, gone},
@@ -198,8 +200,10 @@ class Server:
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if deciding.done():
-                decided, checkpoint = deciding.result()
-                return answer(interface, decided, request.seed, checkpoint)
+                decided, checkpoints = zip(*deciding.result(), strict=True)
+                if request.samples is None:
+                    return answer(interface, decided[0], request.seed, checkpoints[0])
+                return answer_many(interface, decided, request.seed, checkpoints[-1])
         finally:
             deciding.cancel()
         if gone.done():

@@ -83,13 +83,18 @@ class DataParallel:
     """One axis: `ROWS`."""
 
     @classmethod
-    def over(cls, num: int) -> "DataParallel":
-        """Over the first `num` devices of this machine.
+    def over(cls, num: int) -> "DataParallel | None":
+        """Over the first `num` devices of this machine; None for one, which shares with nobody.
 
         Raises:
             ValueError: there are fewer.
         """
-        return cls(Mesh(np.array(first_devices(num)), (ROWS,)))
+        return cls(Mesh(np.array(first_devices(num)), (ROWS,))) if num > 1 else None
+
+    @property
+    def num(self) -> int:
+        """How many devices."""
+        return self.mesh.size
 
     @property
     def replicated(self) -> NamedSharding:
@@ -100,12 +105,6 @@ class DataParallel:
     def split(self) -> NamedSharding:
         """Arrays [u, b, ...]: of every minibatch each device has b / devices rows."""
         return NamedSharding(self.mesh, PartitionSpec(None, ROWS))
-
-    def spread(self, algorithm: Algorithm) -> Algorithm:
-        """The same algorithm, whose update all devices make together: equal to that of one device
-        but for the order in which float32 numbers are summed."""
-        update = SplitUpdate(algorithm.update, self.replicated, self.split)
-        return algorithm._replace(update=update)
 
     def replicate(self, tree: TreeT) -> TreeT:
         """A tree of arrays, copied to every device."""
@@ -118,6 +117,15 @@ class DataParallel:
     def on_one(self, params: Params) -> Params:
         """Parameters that lie on every device, as they lie on the first: nothing is copied."""
         return jax.tree.map(_on_first, params)
+
+
+def spread(algorithm: Algorithm, parallel: DataParallel | None) -> Algorithm:
+    """The same algorithm, whose update all devices make together: equal to that of one device but
+    for the order in which float32 numbers are summed. For one device, as it is."""
+    if parallel is None:
+        return algorithm
+    update = SplitUpdate(algorithm.update, parallel.replicated, parallel.split)
+    return algorithm._replace(update=update)
 
 
 def _placed(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from exporl.files.atomic import write_text
+from exporl.speed.cores import usable_cores
 
 GAIN = 1.05
 """Hoisting must be this much faster per row: it holds the candidates of all minibatches in
@@ -123,13 +124,6 @@ def machine() -> str:
     return (
         f"{platform.node()}, {jax.device_count()} x {device}, {cores} cores, jax {jax.__version__}"
     )
-
-
-def usable_cores() -> list[int]:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def measurements(path: Path) -> dict[str, float]:

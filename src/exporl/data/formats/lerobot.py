@@ -118,6 +118,13 @@ def records(path: Path, options: ReadOptions) -> Iterator[Record]:
         yield Record(f"episode {place.index}", functools.partial(_read, folder, place))
 
 
+def recorded_hz(path: Path) -> float | None:
+    """Steps per second of a data set, as its meta/info.json says; None of anything else."""
+    file = Path(path) / "meta" / "info.json"
+    fps = read_json(file).get("fps") if file.is_file() else None
+    return float(fps) if isinstance(fps, int | float) and not isinstance(fps, bool) else None
+
+
 def _spans(path: Path, file: str) -> list[tuple[int, int]]:
     # From the column itself: pyarrow ends the process over damaged statistics instead of raising an
     # error.

@@ -1,0 +1,227 @@
+"""Actors as Ray actors, supervised: whoever dies or does not answer is replaced and counted."""
+
+import functools
+import importlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from exporl.acting.failures import EnvironmentFailed
+from exporl.acting.guard import Arm, Guard, Outcome
+from exporl.distributed.actor_service import ActorService, Setup, setup_of
+from exporl.distributed.learner_service import LearnerService
+from exporl.distributed.messages import Chunk, Order
+from exporl.run.actors import MakeActors
+from exporl.run.build import Parts
+from exporl.speed.tuning import keep_compiled_programs
+from exporl.types import Params, Step
+
+Say = Callable[[str], None]
+DEADLINE_S, START_S = 120.0, 600.0
+"""Longest wait for a chunk; and for the first one of an actor, which has to be built and
+compiled."""
+WAIT_S = 1.0
+"""Longest wait for any chunk before the run looks after itself, such as for a signal to stop."""
+MOST_FAILURES = 3
+"""Actors lost one after the other, without a chunk of any in between, that end the run."""
+STORE_BYTES = 256 * 2**20
+"""Ray's memory for what is on its way, where the run starts Ray itself."""
+
+
+def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLINE_S) -> MakeActors:
+    """What makes the actors of a run on Ray.
+
+    Args:
+        say: told of actors that are replaced.
+        address: of a Ray cluster that runs, HOST:PORT, or "auto" for the one of this machine; None
+            starts Ray here, for the time of the run.
+        deadline_s: seconds without an answer after which an actor is replaced.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed; says how to install it.
+    """
+    ray = _ray()
+    return functools.partial(RayActors, ray=ray, say=say, address=address, deadline_s=deadline_s)
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("--actors needs Ray: pip install 'exporl[ray]'") from error
+
+
+class RemoteActor:
+    """An `ActorService` in a process of its own; Ray makes it and calls it."""
+
+    def __init__(self, setup: Setup, number: int):
+        """Builds the actor, on the CPU: accelerators are the learner's."""
+        jax = importlib.import_module("jax")
+        jax.config.update("jax_platforms", "cpu")
+        keep_compiled_programs(_ignored)
+        self._service = ActorService.of_run(setup, number)
+
+    def collect(self, order: Order, version: int, params: Mapping[str, np.ndarray]) -> Chunk:
+        """As `ActorService.collect`."""
+        return self._service.collect(order, version, params)
+
+
+class RayActors:
+    """The `Actors` of a run in Ray processes. Each always has one order, so that all act while the
+    learner learns, and none is more than a chunk ahead.
+
+    Not repeatable: which steps come first depends on timing.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        cut: Callable[[int], None],
+        *,
+        ray: Any,
+        say: Say,
+        address: str | None,
+        deadline_s: float,
+    ):
+        """Starts or joins Ray, and begins the actors."""
+        config = parts.config
+        actors = config.train.actors
+        self._ray, self._say, self._deadline_s = ray, say, deadline_s
+        self._setup = setup_of(parts)
+        self.guard: Guard | None = None
+        self.env_steps = 0
+        self.outcomes: list[Outcome] = []
+        self.service = LearnerService(
+            actors,
+            config.num_envs // actors,
+            config.train.online_steps,
+            lambda: parts.learner.updates,
+            cut,
+        )
+        self._connect(address, actors)
+        self._class = ray.remote(num_cpus=1, max_restarts=0)(RemoteActor)
+        self._params: Any = None
+        self._failures = 0
+        self._handles: list[Any] = [None] * actors
+        self._waiting: list[tuple[Any, float] | None] = [None] * actors
+        """Of every place, the chunk that is waited for, and until when."""
+
+    def _connect(self, address: str | None, actors: int) -> None:
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if address is None:
+            size = STORE_BYTES
+            local = {"num_cpus": actors, "include_dashboard": False, "object_store_memory": size}
+            with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
+                warnings.simplefilter("ignore", RuntimeWarning)
+                self._ray.init(**common, **local)
+            return
+        try:
+            self._ray.init(address=address, **common)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--address {address}: no Ray cluster answers there ({error}). Start one with `ray "
+                "start --head`, or leave --address out."
+            ) from error
+
+    def _count(self) -> None:
+        self.env_steps, self.outcomes = self.service.env_steps, self.service.outcomes
+
+    @property
+    def deployed(self) -> Arm:
+        """The policy: there is no guard."""
+        return "explore"
+
+    def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
+        """The chunks that have come, as (stream, step) pairs; none where none came within a second.
+
+        Raises:
+            EnvironmentFailed: actors are lost again and again; says what the last one said.
+        """
+        self._ask(acting, mode)
+        waiting = {each[0]: place for place, each in enumerate(self._waiting) if each is not None}
+        come, _ = self._ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
+        steps: list[tuple[int, Step]] = []
+        for reference in come:
+            steps += self._receive(waiting[reference], reference)
+        for place, each in enumerate(self._waiting):
+            if each is not None and time.monotonic() > each[1]:
+                self._replace(place, "it does not answer")
+        return steps
+
+    def _ask(self, acting: Params, mode: str) -> None:
+        """Gives every actor that has nothing to do an order, with the newest parameters."""
+        for place, waiting in enumerate(self._waiting):
+            if waiting is not None:
+                continue
+            if self.service.publish(acting):
+                self._params = self._ray.put(self.service.params)
+            if (order := self.service.order(place, mode)) is None:
+                continue
+            if self._handles[place] is None:
+                self._handles[place] = self._class.remote(self._setup, self.service.begin())
+            reference = self._handles[place].collect.remote(
+                order, self.service.version, self._params
+            )
+            patience = START_S if order.first == 0 else self._deadline_s
+            self._waiting[place] = reference, time.monotonic() + patience
+
+    def _receive(self, place: int, reference: Any) -> list[tuple[int, Step]]:
+        try:
+            chunk = self._ray.get(reference, timeout=self._deadline_s)
+        except self._ray.exceptions.RayError as error:
+            self._replace(place, _why(error))
+            return []
+        self._waiting[place], self._failures = None, 0
+        steps = self.service.take(place, chunk)
+        self._count()
+        return steps
+
+    def _replace(self, place: int, reason: str) -> None:
+        """Ends an actor for good; another one begins in its place with the next order."""
+        handle, self._handles[place], self._waiting[place] = self._handles[place], None, None
+        self._ray.kill(handle, no_restart=True)
+        self.service.lose(place)
+        self._failures += 1
+        if self._failures >= MOST_FAILURES * len(self._handles):
+            raise EnvironmentFailed(
+                f"{self._failures} actors were lost one after the other without a step; the last "
+                f"one: {reason}"
+            )
+        self._say(f"actor {place} was lost ({reason}): another one begins in its place")
+
+    def metrics(self) -> dict[str, float]:
+        """Counts of actors, restarts and lost steps; staleness of each actor."""
+        return self.service.metrics()
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What a checkpoint keeps: open episodes are not in it."""
+        return self.service.state()
+
+    def load(self, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> list[int]:
+        """Restores `state`; open episodes are ended, so that no stream is left to cut."""
+        self.service.load(record)
+        self._count()
+        return []
+
+    def close(self) -> None:
+        """Ends the actors; and Ray, where the run started it."""
+        for handle in self._handles:
+            if handle is not None:
+                self._ray.kill(handle, no_restart=True)
+        self._ray.shutdown()
+
+
+def _why(error: Exception) -> str:
+    """The part of what Ray says that is about the actor, without its advice."""
+    last = str(error).strip().splitlines()[-1]
+    return last.split(" Some common causes")[0].rstrip(".")
+
+
+def _ignored(message: str) -> None:
+    """What is said about compiled programs, the run says."""
