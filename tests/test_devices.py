@@ -48,12 +48,15 @@ def four(devices):
 
 @pytest.mark.slow
 def test_on_four_devices(devices):
-    """Everything below and the golden numbers, in a process with four devices."""
+    """Everything below and the golden numbers of float32, in a process with four devices."""
     if devices > 1:
         pytest.skip("this is the process with several devices")
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider"]
     ran = subprocess.run(
-        [*command, "--devices", "4", *FILES], cwd=ROOT, capture_output=True, text=True
+        [*command, "--devices", "4", "-k", "not bfloat16", *FILES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
     assert "1 skipped" in ran.stdout
