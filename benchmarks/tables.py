@@ -149,6 +149,44 @@ def parallel() -> str:
     ))  # fmt: skip
 
 
+def devices() -> str:
+    """Update calls on several devices."""
+    heads = (
+        "devices",
+        "rows on each",
+        "ms per update",
+        "times one device",
+        "operations of one device",
+        "temporary memory of one, MB",
+    )
+    found = result("devices-cpu")["results"]
+    one = found[0]
+    return table(
+        heads,
+        (
+            (
+                f"{r['devices']}",
+                f"{r['rows_per_device']}",
+                f"{r['ms']:.1f}",
+                f"{one['ms'] / r['ms']:.2f}",
+                f"{r['flops_per_device'] / one['flops_per_device']:.0%}",
+                f"{r['temporary_bytes_per_device'] / 1e6:.1f}",
+            )
+            for r in found
+        ),
+    )
+
+
+def storage() -> str:
+    """A replay in files against one in memory."""
+    heads = ("replay", "size", "steps/s in memory", "in files", "in files, nothing cached")
+    rows = []
+    for each in result("storage")["results"]:
+        speeds = [f"{speed:.2f}" for speed in each["steps_per_s"].values()]
+        rows.append((each["case"], each["size"], *speeds))
+    return table(heads, rows)
+
+
 def curves() -> str:
     """Learning curves of the modes."""
     heads = (
@@ -323,7 +361,19 @@ def two_sides() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     f.__name__: f
-    for f in (machine, updates, acting, loop, start, parallel, checkpoints, outside, curves)
+    for f in (
+        machine,
+        updates,
+        acting,
+        loop,
+        start,
+        parallel,
+        devices,
+        storage,
+        checkpoints,
+        outside,
+        curves,
+    )
 }
 README_PARTS: dict[str, Callable[[], str]] = {"demo output": demo_output, "demo": demo_seeds}
 EXPO_PARTS: dict[str, Callable[[], str]] = {

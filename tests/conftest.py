@@ -34,6 +34,12 @@ def pytest_addoption(parser):
         help="file of golden numbers in the layout of tests/data/official_expo.npz",
     )
     parser.addoption(
+        "--devices",
+        type=int,
+        default=1,
+        help="let the processor look like so many devices; golden numbers are computed on all",
+    )
+    parser.addoption(
         "--optimized",
         action="store_true",
         help="compile with all optimisations, as users do: several times slower",
@@ -46,11 +52,19 @@ def pytest_configure(config):
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)
     if quick and QUICK_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
+    if (devices := config.getoption("--devices")) > 1:
+        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
 
 
 @pytest.fixture(scope="session")
 def golden_path(request) -> Path:
     return request.config.getoption("--golden")
+
+
+@pytest.fixture(scope="session")
+def devices(request) -> int:
+    """How many devices the processor looks like."""
+    return request.config.getoption("--devices")
 
 
 @pytest.fixture(scope="module")

@@ -275,6 +275,7 @@ LEAST = {
     "train.update_every": 1,
     "train.utd_ratio": 1,
     "train.batch_size": 1,
+    "train.devices": 1,
     "eval.every": 1,
     "eval.episodes": 1,
     "eval.num_envs": 1,

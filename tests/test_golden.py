@@ -5,7 +5,8 @@ Tolerances: 1e-4 relative on losses and gradients, 2e-5 absolute on actions and 
 winner's index exactly. In bfloat16, sampled actions (range 2; every denoising step amplifies the
 rounding of the one before) are within 0.1, 5e-3 on average; ranking values within 2e-2, the same
 candidate wins wherever the best is ahead by more than twice that, and everything that trains is the
-same to the bit. `pytest tests/test_golden.py --golden FILE` checks another file of the same layout.
+same to the bit. `pytest tests/test_golden.py --golden FILE` checks another file of the same layout;
+with `--devices 4` all rows are split between four devices.
 """
 
 import types
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from exporl.algos.bounds import TargetBounds
 from exporl.algos.common import CriticTrainer, Model
@@ -29,6 +31,7 @@ from exporl.ops.generative import ddpm_loss, vp_schedule
 from exporl.ops.selection import Candidates
 from exporl.ops.td import critic_loss
 from exporl.policies import BaseConfig, diffusion
+from exporl.speed.devices import ROWS, DataParallel
 from exporl.types import Batch, Spec
 
 LOSS = {"rtol": 1e-4, "atol": 1e-6}
@@ -88,10 +91,21 @@ def same_tree(got, expected, **tolerance):
         )
 
 
+def split_rows(data: dict, devices: int) -> dict:
+    """Arrays of rows split between devices, all others on each of them."""
+    parallel, rows = DataParallel.over(devices), len(data["batch/rewards"])
+    split = NamedSharding(parallel.mesh, PartitionSpec(ROWS))
+    return {
+        name: jax.device_put(x, split if x.shape[:1] == (rows,) else parallel.replicated)
+        for name, x in data.items()
+    }
+
+
 @pytest.fixture(scope="module")
-def golden(golden_path):
+def golden(golden_path, devices):
     with jax.default_matmul_precision("highest"):
         data = {name: jnp.asarray(value) for name, value in np.load(golden_path).items()}
+        data = data if devices == 1 else split_rows(data, devices)
         o, a, n, k, e, b = (int(x) for x in data["config"])
         spec = Spec((("state", (o,), "float32"),), action_dim=a)
         width = data["params/base/DiffusionMLPResNet_0/Dense_0/kernel"].shape[1]

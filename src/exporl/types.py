@@ -40,7 +40,7 @@ __all__ = [
 if TYPE_CHECKING:
     AnyArray = Any
 else:  # JAX also describes a compiled program's arguments as records, with placeholders for arrays
-    AnyArray = jax.Array | np.ndarray | jax.stages.ArgInfo
+    AnyArray = jax.Array | np.ndarray | jax.stages.ArgInfo | jax.ShapeDtypeStruct
 """Records cross from host to device, so their leaves may be either."""
 Params = PyTree
 Metrics = dict[str, Float[Array, ""]]

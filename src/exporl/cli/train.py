@@ -27,7 +27,7 @@ from exporl.files.run_files import CONFIG, REPORT, seed_runs
 from exporl.parallel.order import ordered_config, ordered_seeds
 from exporl.parallel.seeds import train_seeds
 from exporl.report.returns import interval, number
-from exporl.run.config import RunConfig, flatten
+from exporl.run.config import RunConfig, flatten, override
 from exporl.run.directory import load_config
 from exporl.run.endings import resumption
 from exporl.run.loop import train
@@ -82,6 +82,9 @@ def _begun_config(request: Request, seeds: Collection[int]) -> RunConfig[Any]:
         load = load_config if runs else ordered_config
         config = load(runs[0] if runs else request.resume, trust=trust)
         config = dataclasses.replace(config, seed=min(seeds))
+        if runs and ordered_seeds(request.resume):  # their runs are of one device each
+            devices = ordered_config(request.resume, trust=trust).train.devices
+            config = override(config, {"train.devices": devices})
     if request.algorithm not in (None, config.algorithm):
         raise ValueError(
             f"{request.resume} was started with {config.algorithm}, not {request.algorithm}."

@@ -51,6 +51,8 @@ the run:
   --seeds N          N runs, with the seeds S, S+1, ..., in runs/<algo>-<task>/s<seed>
   --seeds-mode MODE  how: processes (one per core), vmap (one program, for accelerators) or auto
   --async            act and learn at the same time (--train.asynchronous)
+  --devices N        share every minibatch between N devices (--train.devices); with --seeds, each
+                     device trains its share of the seeds
   --actors N         N processes act while this one learns (pip install 'exporl[ray]'): for slow
                      simulators; with --num-envs N or a multiple. Not repeatable to the bit
   --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
@@ -65,7 +67,7 @@ INSTEAD: Mapping[str, str] = {
     "wandb": "nothing is sent anywhere: metrics.jsonl and eval.jsonl in the run's folder have all "
     "numbers, and a callback of `exporl.train` can pass them on (docs/training.md)",
     "device": "JAX chooses the device: JAX_PLATFORMS=cpu (or cuda) in front of the command; "
-    "CUDA_VISIBLE_DEVICES=1 picks one of several",
+    "CUDA_VISIBLE_DEVICES=1 picks one of several; --devices N uses N of them",
     "env": "use --task: family/name (`exporl tasks` lists them), or module:function of your own",
     "epochs": "use --train.offline-steps (imitation) and --train.online-steps (environment steps)",
     "steps": "use --train.online-steps (environment steps) or --train.offline-steps (imitation)",

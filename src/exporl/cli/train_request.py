@@ -19,7 +19,12 @@ BASE = "--base.policy"
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
 
-SHORT = {"--async": "--train.asynchronous", "--actors": "--train.actors", "--base": BASE}
+SHORT = {
+    "--async": "--train.asynchronous",
+    "--actors": "--train.actors",
+    "--base": BASE,
+    "--devices": "--train.devices",
+}
 """Short names of options."""
 NOT_BEGUN = "Nothing had begun: start it again with the same command."
 

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from exporl.data.columns import Column
+from exporl.files.mapped import lies_in_a_file
 from exporl.spec import Spec
 
 _FLAGS = 5
@@ -26,6 +28,16 @@ def row_bytes(spec: Spec, columns: Mapping[str, Column] | None = None) -> int:
     return kept + 4 * spec.action_dim + 4 + _FLAGS + _HOLDER
 
 
+def mapped_bytes(spec: Spec) -> int:
+    """Those of them that lie in files where the replay is on disk: of large observation entries."""
+    entries = [(shape, dtype) for _, shape, dtype in spec.observation]
+    return sum(
+        math.prod(shape) * np.dtype(dtype).itemsize
+        for shape, dtype in entries
+        if lies_in_a_file(shape, dtype)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ReplayPlan:
     """Rows (steps plus one per episode) and bytes of the prior and the online replay."""
@@ -35,6 +47,18 @@ class ReplayPlan:
     online_rows: int
     """Per stream."""
     num_streams: int = 1
+    mapped_row_bytes: int = 0
+    """Of an online row, those that lie in files instead of memory."""
+
+    @property
+    def mapped_bytes(self) -> int:
+        """In files, when full."""
+        return self.online_rows * self.num_streams * self.mapped_row_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """In memory, when full."""
+        return self.total_bytes - self.mapped_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -51,7 +75,9 @@ class ReplayPlan:
             for name, count in parts
             if count
         )
-        return f"replay: {rows:,} rows x {self.row_bytes:,} B = {size(self.total_bytes)} ({shares})"
+        mapped = f"; {size(self.mapped_bytes)} of it in files" if self.mapped_bytes else ""
+        total = size(self.total_bytes)
+        return f"replay: {rows:,} rows x {self.row_bytes:,} B = {total} ({shares}){mapped}"
 
     def check(self, available: int | None) -> None:
         """Refuses a plan that does not fit.
@@ -62,15 +88,40 @@ class ReplayPlan:
         Raises:
             ValueError: the plan needs more; names both numbers and the capacity that would fit.
         """
-        if available is None or self.total_bytes <= available:
+        if available is None or self.memory_bytes <= available:
             return
-        fit = (available // self.row_bytes - self.prior_rows) // self.num_streams
+        in_memory = self.row_bytes - self.mapped_row_bytes
+        left = available - self.prior_rows * self.row_bytes
+        fit = left // in_memory // self.num_streams
         advice = (
             f"Set data.capacity to at most {fit}, or train.online_steps lower."
             if fit > 0
             else "Read less of the file with data.demos (how many episodes)."
         )
         raise ValueError(f"{self}, but only {size(available)} of memory are available. {advice}")
+
+    def check_disk(self, folder: Path, run_dir: Path) -> None:
+        """Refuses a plan for which a disk has too little space: for the files, and for the segments
+        of checkpoints, which will hold as much. A resumption needs the latter for loading.
+
+        Args:
+            folder: where the files lie.
+            run_dir: where checkpoints lie.
+
+        Raises:
+            ValueError: it has less; names both numbers and the folder.
+        """
+        if not self.mapped_bytes:
+            return
+        same = folder.stat().st_dev == run_dir.stat().st_dev
+        for place, copies in ((folder, 2 if same else 1), (run_dir, 1)):
+            needed, free = copies * self.mapped_bytes, shutil.disk_usage(place).free
+            if needed > free:
+                raise ValueError(
+                    f"{self}, and as much in segments of checkpoints: {place} needs "
+                    f"{size(needed)}, and {size(free)} are free. Set data.capacity or "
+                    "train.online_steps lower, or data.scratch to a folder on another disk."
+                )
 
 
 def size(count: int | float) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from exporl.data.columns import Column, Columns, values_at
 from exporl.data.episodes import Episode
 from exporl.data.step_checks import check_rewards, check_saved, check_step, check_steps, step_of
+from exporl.files.mapped import Zeros
 from exporl.types import Batch, Spec, Step
 
 
@@ -44,6 +45,7 @@ class Replay:
         prior: bool = False,
         bootstrap_timeouts: bool = True,
         columns: Mapping[str, Column] | None = None,
+        zeros: Zeros = np.zeros,
     ):
         """An empty buffer.
 
@@ -55,6 +57,7 @@ class Replay:
             bootstrap_timeouts: False stores time-outs as terminal, as the EXPO release does on
                 robosuite.
             columns: what else is kept per row, by name.
+            zeros: makes the arrays of observations, which may lie in files (`files.mapped`).
 
         Raises:
             ValueError: the capacity cannot hold one chunk, or a column cannot be kept.
@@ -68,7 +71,7 @@ class Replay:
         self.prior, self.bootstrap_timeouts = prior, bootstrap_timeouts
         rows = (num_streams, capacity)
         self._observation = {
-            name: np.zeros((*rows, *shape), dtype) for name, shape, dtype in spec.observation
+            name: zeros((*rows, *shape), dtype) for name, shape, dtype in spec.observation
         }
         self.sampled = tuple(self._observation)
         """Observation entries that are read out; others (images that no network looks at) only stay
@@ -365,8 +368,10 @@ class Replay:
             )
         self.holder[...] = 0
         fills = {f"column/{name}": fill for name, fill in self.columns.fills.items()}
+        untouched = not self.used
         for name, array in arrays.items():
-            array[...] = fills.get(name, 0)
+            if not untouched:  # rows never written take no memory, and no writing to a disk
+                array[...] = fills.get(name, 0)
             array[(slice(None), slice(state[name].shape[1])) if array.ndim > 1 else ...] = state[
                 name
             ]

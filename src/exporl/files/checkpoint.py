@@ -16,6 +16,7 @@ from safetensors.numpy import save as save_tensors
 
 from exporl.files import segments as of_segments
 from exporl.files.atomic import refuse_link, sync_folder, write_bytes
+from exporl.files.mapped import Zeros
 from exporl.files.reading import read_object
 from exporl.files.segments import Placed, Segment, load_segments, remove_unlisted
 from exporl.files.tensors import CorruptCheckpointError, read_tensors
@@ -199,7 +200,7 @@ def load(
 
 
 def _load(
-    path: Path, only: Collection[str] | None
+    path: Path, only: Collection[str] | None, zeros: Zeros = np.zeros
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any], dict[str, Placed]]:
     """As `load`, and where the rows of the parts that grow come from."""
     manifest = read_manifest(path)
@@ -215,7 +216,7 @@ def _load(
         _refuse_elsewhere(path, name)
         parts[part] = read_tensors(path / name, digest, f"{path.name}: {name}")
         if part in segments:
-            parts[part], placed[part] = load_segments(parts[part], segments[part], path)
+            parts[part], placed[part] = load_segments(parts[part], segments[part], path, zeros)
     return parts, manifest["record"], placed
 
 
@@ -231,12 +232,15 @@ class Found(NamedTuple):
     """Where the rows of the parts that grow come from."""
 
 
-def find_newest(folder: Path, only: Collection[str] | None = None) -> Found | None:
+def find_newest(
+    folder: Path, only: Collection[str] | None = None, zeros: Zeros = np.zeros
+) -> Found | None:
     """The newest intact checkpoint, or None if there never was one.
 
     Args:
         folder: where the run keeps its checkpoints.
         only: the parts to read, see `load`.
+        zeros: makes the arrays of parts that grow.
 
     Raises:
         CorruptCheckpointError: there are checkpoints, and none is intact.
@@ -246,7 +250,7 @@ def find_newest(folder: Path, only: Collection[str] | None = None) -> Found | No
     replaced = folder.glob(".old-*")
     for path in [*sorted(folder.glob(f"{PREFIX}*"), reverse=True), *replaced]:
         try:
-            parts, record, placed = _load(path, only)
+            parts, record, placed = _load(path, only, zeros)
         except CorruptCheckpointError as error:
             problems.append(str(error))
         else:

@@ -42,7 +42,9 @@ SEEDS = "seeds.json"
 """Which seeds a folder of seeds was started for, and with what; it lies beside their runs."""
 LOCK = ".lock"
 """Held by the process that trains it."""
-RESUMABLE = ("train.online_steps", "eval.", "log.")
+RESUMABLE = (
+    "train.online_steps", "train.devices", "data.storage", "data.scratch", "eval.", "log.",
+)  # fmt: skip
 """Options that may differ between a run and its resumption: none changes what was learnt so far."""
 NAMES = (
     CONFIG, DEMONSTRATIONS, STATISTICS, POLICY, TUNING, METRICS, EVAL, EVALUATIONS, CHECKPOINTS,

@@ -20,6 +20,7 @@ from jaxtyping import Int
 from safetensors.numpy import save as save_tensors
 
 from exporl.files.atomic import refuse_link, replace_bytes, sync_folder
+from exporl.files.mapped import Zeros
 from exporl.files.tensors import CorruptCheckpointError, read_tensors
 
 FOLDER = "segments"
@@ -121,7 +122,10 @@ def from_json(listed: Any) -> dict[str, list[Segment]]:
 
 
 def load_segments(
-    own: Mapping[str, np.ndarray], segments: Sequence[Segment], checkpoint: Path
+    own: Mapping[str, np.ndarray],
+    segments: Sequence[Segment],
+    checkpoint: Path,
+    zeros: Zeros = np.zeros,
 ) -> tuple[dict[str, np.ndarray], Placed]:
     """A whole part: the rows of its segments and of its file in the checkpoint.
 
@@ -129,6 +133,7 @@ def load_segments(
         own: the arrays of that file.
         segments: those that the checkpoint lists for it.
         checkpoint: its folder.
+        zeros: makes the arrays of all rows.
 
     Raises:
         CorruptCheckpointError: a segment is missing, altered, a link, or does not fit the others;
@@ -138,7 +143,8 @@ def load_segments(
     if place.is_symlink():
         raise CorruptCheckpointError(f"{checkpoint.name}: {FOLDER} is a symbolic link.")
     try:
-        arrays, holder = _blank(own, sum(_size(place / segment.name) for segment in segments))
+        stored = sum(_size(place / segment.name) for segment in segments)
+        arrays, holder = _blank(own, stored, zeros)
         for number, segment in enumerate(segments, 1):
             path, what = place / segment.name, f"{checkpoint.name}: {FOLDER}/{segment.name}"
             if path.is_symlink():
@@ -156,7 +162,7 @@ def load_segments(
 
 
 def _blank(
-    own: Mapping[str, np.ndarray], others: int
+    own: Mapping[str, np.ndarray], others: int, zeros: Zeros
 ) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "streams rows"]]:
     """The arrays of a part before any row is placed, by name, and who holds its rows: nobody.
 
@@ -171,7 +177,7 @@ def _blank(
         raise ValueError(f"{streams} streams of {rows} rows are claimed, {stored} bytes are there")
     arrays = {}
     for name, blank in blanks.items():
-        arrays[name] = np.zeros((streams, rows, *blank.shape), blank.dtype)
+        arrays[name] = zeros((streams, rows, *blank.shape), blank.dtype)
         if blank.any():  # zeros take no memory until they are written
             arrays[name][...] = blank
     return arrays, np.zeros((streams, rows), np.int32)

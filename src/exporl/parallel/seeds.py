@@ -4,6 +4,7 @@ Every seed is a run of its own in `<folder>/s<seed>`, the same as if it had been
 can be evaluated, reported and resumed singly.
 """
 
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -26,12 +27,13 @@ from exporl.parallel.order import ordered, ordered_config
 from exporl.parallel.processes import Ended, Job, run_processes
 from exporl.parallel.seed_batch import SeedBatch
 from exporl.report.page import write_report
-from exporl.run.config import RunConfig, check, to_json
+from exporl.run.config import RunConfig, check, override, to_json
 from exporl.run.directory import check_same, finished, load_config
 from exporl.run.loop import train
 from exporl.run.prior import check_file
 from exporl.run.progress import Progress, Silent
 from exporl.run.stopping import Interrupted, stop_on_signals
+from exporl.speed.devices import first_devices
 
 MODES = ("auto", "processes", "vmap")
 
@@ -60,16 +62,15 @@ def train_seeds(
 ) -> list[SeedResult]:
     """Trains the seeds `config.seed`, `config.seed + 1`, ... of one configuration.
 
-    A seed that fails does not disturb the others. The first SIGINT or SIGTERM stops all of them
-    after a checkpoint.
+    A seed that fails does not disturb the others. The first SIGINT or SIGTERM stops all, saved.
 
     Args:
-        config: what to do; `config.seed` is the first seed.
+        config: what to do; `config.seed` is the first seed. `train.devices` share the seeds.
         folder: gets one run directory per seed, `s<seed>`, and report.html about all of them.
         num_seeds: how many.
         mode: "processes": one process per core, seeds wait for a free one; "vmap": all in one
             program, one batched call per step and update, for accelerators; "auto": "processes" on
-            a CPU, otherwise "vmap".
+            a CPU with one device, otherwise "vmap".
         progress: name of a seed -> what to report its progress to; nothing by default.
         resume: go on with seeds that were begun, and begin those that were not. Finished ones are
             not repeated.
@@ -80,13 +81,14 @@ def train_seeds(
         One result per seed.
 
     Raises:
-        ValueError: contradictory options, or a resumption with another configuration.
+        ValueError: contradictory options, another configuration to resume, or too many devices.
         FileExistsError: the folder already holds one of the runs and `resume` is off.
         Interrupted: stopped by a signal, after saving.
     """
-    mode = _chosen_mode(config, num_seeds, mode, task)
+    devices, of_one = config.train.devices, override(config, {"train.devices": 1})
+    mode = _chosen_mode(of_one, num_seeds, _mode_on(devices, num_seeds, mode), task)
     folder, begun = Path(folder), seed_runs(folder)
-    configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(num_seeds)]
+    configs = [dataclasses.replace(of_one, seed=config.seed + i) for i in range(num_seeds)]
     _check_begun(folder, begun, configs, resume)
     jobs = [Job(one, folder / f"s{one.seed}", one.seed in begun) for one in configs]
     results = {
@@ -96,8 +98,8 @@ def train_seeds(
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
-        run = run_processes if mode == "processes" else functools.partial(run_together, task=task)
-        stop = threading.Event()
+        together = functools.partial(run_together, task=task, devices=devices)
+        run, stop = run_processes if mode == "processes" else together, threading.Event()
         with ordered(folder, config, num_seeds):
             run_dirs = [job.run_dir for job in jobs]
             _share_demonstrations(waiting[0].config, task, run_dirs, rows[0].say)
@@ -124,6 +126,24 @@ def _outcomes(jobs: Sequence[Job], ended: Sequence[Ended], num_seeds: int) -> di
     if stopped := sum(outcome == (None, None) for outcome in ended):
         raise Interrupted(f"stopped {stopped} of {num_seeds} seeds; everything is saved")
     return results
+
+
+def _mode_on(devices: int, num_seeds: int, mode: str) -> str:
+    """The mode that was asked for; several devices need the one in which seeds share a program."""
+    if devices == 1:
+        return mode
+    if mode == "processes":
+        raise ValueError(
+            f"train.devices={devices} share seeds of one program: choose the mode vmap, or leave "
+            "devices out (every process has one)."
+        )
+    if devices > num_seeds:
+        raise ValueError(
+            f"train.devices={devices} for {num_seeds} seeds: a seed is on one device. Set it to at "
+            f"most {num_seeds}."
+        )
+    first_devices(devices)
+    return "vmap" if mode == "auto" else mode
 
 
 def _chosen_mode(config: RunConfig[Any], num_seeds: int, mode: str, task: Task | None) -> str:
@@ -183,32 +203,39 @@ def run_together(
     rows: Sequence[Progress],
     stop: threading.Event,
     task: Task | None = None,
+    devices: int = 1,
 ) -> list[Ended]:
-    """Trains every job in a thread of this process; all their updates are one batched call, and so
-    is all acting.
+    """Trains every job in a thread of this process; all their updates on a device are one batched
+    call, and so is all acting.
 
     Args:
         jobs: what to train: configurations that differ in their seed only.
         rows: what each of them reports to.
         stop: set, it makes all of them stop after a checkpoint.
         task: used instead of the one that their configuration names.
+        devices: they are dealt out to so many, in turn; each computes its own, by itself.
     """
-    batch = SeedBatch(len(jobs), stop)
+    devices = min(devices, len(jobs))
+    batches = [SeedBatch(len(jobs[first::devices]), stop) for first in range(devices)]
+    places = first_devices(devices)
     ended: list[Ended] = [(None, None)] * len(jobs)
 
     def work(index: int) -> None:
-        job = jobs[index]
+        job, (row, device) = jobs[index], divmod(index, devices)
+        batch = batches[device]
         try:
-            share = functools.partial(batch.join, index)
-            summary = train(
-                job.config,
-                job.run_dir,
-                rows[index],
-                resume=job.resume,
-                stop=batch.stop,
-                share=share,
-                task=task,
-            )
+            share = functools.partial(batch.join, row)
+            place = jax.default_device(places[device]) if devices > 1 else contextlib.nullcontext()
+            with place:
+                summary = train(
+                    job.config,
+                    job.run_dir,
+                    rows[index],
+                    resume=job.resume,
+                    stop=batch.stop,
+                    share=share,
+                    task=task,
+                )
             ended[index] = summary, None
         except Interrupted:
             pass

@@ -36,14 +36,15 @@ from exporl.files.reading import read_object
 from exporl.files.run_files import POLICY, STATISTICS, TUNING
 from exporl.plain import from_plain
 from exporl.policies import make_base
+from exporl.run import memory
 from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
-from exporl.run.memory import check_memory, online_rows
 from exporl.run.metrics import write_glossary
 from exporl.run.outside_learning import read_spec, surrounded
 from exporl.run.prior import Say, prior_episodes, statistics
 from exporl.spec import state_spec
 from exporl.speed.compile_ahead import Program, compile_ahead
+from exporl.speed.devices import DataParallel, spread
 from exporl.speed.tuning import hoisting_pays
 from exporl.types import Spec
 
@@ -120,13 +121,13 @@ def build(
         base: a policy from outside, used instead of what `config.base.policy` names.
 
     Raises:
-        ValueError: contradictory options, unusable data, or a policy that does not fit.
+        ValueError: contradictory options, unusable data, an unfit policy, or too few devices.
     """
     check(config)
+    parallel = DataParallel.over(config.train.devices if learns and share is None else 1)
     task = task or make_task(config.task, config.reward)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    spec = _spec_of(config, task)
-    network_spec = state_spec(spec)
+    spec, network_spec = _specs_of(config, task)
     outside = _outside(config, base, spec, task, episodes, learns, say)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
@@ -135,7 +136,7 @@ def build(
     columns = needed_columns(needs.columns, needs.proposals, spec, config.train.discount)
     algorithm, learning = surrounded(config, algorithm, outside, record, network_spec, normalizer)
     carried = columns | proposal_columns(needs.attached, spec)
-    algorithm = _compiled(algorithm, network_spec, share, ahead, rows, carried)
+    algorithm = _compiled(spread(algorithm, parallel), network_spec, share, ahead, rows, carried)
     algorithm = _reading(algorithm, spec, network_spec) if outside is None else algorithm
     if learns or not (run_dir / POLICY).is_file():  # runs of earlier versions have none
         _keep_interface(config, run_dir, task, read_spec(spec, network_spec, outside), normalizer)
@@ -150,16 +151,18 @@ def build(
         network_spec=network_spec,
         columns=columns,
         algorithm=algorithm,
-        learner=Learner(algorithm, config.seed, learning),
+        learner=Learner(algorithm, config.seed, learning, parallel),
         base=outside,
         watch=Watch(config.log.silence_s, say),
     )
 
 
-def _spec_of(config: RunConfig[Any], task: Task) -> Spec:
-    """What the environments show, the run's chunks, and the values that its rewards allow."""
+def _specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
+    """What the environments show, with the run's chunks and the values that its rewards allow; and
+    what the networks see of it."""
     shapes, values = task.spec, value_range(task, config.train.discount)
-    return Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+    shown = Spec(shapes.observation, shapes.action_dim, config.chunk_length, values)
+    return shown, state_spec(shown)
 
 
 def _compiled(
@@ -209,7 +212,7 @@ def _data(
     """Prior data (the `wanted` one, if that is given) of a run that certainly fits into memory, and
     the statistics of it."""
     if learns:
-        check_memory(config, task.spec, available_bytes())
+        memory.check_memory(config, task.spec, available_bytes())
     episodes = prior_episodes(config, run_dir, task, say, wanted) if learns else []
     if not task.normalize:
         return episodes, None
@@ -239,7 +242,7 @@ def decided_options(config: RunConfig[Any], run_dir: Path) -> Any:
     def pays(samples: int) -> bool:
         if config.base.policy is not None:  # nothing is sampled on the device
             return False
-        return hoisting_pays(train.batch_size * samples, minibatches, width)
+        return hoisting_pays(train.batch_size // train.devices * samples, minibatches, width)
 
     resolved = find_algorithm(config.algorithm).resolve(algo, Measurements(pays))
     decided = {
@@ -279,11 +282,13 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
     """
     config, spec, episodes = parts.config, parts.spec, parts.episodes
     data, streams = config.data, config.num_envs
-    rows = online_rows(config)
+    rows, in_files = memory.online_rows(config), memory.mapped_row_bytes(config, spec)
     prior_rows = rows_needed(spec, map(len, episodes)) if episodes else 0
-    plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams)
+    plan = ReplayPlan(row_bytes(spec, parts.columns), prior_rows, rows, streams, in_files)
     say(str(plan))
     plan.check(available_bytes())
+    plan.check_disk(memory.replay_folder(config, parts.run_dir), parts.run_dir)
+    memory.check_devices(config, parts.learner, parts.network_spec, parts.columns, say)
     prior = None
     if episodes:
         prior = Replay.from_episodes(
@@ -302,6 +307,7 @@ def replays(parts: Parts, say: Say) -> tuple[Replay | None, Replay]:
         num_streams=streams,
         bootstrap_timeouts=data.bootstrap_timeouts,
         columns=parts.columns,
+        zeros=memory.replay_zeros(config, parts.run_dir),
     )
     read = [name for name, _, _ in parts.network_spec.observation]
     read += [] if parts.base is None else [name for name in parts.base.reads if name not in read]

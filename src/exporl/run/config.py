@@ -56,6 +56,12 @@ class DataConfig:
     """Share of prior data in every minibatch; the rest is online data."""
     capacity: int = option(1_000_000, within="[1, inf)")
     """Online rows kept per environment (steps plus one per episode)."""
+    storage: Literal["memory", "disk"] = added("memory", absent="memory")
+    """Where images, and other observation entries of a page or more, of the online replay lie: in
+    memory, or in files that are mapped into it, so that they may exceed it. Nothing else
+    differs."""
+    scratch: str | None = added(None, absent=None)
+    """A folder for the files of data.storage=disk; the run's own by default."""
     bootstrap_timeouts: bool = True
     """Bootstrap at time limits. The release's robosuite wrapper stores them as terminal (False)."""
 
@@ -95,6 +101,9 @@ class TrainConfig:
     """Critic updates per environment step (update-to-data ratio)."""
     batch_size: int = option(256, within="[1, inf)")
     """Rows per minibatch."""
+    devices: int = option(1, within="[1, inf)", absent=1)
+    """Devices that share the rows of every minibatch, each with all parameters (--devices). With
+    --seeds each device trains its share of the seeds instead."""
     asynchronous: bool = False
     """Act and learn at the same time, in two threads, at the same update-to-data ratio (--async).
     Not repeatable to the bit."""
@@ -214,12 +223,18 @@ def check(config: RunConfig[Any]) -> None:
     for name in ("", "base.", "data.", "train.", "eval.", "log."):
         check_options(getattr(config, name[:-1]) if name else config, name)
     _check_shares(config.train.batch_size, config.data.prior_ratio)
+    _check_devices(config.train.batch_size, config.train.devices)
     if config.data.path is None and (asked := _of_a_file(config.data)):
         raise ValueError(
             f"data.{asked[0]} says how a file is read, and there is none: give data.path as well, "
             "or leave it out."
         )
     _check_actors(config)
+    if config.data.scratch is not None and config.data.storage != "disk":
+        raise ValueError(
+            f"data.scratch={config.data.scratch!r} has no effect: data.storage is "
+            f"{config.data.storage!r}. Set data.storage to 'disk', or leave data.scratch out."
+        )
     if not 1 <= config.actions_played <= config.chunk_length:
         raise ValueError(
             f"execute_length must be between 1 and chunk_length={config.chunk_length}, got "
@@ -263,6 +278,16 @@ def _check_shares(batch_size: int, prior_ratio: float) -> None:
         raise ValueError(
             f"train.batch_size={batch_size} cannot be shared with data.prior_ratio={prior_ratio:g}"
             ": some source gets no row."
+        )
+
+
+def _check_devices(batch_size: int, devices: int) -> None:
+    """Whether every device gets the same number of rows."""
+    if left := batch_size % devices:
+        fits = [size for size in (batch_size - left, batch_size - left + devices) if size]
+        raise ValueError(
+            f"train.batch_size={batch_size} rows cannot be split over train.devices={devices}: "
+            f"{left} are left over. Set train.batch_size to {' or '.join(map(str, fits))}."
         )
 
 

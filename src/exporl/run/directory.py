@@ -208,5 +208,6 @@ def check_same(old: RunConfig[Any], new: RunConfig[Any]) -> None:
         name, (before, after) = next(iter(changed.items()))
         raise ValueError(
             f"a run goes on as it was started: {name} was {before!r}, now {after!r}. Leave it out, "
-            "or start a new run. Only train.online_steps, eval.* and log.* may change."
+            "or start a new run. Only train.online_steps, train.devices, data.storage, "
+            "data.scratch, eval.* and log.* may change."
         )

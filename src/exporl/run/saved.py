@@ -17,6 +17,7 @@ from exporl.files.beside import (
 from exporl.files.checkpoint import CorruptCheckpointError, Found
 from exporl.files.run_files import CHECKPOINTS, CONFIG, RESUMABLE, read_config
 from exporl.run.config import RunConfig, differences, from_json
+from exporl.run.memory import replay_zeros
 
 RECORD: dict[str, type | tuple[type, ...]] = {
     "config": dict,
@@ -52,7 +53,8 @@ def find_saved(
             configuration or files are not those that the checkpoint was made with; names what
             differs.
     """
-    found = checkpoint.find_newest(run_dir / CHECKPOINTS, only)
+    zeros = replay_zeros(config, run_dir) if only is None else np.zeros
+    found = checkpoint.find_newest(run_dir / CHECKPOINTS, only, zeros)
     if found is None:
         lost = _missing(config, run_dir, 0)
         if lost is not None:
