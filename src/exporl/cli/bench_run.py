@@ -75,6 +75,8 @@ def _place(request: BenchRequest, suite: Suite, at_once: int) -> Iterator[tuple[
         yield at_once, None
         return
     share = Share(request.cpus, request.gpus)
+    if request.address is not None:  # Ray waits long, without a word, for one that does not answer
+        notice(f"joining the Ray cluster at {request.address}; Ctrl-C where none runs there")
     with on_ray(suite.folder, share, request.address) as runs:
         yield request.jobs or runs.room, runs.start
 
