@@ -128,7 +128,8 @@ def test_another_control_rate_is_a_warning():
     served = Served()
     served.interface = dataclasses.replace(served.interface, control_hz=20.0)
     with serving(served) as running:
-        found = check_fit(base_of(running.address), SEEN, (), {"the task": 10.0})
+        task = dataclasses.replace(TASK, control_hz=10.0)
+        found = check_fit(base_of(running.address), SEEN, task=task)
         told = [each.detail for each in found if each.status == "warn"]
         assert len(told) == 1 and told[0].startswith(
             "the policy 20 Hz, the task 10 Hz: its actions"
