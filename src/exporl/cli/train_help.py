@@ -20,7 +20,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "dac": (*_SIZES, "paper", "antmaze"),
     "qsm": (*_SIZES, "paper", "qam"),
     "residual": (*_SIZES, "paper"),
-    "rlpd": (*_SIZES, "paper", *_DOMAINS),
+    "rlpd": (*_SIZES, "stable", "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
 }
 """Algorithm -> its presets, as `run.presets.PRESETS` has them."""
