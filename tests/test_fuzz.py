@@ -76,7 +76,7 @@ def test_every_option_of_a_run_is_asked_about(algorithm):
 
 
 def test_options_are_those_of_the_commands_parsers():
-    known = {"--episodes", "--seed", "--task", "--trust"}
+    known = {"--episodes", "--seed", "--task", "--trust", "--video", "--video-dir"}
     assert known == {o.spelling for o in options_of("eval")}
     assert all(options_of(command) or command in ("tasks", "presets") for command in BASES)
 

@@ -62,7 +62,7 @@ def test_help_of_an_algorithm_has_its_options_with_what_they_mean(capsys):
     out = helped(capsys, "train", "rlpd", "--preset", "paper")
     words = " ".join(out.replace("│", " ").split())
     assert "Defaults are those of the preset 'paper'." in words
-    assert "rlpd small, tiny, demo, paper" in words and "stable, paper" not in words
+    assert "rlpd small, tiny, demo, stable, paper" in words and "pretrained" not in words
     assert "--algo.num-qs INT Critics in the ensemble. (default: 10)" in words
     assert "--data.filter-key" in words and "--seeds N" in words
 

@@ -230,12 +230,14 @@ class _Searching:
         """Reports what all runs of a trial have by now, and ends it where it is to end early, or
         where nothing is left of it to make."""
         assert slot.progression is not None and slot.number is not None
+        # looked at first: the files of a run that is finished hold all of its evaluations
+        finished = all(run.summary is not None for run in slot.runs)
         for evaluation, value, last in slot.progression.news(slot.runs):
             if self.trials.report(slot.number, evaluation, value) and not last:
                 self.trials.prune(slot.number)
                 self._over(slot)
                 return
-        if all(run.summary is not None for run in slot.runs):
+        if finished:
             self.trials.complete(slot.number, slot.progression.value(slot.runs))
             self._over(slot)
 
