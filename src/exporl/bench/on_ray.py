@@ -2,18 +2,17 @@
 run there as `exporl bench` starts it here. Nothing else of a suite differs."""
 
 import contextlib
-import importlib
 import json
 import os
 import threading
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporl.bench.ray_host import TOKEN, RunHost
 from exporl.bench.running import CHILDREN
+from exporl.distributed.cluster import connect, load_ray
 from exporl.files.atomic import write_text
 from exporl.parallel.processes import Job, child_of
 from exporl.speed.cores import usable_cores
@@ -44,47 +43,14 @@ def on_ray(folder: Path, share: Share, address: str | None = None) -> Iterator["
 
     Raises:
         ModuleNotFoundError: Ray is not installed; says how to install it.
-        ValueError: no cluster answers, or none of its machines has room for a run.
+        ValueError: no cluster answers, Ray could not be started, or no machine has room for a run.
     """
-    ray = _load_ray()
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
-        warnings.simplefilter("ignore", RuntimeWarning)
-        if address is None:
-            _begin(ray, common)
-        else:
-            _join(ray, address, common)
+    ray = load_ray("--ray")
+    connect(ray, address, num_cpus=len(usable_cores()), store_bytes=STORE_BYTES)
     try:
         yield RayRuns(ray, folder, share)
     finally:
         ray.shutdown()
-
-
-def _begin(ray: Any, common: dict[str, Any]) -> None:
-    local = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-    try:
-        ray.init(address="local", num_cpus=len(usable_cores()), **common, **local)
-    except Exception as error:  # of no other kind, where its processes do not answer in time
-        raise ValueError(f"Ray could not be started on this machine: {error}") from error
-
-
-def _join(ray: Any, address: str, common: dict[str, Any]) -> None:
-    try:
-        ray.init(address=address, **common)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"--address {address}: no Ray cluster answers there ({error}). Start one with `ray "
-            "start --head`, or leave --address out."
-        ) from error
-
-
-def _load_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        return importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("--ray needs Ray: pip install 'exporl[ray]'") from error
 
 
 class RayRuns:

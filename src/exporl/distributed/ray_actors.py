@@ -2,9 +2,7 @@
 
 import functools
 import importlib
-import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 from exporl.acting.failures import EnvironmentFailed
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.distributed.actor_service import ActorService, Setup, setup_of
+from exporl.distributed.cluster import connect, load_ray
 from exporl.distributed.learner_service import LearnerService
 from exporl.distributed.messages import Chunk, Order
 from exporl.run.actors import MakeActors
@@ -44,17 +43,8 @@ def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLIN
     Raises:
         ModuleNotFoundError: Ray is not installed; says how to install it.
     """
-    ray = _ray()
+    ray = load_ray("--actors")
     return functools.partial(RayActors, ray=ray, say=say, address=address, deadline_s=deadline_s)
-
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        return importlib.import_module("ray")
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("--actors needs Ray: pip install 'exporl[ray]'") from error
 
 
 class RemoteActor:
@@ -104,30 +94,13 @@ class RayActors:
             lambda: parts.learner.updates,
             cut,
         )
-        self._connect(address, actors)
+        connect(ray, address, num_cpus=actors, store_bytes=STORE_BYTES)
         self._class = ray.remote(num_cpus=1, max_restarts=0)(RemoteActor)
         self._params: Any = None
         self._failures = 0
         self._handles: list[Any] = [None] * actors
         self._waiting: list[tuple[Any, float] | None] = [None] * actors
         """Of every place, the chunk that is waited for, and until when."""
-
-    def _connect(self, address: str | None, actors: int) -> None:
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address is None:
-            size = STORE_BYTES
-            local = {"num_cpus": actors, "include_dashboard": False, "object_store_memory": size}
-            with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
-                warnings.simplefilter("ignore", RuntimeWarning)
-                self._ray.init(**common, **local)
-            return
-        try:
-            self._ray.init(address=address, **common)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"--address {address}: no Ray cluster answers there ({error}). Start one with `ray "
-                "start --head`, or leave --address out."
-            ) from error
 
     def _count(self) -> None:
         self.env_steps, self.outcomes = self.service.env_steps, self.service.outcomes

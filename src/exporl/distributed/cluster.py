@@ -1,0 +1,75 @@
+"""Ray itself: loaded where it is used, started on this machine, or joined where it runs."""
+
+import importlib
+import os
+import socket
+import warnings
+from typing import Any
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+REACH_S = 10.0
+"""Longest wait for a connection to a cluster's address; Ray itself would go on for many minutes."""
+
+
+def load_ray(option: str) -> Any:
+    """The package.
+
+    Args:
+        option: what needs it, for the message.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; says how to install it.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{option} needs Ray: pip install 'exporl[ray]'") from error
+
+
+def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -> None:
+    """Joins a cluster, or starts Ray on this machine.
+
+    Args:
+        ray: the package.
+        address: of a cluster, HOST:PORT, or "auto" for the one that this machine belongs to; None
+            starts Ray here.
+        num_cpus: what Ray, started here, takes this machine to have.
+        store_bytes: memory, where it is started here, for what is on its way.
+
+    Raises:
+        ValueError: no cluster answers at the address, or Ray could not be started.
+    """
+    with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if address is None:
+            _start(ray, num_cpus, store_bytes)
+            return
+        try:
+            _reach(address)
+            ray.init(address=address, **QUIET)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--address {address}: no Ray cluster answers there ({error}). Start one with "
+                "`ray start --head`, or leave --address out."
+            ) from error
+
+
+def _start(ray: Any, num_cpus: int, store_bytes: int) -> None:
+    local = {"include_dashboard": False, "object_store_memory": store_bytes}
+    try:
+        ray.init(address="local", num_cpus=num_cpus, **QUIET, **local)
+    except Exception as error:  # of no other kind, where its processes do not answer in time
+        raise ValueError(f"Ray could not be started on this machine: {error}") from error
+
+
+def _reach(address: str) -> None:
+    """Whether anything listens at HOST:PORT; other forms of an address are left to Ray.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in address and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
