@@ -139,6 +139,8 @@ def test_what_actors_cannot_do_is_refused(changes, message):
 def test_an_address_without_actors_and_seeds_with_them_are_refused():
     with pytest.raises(ValueError, match="has no effect without actors"):
         _check_actors(tiny(), "auto", False)
+    with pytest.raises(ValueError, match=r"train\.actors must be in \[0, 10000\], got -2"):
+        _check_actors(tiny(**{"train.actors": -2}), None, False)
     config = tiny(**{"train.actors": 1})
     with pytest.raises(ValueError, match="one run at a time"):
         _check_actors(config, None, True)

@@ -348,6 +348,7 @@ def test_imitation_alone_is_measured_by_its_own_steps(tmp_path):
         (["--jobs", "100000"], "--jobs 100000: this process may use"),
         (["--table", "--csv"], "one of --dry-run, --table, --latex and --csv at a time"),
         (["--output", "x"], "--output is for --table, --latex and --csv"),
+        (["--table", "--output", "."], "argument --output: '.' is a folder: name a file to write"),
         (["--allow", "versions"], "cannot allow 'versions'. Did you mean 'version'?"),
         (["--dryrun"], "unrecognized arguments: --dryrun. `exporl bench --help` shows"),
     ],
@@ -358,8 +359,9 @@ def test_requests_that_cannot_be_met(tmp_path, args, message, capsys):
 
 
 def test_a_suite_that_is_not_there(tmp_path, capsys):
-    assert main(["bench", str(tmp_path / "none.toml")]) == 2
-    assert "none.toml" in capsys.readouterr().err
+    for path, why in ((tmp_path / "none.toml", "No such file or d"), (tmp_path, "Is a directory")):
+        assert main(["bench", str(path)]) == 2
+        assert f"error: the suite {path} cannot be read: {why}" in capsys.readouterr().err
 
 
 def test_help_teaches_with_a_suite_that_can_be_read(tmp_path, capsys):

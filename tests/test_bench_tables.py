@@ -202,8 +202,9 @@ def test_markdown_through_the_command(path, capsys, tmp_path):
     assert "| probe/delay | expo | 2 of 2 | 15 | ≥ 2.00 [1.50, 3.00] | rlpd |" in out
     for table in re.findall(r"(?:^\|.*\n)+", out, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert main(["bench", str(path), "--table", "--output", str(tmp_path / "t.md")]) == 0
-    assert (tmp_path / "t.md").read_text() == out
+    table = tmp_path / "new" / "t.md"
+    assert main(["bench", str(path), "--table", "--output", str(table)]) == 0
+    assert table.read_text() == out
 
 
 def test_latex_through_the_command(path, capsys):

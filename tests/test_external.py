@@ -268,6 +268,8 @@ def test_a_policy_by_its_name(robot):
             find_policy(f"{robot}:{name}", SPEC)
     with pytest.raises(ValueError, match=r"name it module:attribute \(your own\), or torch:"):
         find_policy("my_policy", SPEC)
+    with pytest.raises(ValueError, match="'http://x:8000': a policy server is named ws://HOST:PO"):
+        find_policy("http://x:8000", SPEC)
     with pytest.raises(ValueError, match="is a class Drawn: a policy has sample"):
         base_of(Drawn)
 

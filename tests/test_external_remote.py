@@ -298,8 +298,9 @@ def test_a_server_that_is_down_is_named(nobody, tmp_path, monkeypatch, capsys):
 
 
 def test_what_it_cannot_be_made_with(running):
-    with pytest.raises(ValueError, match="'ws:nowhere' is no address such as ws://HOST:PORT"):
-        find_policy("ws:nowhere", SPEC)
+    for address in ("ws:nowhere", "ws://localhost:99999", "ws://localhost:port"):
+        with pytest.raises(ValueError, match=f"'{address}' is no address such as ws://HOST:PORT"):
+            find_policy(address, SPEC)
     for options in ({"connections": 0}, {"patience_s": 0.0}):
         with pytest.raises(ValueError, match="at least one connection and patience above 0"):
             RemotePolicy(running.address, **options)

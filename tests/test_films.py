@@ -323,5 +323,11 @@ def test_what_cannot_be_filmed_is_told_before_anything_is_played(run, tmp_path, 
     assert read_lines(run / "eval_afterwards.jsonl") == before and not (run / "videos").exists()
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / MANIFEST).write_text("{}")
-    assert main(["eval", str(tmp_path / "bundle"), "--video"]) == 2
-    assert "into which nothing is written" in capsys.readouterr().err
+    for place in ([], ["--video-dir", str(tmp_path / "bundle" / "films")]):
+        assert main(["eval", str(tmp_path / "bundle"), "--video", *place]) == 2
+        assert "into which nothing is written" in capsys.readouterr().err
+    (tmp_path / "file").write_text("in the way")
+    assert main(["eval", str(run), "--video", "--video-dir", str(tmp_path / "file" / "films")]) == 2
+    assert "file/films: Not a directory. Choose another --video-dir" in capsys.readouterr().err
+    assert main(["eval", str(run), "--video", "--video-dir", str(tmp_path / "new" / "films")]) == 2
+    assert not (tmp_path / "new").exists()

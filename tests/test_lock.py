@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from exporl.bench.running import ELSEWHERE
 from exporl.files.lock import locked
 from exporl.run.loop import train
 from helpers.runs import content_of, tiny
@@ -108,3 +109,6 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     refused(tmp_path / "file" / "run", r"cannot write to run directory .*file/run: Not a direc")
+    advice = pytest.raises(ValueError, match=r"file: File exists\. Say another folder in the suite")
+    with advice, locked(tmp_path / "file", ELSEWHERE):
+        pass

@@ -246,6 +246,11 @@ def test_a_suite_has_its_tables_and_its_names(tmp_path, capsys):
     assert {"mine", "rlpd"} <= set(chart(page, "Success over")["lines"])
 
 
+def test_a_page_is_a_file(tmp_path, capsys):
+    assert main(["report", str(tmp_path), "--output", str(tmp_path)]) == 2
+    assert "is a folder: name a file to write" in capsys.readouterr().err
+
+
 def test_a_suite_that_has_not_begun(tmp_path, capsys):
     suite = tmp_path / "suite.toml"
     suite.write_text(

@@ -35,6 +35,8 @@ CHILDREN = ".children"
 AGAIN = 1
 """How often a run whose process was killed goes on by itself."""
 WAIT_S = 0.5
+ELSEWHERE = "Say another folder in the suite's file."
+"""What to do where a suite's folder cannot be written."""
 
 
 class Outcome(NamedTuple):
@@ -83,7 +85,7 @@ def run_suite(
         ValueError: runs were made with something else than they would be made with now, or another
             process works on the suite.
     """
-    with locked(suite.folder), left_over(suite.folder, say, stop) as inherited:
+    with locked(suite.folder, ELSEWHERE), left_over(suite.folder, say, stop) as inherited:
         source = checked_code(suite, runs, allowed)
         waiting = [run for run in runs if run.summary is None]
         clock = Clock(waiting, paces(runs), at_once)

@@ -12,6 +12,7 @@ from exporl.bench.pace import Clock, paces
 from exporl.bench.results import seconds_of
 from exporl.bench.running import (
     AGAIN,
+    ELSEWHERE,
     Row,
     check_source,
     checked_code,
@@ -93,7 +94,7 @@ def run_search(
         )
     load_optuna()
     search = checked_space(suite, suite.search, template)
-    with locked(suite.folder), left_over(suite.folder, say, stop) as inherited:
+    with locked(suite.folder, ELSEWHERE), left_over(suite.folder, say, stop) as inherited:
         trials = Trials(suite.folder, search, _settings(suite, search))
         found = trials.listed()
         counting = [trial for trial in found if trial.state != FAILED]

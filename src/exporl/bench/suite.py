@@ -88,12 +88,13 @@ def read_suite(path: Path) -> Suite:
     """Reads a suite file.
 
     Raises:
-        ValueError: no TOML, or entries that are unknown, missing or of the wrong type: all of them,
-            a line each.
-        OSError: it cannot be read.
+        ValueError: it cannot be read, is no TOML, or has entries that are unknown, missing or of
+            the wrong type: all of them, a line each.
     """
     try:
         data = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise ValueError(f"the suite {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}.") from error
     reader = _Reader(data)

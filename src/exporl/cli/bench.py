@@ -9,9 +9,11 @@ from typing import Any
 
 from exporl.bench.prints import ALLOWED
 from exporl.cli.bench_help import HELP
-from exporl.cli.numbers import number, whole_number
+from exporl.cli.numbers import file_target, number, whole_number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import notice
+from exporl.files.atomic import write_text
+from exporl.files.naming import make_folder_of
 from exporl.suggest import closest
 
 
@@ -47,7 +49,7 @@ def parse(args: Sequence[str]) -> BenchRequest:
     parser.add_argument("--dry-run", "--dry_run", action="store_true")
     for name in ("table", "latex", "csv"):
         parser.add_argument(f"--{name}", dest="show", action="append_const", const=name)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=file_target)
     parser.add_argument("--allow", action="append", default=[])
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--address")
@@ -118,6 +120,7 @@ def bench_command(args: list[str]) -> int:
     if request.output is None:
         print(text, end="")
     else:
-        request.output.write_text(text)
+        make_folder_of(request.output)
+        write_text(request.output, text)
         print(request.output)
     return 0

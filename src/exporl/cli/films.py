@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,38 @@ def filming(
         make_env: makes an environment.
 
     Raises:
-        ValueError: environments show no pictures here; says what to do.
+        ValueError: nothing can be written there, or environments show no pictures here; says what
+            to do.
     """
     if episodes is None:
         return None
+    _check_place(folder, name)
     check_can_film(make_env)
     return Filming(folder, name, episodes, fps)
+
+
+def _check_place(folder: Path, name: str) -> None:
+    """Whether films can be written into a folder; nothing is left there.
+
+    Raises:
+        ValueError: they cannot; says why.
+    """
+    place = folder / name
+    for path in (folder, place):
+        refuse_link(path)
+    made = [each for each in (place, *place.parents) if not each.is_dir()]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write films into {folder}: {error.strerror}. Choose another --video-dir."
+        ) from error
+    finally:
+        for each in made:
+            with suppress(OSError):  # it could not be made
+                each.rmdir()
 
 
 def folder_of(run: Path, asked: Path, video_dir: Path | None, usual: Path) -> Path:

@@ -49,6 +49,13 @@ def target(text: str) -> Path:
     return path
 
 
+def file_target(text: str) -> Path:
+    """The file to write that an option of `argparse` names."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder: name a file to write")
+    return Path(text)
+
+
 def whole_number(text: str) -> int:
     """The whole number that a text says: 100000, 100_000, 1e5.
 

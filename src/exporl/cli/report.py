@@ -9,7 +9,7 @@ from exporl.bench.page import labels_in, labels_of, suite_tables
 from exporl.bench.results import read_results
 from exporl.bench.suite import Suite, read_suite
 from exporl.bench.trial_suite import with_trials
-from exporl.cli.numbers import number
+from exporl.cli.numbers import file_target, number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import STOPPED, notice, say
 from exporl.files.run_files import CONFIG, REPORT, runs_in
@@ -33,7 +33,7 @@ def report_command(args: list[str]) -> int:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=file_target,
         help="file to write (default: report.html in the first run or in the suite's folder)",
     )
     parser.add_argument(

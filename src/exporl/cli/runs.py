@@ -127,7 +127,8 @@ def _evaluate(run_dir: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate_bundle(options: argparse.Namespace) -> None:
     """Evaluates a bundle and prints what came out; nothing is written into it."""
-    if options.video is not None and options.video_dir is None:
+    place, run = options.video_dir, options.run.resolve()
+    if options.video is not None and (place is None or place.resolve().is_relative_to(run)):
         raise ValueError(
             f"{options.run} is a bundle, into which nothing is written. Say where its films go: "
             "--video-dir DIR."

@@ -27,7 +27,7 @@ from exporl.files.run_files import CONFIG, REPORT, seed_runs
 from exporl.parallel.order import ordered_config, ordered_seeds
 from exporl.parallel.seeds import train_seeds
 from exporl.report.returns import interval, number
-from exporl.run.config import RunConfig, flatten, override
+from exporl.run.config import RunConfig, check, flatten, override
 from exporl.run.directory import load_config
 from exporl.run.endings import resumption
 from exporl.run.loop import train
@@ -63,6 +63,8 @@ def _check_actors(config: RunConfig[Any], address: str | None, many: bool) -> No
         raise ValueError(
             f"--address {address} has no effect without actors: add --actors N, or leave it out."
         )
+    if config.train.actors:
+        check(config)  # before Ray is asked for
     if many and config.train.actors:
         raise ValueError(
             f"--actors {config.train.actors} is for one run at a time: leave --seeds out, and give "

@@ -54,6 +54,10 @@ def find_policy(name: str, spec: Spec, learning_rate: float = 3e-4) -> OutsidePo
     kind, _, rest = name.partition(":")
     if kind in KINDS and rest:
         return KINDS[kind](rest, spec, learning_rate)
+    if "://" in name:
+        raise ValueError(
+            f"base policy {name!r}: a policy server is named ws://HOST:PORT or wss://HOST:PORT."
+        )
     if is_outside(name):
         return open_attribute(name, spec, learning_rate)
     usage = ", ".join(f"{known}:..." for known in KINDS)

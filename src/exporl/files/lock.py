@@ -17,12 +17,16 @@ except ImportError:  # a system without it (Windows) has no such locks
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, advice: str = "Choose another --run-dir.") -> Iterator[None]:
     """While it lasts, no other process trains in this run directory, which is made if need be and
     removed if it is empty afterwards, with the folders above it that were made.
 
     The system gives the lock up when its holder ends, however that happens. Children that a dead
     holder left behind do not count.
+
+    Args:
+        folder: the run directory, or the folder of a suite.
+        advice: what to do where it cannot be written.
 
     Raises:
         ValueError: the place cannot be written, or somebody trains there; names the process.
@@ -35,7 +39,7 @@ def locked(folder: Path) -> Iterator[None]:
         descriptor = _take(path, folder)
     except OSError as error:
         raise ValueError(
-            f"cannot write to run directory {folder}: {error.strerror}. Choose another --run-dir."
+            f"cannot write to run directory {folder}: {error.strerror}. {advice}"
         ) from error
     try:
         yield

@@ -3,6 +3,7 @@ else that exporl trains with."""
 
 import contextlib
 import time
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -187,13 +188,12 @@ class Client:
         from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
         wait = FIRST_WAIT_S
+        self._check_address()
         while True:
             try:
                 return self._try(end)
             except InvalidURI as error:
-                raise ValueError(
-                    f"{self.address!r} is no address such as ws://HOST:PORT."
-                ) from error
+                raise self._no_address() from error
             except ValueError:  # somebody else answers there
                 self.close()
                 raise
@@ -204,6 +204,16 @@ class Client:
                     raise self._down(error) from error
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
+
+    def _check_address(self) -> None:
+        """Refuses a port that is no number up to 65,535, which the library leaves to the system."""
+        try:
+            _ = urllib.parse.urlsplit(self.address).port
+        except ValueError as error:
+            raise self._no_address() from error
+
+    def _no_address(self) -> ValueError:
+        return ValueError(f"{self.address!r} is no address such as ws://HOST:PORT.")
 
     def _try(self, end: float) -> None:
         """Connects once, and keeps what the server says of its policy."""
