@@ -143,7 +143,7 @@ def speed(rounds: int, steps: int) -> dict[str, Any]:
                         "actors": actors,
                         "round": index,
                         "env_steps_per_s": statistics.median(rates),
-                        "updates_per_step": ratio(lines[-1], total),
+                        "updates_made_of_due": ratio(lines[-1], total),
                         "staleness_updates": lines[-1]["actors/staleness_updates"],
                     }
                 )
@@ -202,8 +202,10 @@ def processes_named(process: psutil.Process, name: str) -> list[psutil.Process]:
     return found
 
 
-def strike(kind: str, run: Path, process: subprocess.Popen[bytes], rng: np.random.Generator) -> Any:
-    """Makes one fault happen; what is needed to judge it."""
+def strike(
+    kind: str, run: Path, process: subprocess.Popen[bytes], rng: np.random.Generator
+) -> dict[str, np.ndarray] | None:
+    """Makes one fault happen; for the learner the saved rows that must not be lost by it."""
     tree = psutil.Process(process.pid)
     if kind == "learner killed":
         kept = saved_rows(run)
@@ -255,7 +257,7 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
         "faults": happened,
         "resumed": resumed,
         "finished": (run / SUMMARY).is_file() and last["env_steps"] == steps,
-        "updates_per_step": ratio(last, steps),
+        "updates_made_of_due": ratio(last, steps),
         "saved_steps_lost": sum(lost_rows(before, after) for before in kept),
         "restarts": last["actors/restarts"],
         "lost_steps": last["actors/lost_steps"],
