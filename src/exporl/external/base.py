@@ -25,7 +25,7 @@ HAND_OVER = (
 
 class PolicyFailed(ValueError):
     """A policy from outside could not be sampled: it raised something, or answered in another
-    shape. It learnt nothing meanwhile."""
+    shape, or what are no numbers. It learnt nothing meanwhile."""
 
 
 class ImitationBatch(NamedTuple):
@@ -115,10 +115,11 @@ class OutsideBase:
         """`num` action chunks for every observation [b, ...].
 
         Raises:
-            PolicyFailed: the policy raised something, which is named, or answered in another shape;
-                says which.
-            FloatingPointError: it answered NaN or infinity.
+            PolicyFailed: the policy raised something, which is named, or answered in another shape,
+                or NaN or infinity; says which.
         """
+        if not self.learns and self._kept is None:  # as it was when the run began
+            self._kept = self.fingerprint()
         # its own copies: it may change them, and the networks are shown the same observations
         given = {name: np.array(observations[name]) for name in self.reads}
         rows = len(given[self.reads[0]])
@@ -134,9 +135,10 @@ class OutsideBase:
                 "[observations, samples, actions of a chunk, dimensions of an action]."
             )
         if not np.isfinite(actions).all():
-            raise FloatingPointError(
+            raise PolicyFailed(
                 f"{self.name} answered NaN or infinity in {int((~np.isfinite(actions)).sum())} of "
-                f"{actions.size} numbers. Check its weights, and the observations it was given."
+                f"{actions.size} numbers. Check its weights, and the observations it was given; "
+                "mend it, then go on."
             )
         return np.clip(actions, -1.0, 1.0)
 

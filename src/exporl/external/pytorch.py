@@ -33,8 +33,15 @@ def open_module(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
 
     Raises:
         ValueError: the function cannot be loaded or returns something else.
+        ModuleNotFoundError: torch is not installed; says how to install it.
     """
-    load: Any = load_outside(name, "base policy")
+    try:
+        load: Any = load_outside(name, "base policy")
+    except ValueError as error:
+        if getattr(error.__cause__, "name", None) == "torch":  # the module is there
+            import_torch()
+        raise
+    import_torch()
     try:
         module = load(spec)
     except (Exception, SystemExit) as error:  # the user's function may raise anything

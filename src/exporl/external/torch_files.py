@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporl.external.base import OutsidePolicy
+from exporl.external.named_files import present
 from exporl.external.named_inputs import NOISE, named_inputs
 from exporl.external.pytorch import (
     TorchPolicy,
@@ -38,11 +39,10 @@ def open_torch(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
         FileNotFoundError: there is no file.
         ModuleNotFoundError: torch is not installed; says how to install it.
     """
-    import_torch()
     named = FILE.fullmatch(name)
     if named is None:
         return open_module(name, spec, learning_rate)
-    module = _opened(Path(named["file"]))
+    module = _opened(present(Path(named["file"])))
     if named["adapter"] is None:
         return file_policy(module, named["file"], spec)
     adapt: Any = load_outside(named["adapter"], "adapter")
