@@ -142,7 +142,8 @@ class Diffusion(nn.Module):
             for name, tensor in self.net.named_parameters():
                 place = name.replace("blocks.", "blocks_").replace(".", "/")
                 dense = place.endswith("/weight") and "norm" not in place
-                array = np.array(arrays.pop(place.replace("weight", "kernel" if dense else "scale")))
+                place = place.replace("weight", "kernel" if dense else "scale")
+                array = np.array(arrays.pop(place))
                 tensor.copy_(torch.from_numpy(array.T if dense else array))
         if arrays:
             raise ValueError(f"these parameters have no place: {', '.join(arrays)}.")

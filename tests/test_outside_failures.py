@@ -277,7 +277,7 @@ def test_a_policy_that_answers_nan_in_an_update_leaves_a_checkpoint(asynchronous
     with pytest.raises(PolicyFailed, match="answered NaN or infinity") as caught:
         train(config, tmp_path / "run", base=Spoilt(16, 3), task=TASK)
     name = newest(tmp_path / "run").name
-    assert 0 < int(name.rsplit("-", 1)[1]) <= 16 and f"The last checkpoint is {name}" in told(caught)
+    assert f"The last checkpoint is {name}" in told(caught)
     train(config, tmp_path / "run", base=Drawn(), task=TASK, resume=True)
     assert newest(tmp_path / "run").name == "checkpoint-000000016"
 

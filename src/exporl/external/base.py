@@ -190,7 +190,7 @@ class OutsideBase:
         """What a checkpoint keeps of the policy: its state where it learns, else what it is told
         apart by, [32] bytes, or [0] where it says nothing of itself."""
         if self.learns:
-            return {f"state/{name}": value for name, value in self._state().items()}
+            return {f"state/{name}": value for name, value in self.state().items()}
         if self._kept is None:  # it stays as it is
             self._kept = self.fingerprint()
         version = self._version()
@@ -230,7 +230,7 @@ class OutsideBase:
 
     def fingerprint(self) -> np.ndarray:
         """SHA-256 of the policy's state, uint8 [32]; [0] where it has none."""
-        state = self._state()
+        state = self.state()
         digest = hashlib.sha256()
         for name in sorted(state):
             value = np.ascontiguousarray(state[name])
@@ -243,7 +243,8 @@ class OutsideBase:
         name: str | None = getattr(self.policy, "version", None)
         return np.frombuffer((name or "").encode(), np.uint8)
 
-    def _state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, np.ndarray]:
+        """The policy's own state; empty where it has none."""
         state: Callable[[], Mapping[str, Any]] | None = getattr(self.policy, "state", None)
         with self._lock if state else contextlib.nullcontext():
             return {} if state is None else {k: np.asarray(v) for k, v in state().items()}

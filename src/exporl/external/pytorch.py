@@ -7,8 +7,8 @@ as it was afterwards: modules need no seeds.
 import contextlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def open_module(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
     return torch_policy(module, f"base policy 'torch:{name}'", learning_rate)
 
 
-def torch_policy(module: Any, name: str, learning_rate: float) -> OutsidePolicy:
+def torch_policy(module: Any, name: str, learning_rate: float) -> "TorchPolicy":
     """A policy around a module.
 
     Args:
@@ -101,6 +101,15 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+class Program(NamedTuple):
+    """An opened file with a module."""
+
+    suffix: str
+    """".pt" or ".pt2"."""
+    saved: Callable[[], bytes]
+    """The content of such a file with the module's weights of now."""
+
+
 class TorchPolicy:
     """A module that samples, in its state for evaluation."""
 
@@ -110,6 +119,8 @@ class TorchPolicy:
         self.actions: str = getattr(module, "actions", "unit")
         self.ranges: Mapping[str, Any] = getattr(module, "ranges", {})
         self.control_hz: float | None = getattr(module, "control_hz", None)
+        self.program: Program | None = None
+        """The file that it came from, if it came from one."""
 
     @property
     def memory(self) -> str:
