@@ -20,6 +20,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "dsrl": (*_SIZES, "paper"),
     "dac": (*_SIZES, "paper", "antmaze"),
     "qsm": (*_SIZES, "paper", "qam"),
+    "qam": (*_SIZES, "paper"),
     "residual": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "stable", "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
