@@ -25,6 +25,8 @@ DEADLINE_S, START_S = 120.0, 600.0
 compiled."""
 WAIT_S = 1.0
 """Longest wait for any chunk before the run looks after itself, such as for a signal to stop."""
+LAST_S = 5.0
+"""Longest wait for what has come already: where this process was stopped, Ray reads it late."""
 MOST_FAILURES = 3
 """Actors lost one after the other, without a chunk of any in between, that end the run."""
 STORE_BYTES = 256 * 2**20
@@ -122,10 +124,23 @@ class RayActors:
         steps: list[tuple[int, Step]] = []
         for reference in come:
             steps += self._receive(waiting[reference], reference)
-        for place, each in enumerate(self._waiting):
-            if each is not None and time.monotonic() > each[1]:
-                self._replace(place, "it does not answer")
+        for place in self._silent():
+            self._replace(place, "it does not answer")
         return steps
+
+    def _silent(self) -> list[int]:
+        """Places whose time is over and that have given nothing. What came while the run itself
+        did something else, such as an evaluation, came in time."""
+        now = time.monotonic()
+        late = {
+            each[0]: place
+            for place, each in enumerate(self._waiting)
+            if each is not None and now > each[1]
+        }
+        if not late:
+            return []
+        _, missing = self._ray.wait(list(late), num_returns=len(late), timeout=LAST_S)
+        return [late[reference] for reference in missing]
 
     def _ask(self, acting: Params, mode: str) -> None:
         """Gives every actor that has nothing to do an order, with the newest parameters."""
