@@ -18,14 +18,14 @@ to three seconds have passed. It need not be over by then: an actor may still be
 
 Where the process ends, the run is resumed. A run is right if it makes all of its steps, if its
 update-to-data ratio is the configured one, and if every step of the newest checkpoint at each fault
-is, to the bit, in the last one. Runs in the folder that are over are not repeated; writes
-benchmarks/results/actors_faults.json after every run.
+is, to the bit, in the last one. Runs in the folder that are over are not repeated (--only: some of
+them, so that several can be made at a time); writes benchmarks/results/actors_faults.json after
+every run.
 """
 
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -82,20 +82,29 @@ def saved_rows(run: Path) -> dict[str, np.ndarray]:
         return {} if found is None else found.parts["replay"]
 
 
-def count_rows(rows: dict[str, np.ndarray]) -> int:
-    """Environment steps in a checkpoint."""
-    return int(rows["size"].sum()) if rows else 0
+def count_steps(rows: dict[str, np.ndarray]) -> int:
+    """Environment steps in a checkpoint; other rows hold what was seen after the last one of an
+    episode."""
+    return sum(int(steps.sum()) for steps in steps_of(rows))
 
 
-def lost_rows(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> int:
-    """Rows of an earlier checkpoint that are not, to the bit, in a later one."""
+def steps_of(rows: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Of every stream, which of its rows [size] are steps."""
+    sizes = rows["size"] if rows else ()
+    return [rows["is_step"][stream, :size] for stream, size in enumerate(sizes)]
+
+
+def lost_steps(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> int:
+    """Steps of an earlier checkpoint that are not, to the bit, in a later one."""
     lost = 0
-    for stream, size in enumerate(before["size"] if before else ()):
-        same = np.ones(int(size), bool)
-        for name in ("actions", "rewards"):
+    names = [name for name in before if name.startswith("observation/")]
+    for stream, steps in enumerate(steps_of(before)):
+        size = len(steps)
+        same = after["is_step"][stream, :size].astype(bool)
+        for name in ("actions", "rewards", *names):
             old, new = before[name][stream, :size], after[name][stream, :size]
-            same &= np.all((old == new).reshape(int(size), -1), axis=1)
-        lost += int(np.sum(~same))
+            same = same & np.all((old == new).reshape(size, -1), axis=1)
+        lost += int(np.sum(steps.astype(bool) & ~same))
     return lost
 
 
@@ -182,7 +191,7 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
     """One run with faults of these kinds, one after the other; whether it came out right."""
     rng, began = np.random.default_rng((seed, 1)), time.monotonic()
     suffering, happened = Suffering(run, steps, seed), []
-    kept, lost, hangs = 0, [], False
+    kept, lost, hangs = 0, 0, False
     checked: list[dict[str, np.ndarray]] = []
     try:
         for kind in kinds:
@@ -201,8 +210,8 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
         suffering.end()
     last, after = read_lines(run / METRICS)[-1], saved_rows(run)
     for before in checked:
-        kept += count_rows(before)
-        lost.append(lost_rows(before, after))
+        kept += count_steps(before)
+        lost += lost_steps(before, after)
     left = [kind for kind, name in FILES.items() if (faults_of(run) / name).exists()]
     return {
         "seed": seed,
@@ -212,8 +221,8 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
         "hangs": hangs,
         "updates_made_of_due": ratio(last, steps),
         "saved_steps_checked": kept,
-        "saved_steps_lost": sum(lost),
-        "steps_in_replay": count_rows(after),
+        "saved_steps_lost": lost,
+        "steps_in_replay": count_steps(after),
         "restarts": last["actors/restarts"],
         "lost_steps": last["actors/lost_steps"],
         "seconds": time.monotonic() - began,
@@ -235,10 +244,26 @@ def together(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def missing(results: list[dict[str, Any]]) -> list[str]:
-    """The faults that no run has suffered yet."""
+def drawn(seed: int, each: int, results: list[dict[str, Any]]) -> list[str]:
+    """The faults of a run: its part of all of them in random order; of a run beyond these, some
+    that did not happen, such as those drawn too late in their run."""
+    kinds = [kind for kind, count in COUNTS.items() for _ in range(count)]
+    if seed * each < len(kinds):
+        order = np.random.default_rng(0).permutation(len(kinds))
+        return [kinds[index] for index in order[seed * each : (seed + 1) * each]]
     done = struck(results)
-    return [kind for kind, count in COUNTS.items() for _ in range(count - done.count(kind))]
+    left = [kind for kind, count in COUNTS.items() for _ in range(count - done.count(kind))]
+    return left[:each]
+
+
+def made(folder: Path, seed: int, steps: int, kinds: list[str]) -> dict[str, Any]:
+    """What a run suffered; it is made unless it is over already."""
+    run, record = folder / f"run-{seed}", folder / f"run-{seed}.json"
+    if not record.is_file():
+        shutil.rmtree(run, ignore_errors=True)  # a part of one
+        shutil.rmtree(faults_of(run), ignore_errors=True)
+        write_text(record, json.dumps(suffer(run, kinds, steps, seed)))
+    return json.loads(record.read_text())
 
 
 def main() -> None:
@@ -247,20 +272,17 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=5, help="faults of one run")
     parser.add_argument("--steps", type=int, default=600, help="of each run")
     parser.add_argument("--dir", type=Path, default=Path("runs/actors-faults"))
+    parser.add_argument("--only", type=int, nargs="+", help="these runs, and no results")
     given = parser.parse_args()
+    for seed in given.only or ():
+        print(made(given.dir, seed, given.steps, drawn(seed, given.each, [])), flush=True)
+    if given.only:
+        return
     results: list[dict[str, Any]] = []
-    while left := missing(results):
-        seed = len(results)
-        run, record = given.dir / f"run-{seed}", given.dir / f"run-{seed}.json"
-        if not record.is_file():
-            shutil.rmtree(run, ignore_errors=True)  # a part of one
-            shutil.rmtree(faults_of(run), ignore_errors=True)
-            kinds = np.random.default_rng((seed, 0)).permutation(left)[: given.each]
-            found = suffer(run, [str(kind) for kind in kinds], given.steps, seed)
-            write_text(record, json.dumps(found))
-            print(json.dumps(found), flush=True)
-        results.append(json.loads(record.read_text()))
-        print(write_result("actors_faults", together(results)), os.getloadavg(), flush=True)
+    while kinds := drawn(len(results), given.each, results):
+        results.append(made(given.dir, len(results), given.steps, kinds))
+        print(results[-1], flush=True)
+        print(write_result("actors_faults", together(results)), flush=True)
 
 
 if __name__ == "__main__":
