@@ -196,6 +196,8 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
     try:
         for kind in kinds:
             suffering.wait_for_lines(2)
+            while kind in FILES and (faults_of(run) / FILES[kind]).exists():
+                suffering.wait_for_lines(1)  # the last one of this kind has not happened yet
             time.sleep(rng.uniform(0, 3))
             if (run / SUMMARY).is_file() or not strike(kind, run, suffering.process, rng):
                 continue
