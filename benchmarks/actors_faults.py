@@ -161,16 +161,21 @@ class Suffering:
         self._config = configuration(ACTORS, steps, seed, often=True)
         self.process = begin(run, self._config, STEP_MS)
 
+    @property
+    def over(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.run / SUMMARY).is_file()
+
     def resume_if_ended(self) -> None:
         """Goes on where the process has ended before the run was over."""
-        if self.process.poll() is not None and not (self.run / SUMMARY).is_file():
+        if self.process.poll() is not None and not self.over:
             self.process = begin(self.run, self._config, STEP_MS)
             self.resumed += 1
 
     def wait_for_lines(self, more: int) -> None:
         """Until there are so many more lines of metrics, or the run is over."""
         newest, seen, since = None, 0, time.monotonic()
-        while not (self.run / SUMMARY).is_file() and seen < more:
+        while not self.over and seen < more:
             self.resume_if_ended()
             lines = read_lines(self.run / METRICS)
             if lines and lines[-1] != newest and lines[-1]["env_steps"]:
@@ -187,6 +192,11 @@ class Suffering:
         self.process.wait()
 
 
+def left(run: Path) -> list[str]:
+    """Faults that wait for an environment to suffer them."""
+    return [kind for kind, name in FILES.items() if (faults_of(run) / name).exists()]
+
+
 def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]:
     """One run with faults of these kinds, one after the other; whether it came out right."""
     rng, began = np.random.default_rng((seed, 1)), time.monotonic()
@@ -196,10 +206,10 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
     try:
         for kind in kinds:
             suffering.wait_for_lines(2)
-            while kind in FILES and (faults_of(run) / FILES[kind]).exists():
+            while kind in left(run) and not suffering.over:
                 suffering.wait_for_lines(1)  # the last one of this kind has not happened yet
             time.sleep(rng.uniform(0, 3))
-            if (run / SUMMARY).is_file() or not strike(kind, run, suffering.process, rng):
+            if suffering.over or not strike(kind, run, suffering.process, rng):
                 continue
             happened.append({"kind": kind, "s": time.monotonic() - began})
             checked.append(saved_rows(run))
@@ -214,12 +224,11 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
     for before in checked:
         kept += count_steps(before)
         lost += lost_steps(before, after)
-    left = [kind for kind, name in FILES.items() if (faults_of(run) / name).exists()]
     return {
         "seed": seed,
-        "faults": [each for each in happened if each["kind"] not in left],
+        "faults": [each for each in happened if each["kind"] not in left(run)],
         "resumed": suffering.resumed,
-        "finished": not hangs and (run / SUMMARY).is_file() and last["env_steps"] == steps,
+        "finished": not hangs and suffering.over and last["env_steps"] == steps,
         "hangs": hangs,
         "updates_made_of_due": ratio(last, steps),
         "saved_steps_checked": kept,
@@ -254,8 +263,8 @@ def drawn(seed: int, each: int, results: list[dict[str, Any]]) -> list[str]:
         order = np.random.default_rng(0).permutation(len(kinds))
         return [kinds[index] for index in order[seed * each : (seed + 1) * each]]
     done = struck(results)
-    left = [kind for kind, count in COUNTS.items() for _ in range(count - done.count(kind))]
-    return left[:each]
+    rest = [kind for kind, count in COUNTS.items() for _ in range(count - done.count(kind))]
+    return rest[:each]
 
 
 def made(folder: Path, seed: int, steps: int, kinds: list[str]) -> dict[str, Any]:
