@@ -209,6 +209,7 @@ def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]
             while kind in left(run) and not suffering.over:
                 suffering.wait_for_lines(1)  # the last one of this kind has not happened yet
             time.sleep(rng.uniform(0, 3))
+            suffering.resume_if_ended()
             if suffering.over or not strike(kind, run, suffering.process, rng):
                 continue
             happened.append({"kind": kind, "s": time.monotonic() - began})
