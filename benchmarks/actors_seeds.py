@@ -76,6 +76,7 @@ def seed_result(run: Path, config: RunConfig[Any]) -> dict[str, Any]:
         "minus_base_before": paired_difference(
             evals[-1]["policy"]["success"], evals[0]["base"]["success"]
         ),
+        "demo": demo_success(config.seed),
         "updates_made_of_due": last["updates"] / (due * config.train.update_every),
         "restarts": last["actors/restarts"],
         "lost_steps": last["actors/lost_steps"],
@@ -84,21 +85,22 @@ def seed_result(run: Path, config: RunConfig[Any]) -> dict[str, Any]:
     }
 
 
+def demo_success(seed: int) -> float:
+    """What the demo reached at its last step, in one process and with its guard."""
+    demo = json.loads((RESULTS / "demo.json").read_text())
+    return next(each["expo"]["success"][-1] for each in demo["seeds"] if each["seed"] == seed)
+
+
 def pooled(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Success over the last evaluations of all seeds, with its 95% interval; and the demo's."""
     successes = [success for seed in seeds for success in seed["last_successes"]]
-    demo = json.loads((RESULTS / "demo.json").read_text())
-    by_seed = {each["seed"]: each["expo"]["success"][-1] for each in demo["seeds"]}
-    same = [by_seed[seed["seed"]] for seed in seeds if seed["seed"] in by_seed]
-    episodes = len(successes) // len(seeds) * len(same)
-    found: dict[str, Any] = {
+    demo = sum(seed["demo"] for seed in seeds) / len(seeds)
+    return {
         "success": sum(successes) / len(successes),
         "interval": wilson(sum(successes), len(successes)),
+        "demo_success": demo,
+        "demo_interval": wilson(round(demo * len(successes)), len(successes)),
     }
-    if same:
-        found["demo_success"] = sum(same) / len(same)
-        found["demo_interval"] = wilson(round(found["demo_success"] * episodes), episodes)
-    return found
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md and
-algorithms/expo.md from the results: what stands between two markers is replaced.
+"""Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md,
+distributed.md and algorithms/expo.md from the results: what stands between two markers is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import actors_tables
 from common import LOOP_PARTS, RESULTS
 from own_policy import table as own_policy_table
 
@@ -382,12 +383,18 @@ EXPO_PARTS: dict[str, Callable[[], str]] = {
     "demo": demo_details,
 }
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}
+ACTORS_PARTS: dict[str, Callable[[], str]] = {
+    "actors speed": lambda: actors_tables.speed(result("actors"), table),
+    "actors faults": lambda: actors_tables.faults(result("actors_faults"), table),
+    "actors seeds": lambda: actors_tables.seeds(result("actors_seeds"), table),
+}
 PAGES = {
     DOCS.parent / "README.md": README_PARTS,
     PAGE: PARTS,
     DOCS / "algorithms" / "expo.md": EXPO_PARTS,
     DOCS / "own_policy.md": OWN_PARTS,
     DOCS / "tasks.md": {"two sides": two_sides},
+    DOCS / "distributed.md": ACTORS_PARTS,
 }
 
 
