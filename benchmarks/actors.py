@@ -4,8 +4,8 @@
 
 Needs Ray (pip install 'exporl[ray]'). The simulator is the probe task `delay` that sleeps in every
 step of an actor; networks are tiny, so that the simulator decides. Runs with 1 and with 4 actors
-alternate. Writes benchmarks/results/actors.json after every round; rounds that are there are kept
-as long as the options are the same. `actors_faults.py` uses the same runs.
+alternate. Writes benchmarks/results/actors.json after every run; what is there is not repeated.
+`actors_faults.py` uses the same runs.
 """
 
 import argparse
@@ -163,14 +163,13 @@ def measured(folder: Path, actors: int, steps: int, seed: int, step_ms: float) -
     }
 
 
-def together(options: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any]:
+def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians over rounds, and how many times one actor's steps four make: of every round."""
     rates = {
         count: [run["env_steps_per_s"] for run in runs if run["actors"] == count]
         for count in (1, 4)
     }
     return {
-        "options": options,
         "env_steps_per_s": {str(n): statistics.median(of) for n, of in rates.items() if of},
         "times": [four / one for one, four in zip(rates[1], rates[4], strict=False)],
         "runs": runs,
@@ -181,13 +180,12 @@ def main() -> None:
     """Rounds that are missing, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600, help="of each actor")
-    parser.add_argument("--step-ms", type=float, default=20.0, help="of the simulator")
+    parser.add_argument("--steps", type=int, default=1000, help="of each actor")
+    parser.add_argument("--step-ms", type=int, default=20, help="of the simulator")
     given = parser.parse_args()
-    options = {"steps": given.steps, "step_ms": given.step_ms}
     path = RESULTS / "actors.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    runs = known["runs"] if known.get("options") == options else []
+    known = json.loads(path.read_text())["simulators"] if path.is_file() else {}
+    runs = known.get(str(given.step_ms), {"runs": []})["runs"]
     with tempfile.TemporaryDirectory() as folder:
         for index in range(given.rounds):
             for actors in (1, 4):
@@ -195,7 +193,8 @@ def main() -> None:
                     continue
                 runs.append(measured(Path(folder), actors, given.steps, index, given.step_ms))
                 print(runs[-1], flush=True)
-                write_result("actors", together(options, runs))
+                known[str(given.step_ms)] = together(runs)
+                write_result("actors", {"simulators": known})
 
 
 if __name__ == "__main__":

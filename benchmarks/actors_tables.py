@@ -9,26 +9,28 @@ Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
 def speed(found: dict[str, Any], table: Table) -> str:
     """Environment steps per second of 1 and 4 actors, of every round."""
-    runs = {(run["round"], run["actors"]): run for run in found["runs"]}
     rows = []
-    for index, times in enumerate(found["times"]):
-        one, four = runs[index, 1], runs[index, 4]
-        ratios = (one["updates_made_of_due"], four["updates_made_of_due"])
-        rows.append((
-            str(index + 1),
-            f"{one['env_steps_per_s']:.1f}",
-            f"{four['env_steps_per_s']:.1f}",
-            f"{times:.2f}",
-            f"{100 * min(ratios):.1f}% and {100 * max(ratios):.1f}%",
-            f"{one['load']:.0f} and {four['load']:.0f}",
-        ))  # fmt: skip
+    for step_ms, measured in found["simulators"].items():
+        runs = {(run["round"], run["actors"]): run for run in measured["runs"]}
+        for index, times in enumerate(measured["times"]):
+            one, four = runs[index, 1], runs[index, 4]
+            rows.append((
+                f"{step_ms} ms",
+                f"{one['env_steps_per_s']:.1f}",
+                f"{four['env_steps_per_s']:.1f}",
+                f"{times:.2f}",
+                *(f"{100 * run['updates_made_of_due']:.1f}%" for run in (one, four)),
+                *(f"{run['load']:.0f}" for run in (one, four)),
+            ))  # fmt: skip
     heads = (
-        "round",
+        "simulator's step",
         "1 actor, env steps/s",
         "4 actors, env steps/s",
         "times",
-        "updates made of those due",
-        "processes waiting for the core",
+        "updates made of those due, 1",
+        "4",
+        "load of the machine, 1",
+        "4",
     )
     return table(heads, rows)
 
