@@ -99,12 +99,13 @@ def lost_steps(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> i
     lost = 0
     names = [name for name in before if name.startswith("observation/")]
     for stream, steps in enumerate(steps_of(before)):
-        size = len(steps)
-        same = after["is_step"][stream, :size].astype(bool)
-        for name in ("actions", "rewards", *names):
-            old, new = before[name][stream, :size], after[name][stream, :size]
-            same = same & np.all((old == new).reshape(size, -1), axis=1)
-        lost += int(np.sum(steps.astype(bool) & ~same))
+        there = min(len(steps), int(after["size"][stream]))
+        same = np.zeros(len(steps), bool)
+        same[:there] = after["is_step"][stream, :there]
+        for name in ("action", "reward", "success", *names):
+            old, new = before[name][stream, :there], after[name][stream, :there]
+            same[:there] &= np.all((old == new).reshape(there, -1), axis=1)
+        lost += int(np.sum(steps & ~same))
     return lost
 
 

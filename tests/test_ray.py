@@ -65,4 +65,4 @@ def test_a_killed_learner_goes_on_from_its_checkpoint(tmp_path):
     assert int(newest(run).name.split("-")[1]) >= 10 + 40  # imitation, then environment steps
     _, left = psutil.wait_procs(started, timeout=300)
     assert not left, "processes outlive their learner"
-    ended(begin(run, "--resume", str(run)), run)
+    ended(begin(run, "--resume", str(run), "--trust"), run)

@@ -1,6 +1,7 @@
 """Supervision of actors, with a stand-in for Ray and for the clock."""
 
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import jax.numpy as jnp
@@ -69,9 +70,10 @@ def clock(monkeypatch):
 
 
 def actors_on(ray, run_dir):
+    changes: dict[str, Any] = {"train.actors": 2, "num_envs": 2, "train.online_steps": 1000}
     parts = Mock(
         spec=Parts,
-        config=tiny(**{"train.actors": 2, "num_envs": 2, "train.online_steps": 1000}),
+        config=tiny(**changes),
         run_dir=run_dir,
         learner=SimpleNamespace(updates=0),
     )
