@@ -44,6 +44,20 @@ def test_every_preset_builds_and_survives_json(algorithm, name):
     assert make_algorithm(algorithm, preset.algo, SPEC, base).needs.phases
 
 
+@pytest.mark.parametrize(
+    ("task", "taken", "base_tau"),
+    [
+        ("adroit/pen", "stable-adroit", 0.001),
+        ("metaworld/push-v3", "stable", 0.005),
+        ("my_module:make_env", "stable", 0.005),
+    ],
+)
+def test_a_preset_for_the_family_of_the_task_is_taken(task, taken, base_tau):
+    preset = preset_config("expo", "stable", task)
+    assert (preset.preset, preset.algo.base_tau) == (taken, base_tau)
+    assert preset == preset_config("expo", taken, task)
+
+
 def test_presets_change_nothing_else():
     presets, defaults = (
         copy.deepcopy(PRESETS),

@@ -8,7 +8,8 @@ WIDTH = 100
 """No line of a help text is wider, on however wide a screen."""
 _DOMAINS = ("adroit", "antmaze", "robomimic", "mimicgen")
 _SIZES = ("small", "tiny", "demo")
-_OF_EXPO = (*_SIZES, "stable", "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS))
+_STABLE = ("stable", "stable-adroit")
+_OF_EXPO = (*_SIZES, *_STABLE, "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS))
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "expo": _OF_EXPO,
     "best_of_n": _OF_EXPO,

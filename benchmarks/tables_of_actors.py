@@ -1,14 +1,13 @@
 """The tables of docs/distributed.md, from the results of the benchmarks of actors."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
+from published import result, table
 
 
-def speed(found: dict[str, Any], table: Table) -> str:
+def speed() -> str:
     """Environment steps per second of 1 and 4 actors, of every round."""
+    found = result("actors")
     rows = []
     for step_ms, measured in found["simulators"].items():
         runs = {(run["round"], run["actors"]): run for run in measured["runs"]}
@@ -35,8 +34,9 @@ def speed(found: dict[str, Any], table: Table) -> str:
     return table(heads, rows)
 
 
-def faults(found: dict[str, Any], table: Table) -> str:
+def faults() -> str:
     """What runs suffered, and whether they came to their end."""
+    found = result("actors_faults")
     rows = [(kind, str(count)) for kind, count in found["faults"].items()]
     ratios = [run["updates_made_of_due"] for run in found["runs"]]
     restarts, lost = (
@@ -56,8 +56,9 @@ def faults(found: dict[str, Any], table: Table) -> str:
     return table(("what happened", "how often"), rows)
 
 
-def seeds(found: dict[str, Any], table: Table) -> str:
+def seeds() -> str:
     """The demo's task with four actors, and without."""
+    found = result("actors_seeds")
     rows = [
         (
             str(seed["seed"]),
