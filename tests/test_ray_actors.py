@@ -52,7 +52,7 @@ class Ray:
         return value
 
     def wait(self, references, num_returns, timeout):
-        ready = [each for each in references if not self.owners[each].silent][:num_returns]
+        ready = [each for each in references[::-1] if not self.owners[each].silent][:num_returns]
         return ready, [each for each in references if each not in ready]
 
     def get(self, reference, timeout):
@@ -89,6 +89,12 @@ def test_chunks_that_came_while_the_run_did_something_else_came_in_time(tmp_path
     clock.s += LATE_S  # such as a long evaluation
     assert len(step()) == len(step()) == 10
     assert actors.service.restarts == 0
+
+
+def test_all_actors_are_heard_where_the_run_is_slower_than_they_are(tmp_path, clock):
+    _, step = actors_on(Ray(), tmp_path)
+    heard = [{stream for stream, _ in step()} for _ in range(6)]
+    assert heard == [{0}, {1}] * 3
 
 
 def test_an_actor_that_gives_nothing_in_time_is_replaced_and_the_other_goes_on(tmp_path, clock):
