@@ -3,12 +3,17 @@
 import importlib
 import os
 import socket
+import traceback
 import warnings
 from typing import Any
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 REACH_S = 10.0
 """Longest wait for a connection to a cluster's address; Ray itself would go on for many minutes."""
+
+ATTEMPTS = 3
+"""Of starting Ray here: its processes must answer within 30 s of its own, and on a machine that is
+busy they do so once their programs have been read."""
 
 
 def load_ray(option: str) -> Any:
@@ -22,6 +27,8 @@ def load_ray(option: str) -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's is 15 below everything else: on a busy machine the run would wait for its actors forever
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
@@ -58,10 +65,26 @@ def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -
 
 def _start(ray: Any, num_cpus: int, store_bytes: int) -> None:
     local = {"include_dashboard": False, "object_store_memory": store_bytes}
-    try:
-        ray.init(address="local", num_cpus=num_cpus, **QUIET, **local)
-    except Exception as error:  # of no other kind, where its processes do not answer in time
-        raise ValueError(f"Ray could not be started on this machine: {error}") from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(address="local", num_cpus=num_cpus, **QUIET, **local)
+            return
+        except Exception as error:  # of no other kind, where its processes do not answer in time
+            _end_half_started(error)
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise ValueError(
+                    f"Ray could not be started on this machine, {ATTEMPTS} times: {error}"
+                ) from error
+
+
+def _end_half_started(error: BaseException) -> None:
+    """Ends the processes of a start that failed: nobody but the failed call knows them."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node: Any = frame.f_locals.get("self")
+        if hasattr(node, "kill_all_processes"):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
 
 
 def _reach(address: str) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,8 @@ DEADLINE_S, START_S = 120.0, 600.0
 compiled."""
 WAIT_S = 1.0
 """Longest wait for any chunk before the run looks after itself, such as for a signal to stop."""
+LAST_S = 5.0
+"""Longest wait for what has come already: where this process was stopped, Ray reads it late."""
 MOST_FAILURES = 3
 """Actors lost one after the other, without a chunk of any in between, that end the run."""
 STORE_BYTES = 256 * 2**20
@@ -101,6 +104,9 @@ class RayActors:
         self._handles: list[Any] = [None] * actors
         self._waiting: list[tuple[Any, float] | None] = [None] * actors
         """Of every place, the chunk that is waited for, and until when."""
+        self._orders = itertools.count()
+        self._turns = [0] * actors
+        """Of every place, the number of its last order."""
 
     def _count(self) -> None:
         self.env_steps, self.outcomes = self.service.env_steps, self.service.outcomes
@@ -111,21 +117,43 @@ class RayActors:
         return "explore"
 
     def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
-        """The chunks that have come, as (stream, step) pairs; none where none came within a second.
+        """The next chunk that has come, as (stream, step) pairs; none where none came within a
+        second.
 
         Raises:
             EnvironmentFailed: actors are lost again and again; says what the last one said.
         """
         self._ask(acting, mode)
         waiting = {each[0]: place for place, each in enumerate(self._waiting) if each is not None}
-        come, _ = self._ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
         steps: list[tuple[int, Step]] = []
-        for reference in come:
-            steps += self._receive(waiting[reference], reference)
-        for place, each in enumerate(self._waiting):
-            if each is not None and time.monotonic() > each[1]:
-                self._replace(place, "it does not answer")
+        if (reference := self._next(waiting)) is not None:
+            steps = self._receive(waiting[reference], reference)
+        for place in self._silent():
+            self._replace(place, "it does not answer")
         return steps
+
+    def _next(self, waiting: Mapping[Any, int]) -> Any:
+        """Of the chunks that have come, the one that was ordered first; None where none came within
+        a second. Ray says which have come, in no order: some would not be taken for a long time."""
+        one, _ = self._ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
+        if not one:
+            return None
+        come, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        return min(come or one, key=lambda reference: self._turns[waiting[reference]])
+
+    def _silent(self) -> list[int]:
+        """Places whose time is over and that have given nothing. What came while the run itself
+        did something else, such as an evaluation, came in time."""
+        now = time.monotonic()
+        late = {
+            each[0]: place
+            for place, each in enumerate(self._waiting)
+            if each is not None and now > each[1]
+        }
+        if not late:
+            return []
+        _, missing = self._ray.wait(list(late), num_returns=len(late), timeout=LAST_S)
+        return [late[reference] for reference in missing]
 
     def _ask(self, acting: Params, mode: str) -> None:
         """Gives every actor that has nothing to do an order, with the newest parameters."""
@@ -143,6 +171,7 @@ class RayActors:
             )
             patience = START_S if order.first == 0 else self._deadline_s
             self._waiting[place] = reference, time.monotonic() + patience
+            self._turns[place] = next(self._orders)
 
     def _receive(self, place: int, reference: Any) -> list[tuple[int, Step]]:
         try:
