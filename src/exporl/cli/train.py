@@ -49,19 +49,26 @@ def run_request(request: Request) -> int:
     )
     run_dir = request.resume or request.run_dir or RUNS / name
     keep_compiled_programs(notice)
-    _check_actors(config, request.address, many)
+    _check_actors(config, request.address, many, request.wait_for_cpus)
     if not many:
-        return train_one(config, run_dir, resume=resume, address=request.address)
+        return train_one(config, run_dir, resume, request.address, request.wait_for_cpus)
     already = max(begun) - config.seed + 1 if begun else 0
     num_seeds = max(request.seeds or 0, already)
     return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
 
 
-def _check_actors(config: RunConfig[Any], address: str | None, many: bool) -> None:
+def _check_actors(
+    config: RunConfig[Any], address: str | None, many: bool, wait_for_cpus: float | None = None
+) -> None:
     """Whether actors, their address and seeds go together."""
     if address is not None and not config.train.actors:
         raise ValueError(
             f"--address {address} has no effect without actors: add --actors N, or leave it out."
+        )
+    if wait_for_cpus is not None and address is None:
+        raise ValueError(
+            f"--wait-for-cpus {wait_for_cpus:g} has no effect without --address: add the address "
+            "of a Ray cluster, or leave it out."
         )
     if config.train.actors:
         check(config)  # before Ray is asked for
@@ -185,14 +192,20 @@ def _saying_what_goes_on(config: RunConfig[Any], folder: Path) -> Iterator[None]
 
 
 def train_one(
-    config: RunConfig[Any], run_dir: Path, *, resume: bool, address: str | None = None
+    config: RunConfig[Any],
+    run_dir: Path,
+    resume: bool,
+    address: str | None = None,
+    wait_for_cpus: float | None = None,
 ) -> int:
     """Trains one run under a bar; the exit status."""
     console = Console(stderr=True)
     progress = only_bar(console)
     try:
         with _saying_what_goes_on(config, run_dir):
-            actors = ray_actors(progress.say, address) if config.train.actors else None
+            actors = None
+            if config.train.actors:
+                actors = ray_actors(progress.say, address, wait_for_cpus_s=wait_for_cpus or 0.0)
             summary = train(config, run_dir, progress, resume=resume, actors=actors)
     except Interrupted as stopped:
         progress.close()

@@ -3,10 +3,16 @@
 import importlib
 import os
 import socket
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+from exporl.distributed.head import host_and_port
+
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+LOOK_AGAIN_S = 1.0
+"""Between two looks at how many machines a cluster has."""
 REACH_S = 10.0
 """Longest wait for a connection to a cluster's address; Ray itself would go on for many minutes."""
 
@@ -39,7 +45,8 @@ def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -
         store_bytes: memory, where it is started here, for what is on its way.
 
     Raises:
-        ValueError: no cluster answers at the address, or Ray could not be started.
+        ValueError: no cluster answers at the address, it has another version of Ray or Python or
+            wants a token, or Ray could not be started.
     """
     with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -49,11 +56,64 @@ def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -
         try:
             _reach(address)
             ray.init(address=address, **QUIET)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # of other kinds, too, where a token is missing
+            raise ValueError(f"--address {address}: {_why_not(error)}") from error
+
+
+def _why_not(error: Exception) -> str:
+    """Why a cluster could not be joined, and what to do."""
+    said = " ".join(str(error).split())
+    if "Version mismatch" in said:
+        return (
+            f"the Ray cluster there is of another version. {said}. Install the same versions of "
+            "Python and Ray on every machine."
+        )
+    return (
+        f"no Ray cluster answers there ({said}). Start one with `ray start --head`, or leave "
+        "--address out. One that was started with a token is joined with RAY_AUTH_MODE=token in "
+        "front of the command, and its token in ~/.ray/auth_token or RAY_AUTH_TOKEN."
+    )
+
+
+def wait_for_cpus(
+    ray: Any, actors: int, say: Callable[[str], None], patience_s: float = 0.0
+) -> None:
+    """Whether a cluster that was joined has a CPU for each actor.
+
+    Args:
+        ray: the package.
+        actors: so many CPUs are needed.
+        say: told where they are waited for.
+        patience_s: seconds within which a cluster that grows by itself, which is asked for them,
+            has to have them.
+
+    Raises:
+        ValueError: it has fewer; names both numbers.
+    """
+    end, told = time.monotonic() + patience_s, False
+    while (cpus := _cpus(ray)) < actors:
+        if time.monotonic() >= end:
             raise ValueError(
-                f"--address {address}: no Ray cluster answers there ({error}). Start one with "
-                "`ray start --head`, or leave --address out."
-            ) from error
+                f"the Ray cluster has {cpus} CPUs, and each of {actors} actors needs one. Lower "
+                "--actors, add machines with `ray start --address`, or give a cluster that grows "
+                "by itself time with --wait-for-cpus SECONDS."
+            )
+        if not told:
+            _ask_for(ray, actors)
+            say(f"the Ray cluster has {cpus} CPUs for {actors} actors: waiting for it to grow")
+            told = True
+        time.sleep(min(LOOK_AGAIN_S, patience_s))
+    if told:  # the actors ask for themselves from now on
+        _ask_for(ray, 0)
+
+
+def _cpus(ray: Any) -> int:
+    """CPUs of the machines that are there, in whole ones."""
+    return sum(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+
+
+def _ask_for(ray: Any, cpus: int) -> None:
+    importlib.import_module(f"{ray.__name__}.autoscaler.sdk").request_resources(num_cpus=cpus)
 
 
 def _start(ray: Any, num_cpus: int, store_bytes: int) -> None:
@@ -70,6 +130,6 @@ def _reach(address: str) -> None:
     Raises:
         OSError: nothing does.
     """
-    host, colon, port = address.rpartition(":")
+    colon, port = address.rpartition(":")[1:]
     if colon and "/" not in address and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+        socket.create_connection(host_and_port(address), REACH_S).close()

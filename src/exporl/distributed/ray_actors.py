@@ -1,5 +1,6 @@
 """Actors as Ray actors, supervised: whoever dies or does not answer is replaced and counted."""
 
+import contextlib
 import functools
 import importlib
 import time
@@ -11,11 +12,14 @@ import numpy as np
 from exporl.acting.failures import EnvironmentFailed
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.distributed.actor_service import ActorService, Setup, setup_of
-from exporl.distributed.cluster import connect, load_ray
+from exporl.distributed.cluster import connect, load_ray, wait_for_cpus
+from exporl.distributed.head import HeadWatch
+from exporl.distributed.last_words import LastWords
 from exporl.distributed.learner_service import LearnerService
 from exporl.distributed.messages import Chunk, Order
 from exporl.run.actors import MakeActors
 from exporl.run.build import Parts
+from exporl.run.endings import resumption
 from exporl.speed.tuning import keep_compiled_programs
 from exporl.types import Params, Step
 
@@ -31,7 +35,12 @@ STORE_BYTES = 256 * 2**20
 """Ray's memory for what is on its way, where the run starts Ray itself."""
 
 
-def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLINE_S) -> MakeActors:
+def ray_actors(
+    say: Say,
+    address: str | None = None,
+    deadline_s: float = DEADLINE_S,
+    wait_for_cpus_s: float = 0.0,
+) -> MakeActors:
     """What makes the actors of a run on Ray.
 
     Args:
@@ -39,12 +48,19 @@ def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLIN
         address: of a Ray cluster that runs, HOST:PORT, or "auto" for the one of this machine; None
             starts Ray here, for the time of the run.
         deadline_s: seconds without an answer after which an actor is replaced.
+        wait_for_cpus_s: seconds within which the cluster has to have a CPU for every actor.
 
     Raises:
         ModuleNotFoundError: Ray is not installed; says how to install it.
     """
-    ray = load_ray("--actors")
-    return functools.partial(RayActors, ray=ray, say=say, address=address, deadline_s=deadline_s)
+    return functools.partial(
+        RayActors,
+        ray=load_ray("--actors"),
+        say=say,
+        address=address,
+        deadline_s=deadline_s,
+        wait_for_cpus_s=wait_for_cpus_s,
+    )
 
 
 class RemoteActor:
@@ -78,8 +94,13 @@ class RayActors:
         say: Say,
         address: str | None,
         deadline_s: float,
+        wait_for_cpus_s: float,
     ):
-        """Starts or joins Ray, and begins the actors."""
+        """Starts or joins Ray; actors begin with the first step.
+
+        Raises:
+            ValueError: there is no cluster at the address, or it has too few CPUs.
+        """
         config = parts.config
         actors = config.train.actors
         self._ray, self._say, self._deadline_s = ray, say, deadline_s
@@ -95,6 +116,16 @@ class RayActors:
             cut,
         )
         connect(ray, address, num_cpus=actors, store_bytes=STORE_BYTES)
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(ray.shutdown)
+            wait_for_cpus(ray, actors, say, wait_for_cpus_s)
+            self._head = HeadWatch(ray.get_runtime_context().gcs_address)
+            on_error.pop_all()
+        self._last_words = LastWords(
+            "the process of the run has ended without a word: it was killed, or Ray ended it, "
+            "because Ray's own processes on this machine are gone. Go on from the last checkpoint "
+            f"with: {resumption(config, parts.run_dir)}"
+        )
         self._class = ray.remote(num_cpus=1, max_restarts=0)(RemoteActor)
         self._params: Any = None
         self._failures = 0
@@ -114,8 +145,10 @@ class RayActors:
         """The chunks that have come, as (stream, step) pairs; none where none came within a second.
 
         Raises:
-            EnvironmentFailed: actors are lost again and again; says what the last one said.
+            EnvironmentFailed: actors are lost again and again; says what the last one said. Or the
+                head of the Ray cluster is gone.
         """
+        self._head.check()
         self._ask(acting, mode)
         waiting = {each[0]: place for place, each in enumerate(self._waiting) if each is not None}
         come, _ = self._ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
@@ -184,10 +217,12 @@ class RayActors:
 
     def close(self) -> None:
         """Ends the actors; and Ray, where the run started it."""
+        self._head.close()
         for handle in self._handles:
             if handle is not None:
                 self._ray.kill(handle, no_restart=True)
         self._ray.shutdown()
+        self._last_words.close()
 
 
 def _why(error: Exception) -> str:
