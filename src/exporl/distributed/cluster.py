@@ -3,18 +3,19 @@
 import importlib
 import os
 import socket
-import time
+import traceback
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from exporl.distributed.head import host_and_port
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-LOOK_AGAIN_S = 1.0
-"""Between two looks at how many machines a cluster has."""
 REACH_S = 10.0
 """Longest wait for a connection to a cluster's address; Ray itself would go on for many minutes."""
+
+ATTEMPTS = 3
+"""Of starting Ray here: its processes must answer within 30 s of its own, and on a machine that is
+busy they do so once their programs have been read."""
 
 
 def load_ray(option: str) -> Any:
@@ -28,6 +29,8 @@ def load_ray(option: str) -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's is 15 below everything else: on a busy machine the run would wait for its actors forever
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
@@ -75,53 +78,28 @@ def _why_not(error: Exception) -> str:
     )
 
 
-def wait_for_cpus(
-    ray: Any, actors: int, say: Callable[[str], None], patience_s: float = 0.0
-) -> None:
-    """Whether a cluster that was joined has a CPU for each actor.
-
-    Args:
-        ray: the package.
-        actors: so many CPUs are needed.
-        say: told where they are waited for.
-        patience_s: seconds within which a cluster that grows by itself, which is asked for them,
-            has to have them.
-
-    Raises:
-        ValueError: it has fewer; names both numbers.
-    """
-    end, told = time.monotonic() + patience_s, False
-    while (cpus := _cpus(ray)) < actors:
-        if time.monotonic() >= end:
-            raise ValueError(
-                f"the Ray cluster has {cpus} CPUs, and each of {actors} actors needs one. Lower "
-                "--actors, add machines with `ray start --address`, or give a cluster that grows "
-                "by itself time with --wait-for-cpus SECONDS."
-            )
-        if not told:
-            _ask_for(ray, actors)
-            say(f"the Ray cluster has {cpus} CPUs for {actors} actors: waiting for it to grow")
-            told = True
-        time.sleep(min(LOOK_AGAIN_S, patience_s))
-    if told:  # the actors ask for themselves from now on
-        _ask_for(ray, 0)
-
-
-def _cpus(ray: Any) -> int:
-    """CPUs of the machines that are there, in whole ones."""
-    return sum(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-
-
-def _ask_for(ray: Any, cpus: int) -> None:
-    importlib.import_module(f"{ray.__name__}.autoscaler.sdk").request_resources(num_cpus=cpus)
-
-
 def _start(ray: Any, num_cpus: int, store_bytes: int) -> None:
     local = {"include_dashboard": False, "object_store_memory": store_bytes}
-    try:
-        ray.init(address="local", num_cpus=num_cpus, **QUIET, **local)
-    except Exception as error:  # of no other kind, where its processes do not answer in time
-        raise ValueError(f"Ray could not be started on this machine: {error}") from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(address="local", num_cpus=num_cpus, **QUIET, **local)
+            return
+        except Exception as error:  # of no other kind, where its processes do not answer in time
+            _end_half_started(error)
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise ValueError(
+                    f"Ray could not be started on this machine, {ATTEMPTS} times: {error}"
+                ) from error
+
+
+def _end_half_started(error: BaseException) -> None:
+    """Ends the processes of a start that failed: nobody but the failed call knows them."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if hasattr(node, "kill_all_processes"):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
 
 
 def _reach(address: str) -> None:

@@ -1,6 +1,5 @@
 """Actors as Ray actors, supervised: whoever dies or does not answer is replaced and counted."""
 
-import contextlib
 import functools
 import importlib
 import time
@@ -12,10 +11,9 @@ import numpy as np
 from exporl.acting.failures import EnvironmentFailed
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.distributed.actor_service import ActorService, Setup, setup_of
-from exporl.distributed.cluster import connect, load_ray, wait_for_cpus
-from exporl.distributed.head import HeadWatch
-from exporl.distributed.last_words import LastWords
+from exporl.distributed.cluster import load_ray
 from exporl.distributed.learner_service import LearnerService
+from exporl.distributed.membership import Membership
 from exporl.distributed.messages import Chunk, Order
 from exporl.run.actors import MakeActors
 from exporl.run.build import Parts
@@ -29,6 +27,8 @@ DEADLINE_S, START_S = 120.0, 600.0
 compiled."""
 WAIT_S = 1.0
 """Longest wait for any chunk before the run looks after itself, such as for a signal to stop."""
+LAST_S = 5.0
+"""Longest wait for what has come already: where this process was stopped, Ray reads it late."""
 MOST_FAILURES = 3
 """Actors lost one after the other, without a chunk of any in between, that end the run."""
 STORE_BYTES = 256 * 2**20
@@ -94,7 +94,7 @@ class RayActors:
         say: Say,
         address: str | None,
         deadline_s: float,
-        wait_for_cpus_s: float,
+        wait_for_cpus_s: float = 0.0,
     ):
         """Starts or joins Ray; actors begin with the first step.
 
@@ -115,16 +115,14 @@ class RayActors:
             lambda: parts.learner.updates,
             cut,
         )
-        connect(ray, address, num_cpus=actors, store_bytes=STORE_BYTES)
-        with contextlib.ExitStack() as on_error:
-            on_error.callback(ray.shutdown)
-            wait_for_cpus(ray, actors, say, wait_for_cpus_s)
-            self._head = HeadWatch(ray.get_runtime_context().gcs_address)
-            on_error.pop_all()
-        self._last_words = LastWords(
-            "the process of the run has ended without a word: it was killed, or Ray ended it, "
-            "because Ray's own processes on this machine are gone. Go on from the last checkpoint "
-            f"with: {resumption(config, parts.run_dir)}"
+        self._membership = Membership(
+            ray,
+            address,
+            actors=actors,
+            store_bytes=STORE_BYTES,
+            say=say,
+            wait_for_cpus_s=wait_for_cpus_s,
+            go_on=resumption(config, parts.run_dir),
         )
         self._class = ray.remote(num_cpus=1, max_restarts=0)(RemoteActor)
         self._params: Any = None
@@ -148,17 +146,30 @@ class RayActors:
             EnvironmentFailed: actors are lost again and again; says what the last one said. Or the
                 head of the Ray cluster is gone.
         """
-        self._head.check()
+        self._membership.check()
         self._ask(acting, mode)
         waiting = {each[0]: place for place, each in enumerate(self._waiting) if each is not None}
         come, _ = self._ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
         steps: list[tuple[int, Step]] = []
         for reference in come:
             steps += self._receive(waiting[reference], reference)
-        for place, each in enumerate(self._waiting):
-            if each is not None and time.monotonic() > each[1]:
-                self._replace(place, "it does not answer")
+        for place in self._silent():
+            self._replace(place, "it does not answer")
         return steps
+
+    def _silent(self) -> list[int]:
+        """Places whose time is over and that have given nothing. What came while the run itself
+        did something else, such as an evaluation, came in time."""
+        now = time.monotonic()
+        late = {
+            each[0]: place
+            for place, each in enumerate(self._waiting)
+            if each is not None and now > each[1]
+        }
+        if not late:
+            return []
+        _, missing = self._ray.wait(list(late), num_returns=len(late), timeout=LAST_S)
+        return [late[reference] for reference in missing]
 
     def _ask(self, acting: Params, mode: str) -> None:
         """Gives every actor that has nothing to do an order, with the newest parameters."""
@@ -217,12 +228,10 @@ class RayActors:
 
     def close(self) -> None:
         """Ends the actors; and Ray, where the run started it."""
-        self._head.close()
         for handle in self._handles:
             if handle is not None:
                 self._ray.kill(handle, no_restart=True)
-        self._ray.shutdown()
-        self._last_words.close()
+        self._membership.leave()
 
 
 def _why(error: Exception) -> str:
