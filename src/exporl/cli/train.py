@@ -22,6 +22,7 @@ from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED, notice, say
 from exporl.cli.train_help import WIDTH, train_help
 from exporl.cli.train_request import BASE, NOT_BEGUN, RUNS, Request
+from exporl.distributed.dry_run import dry_run
 from exporl.distributed.ray_actors import ray_actors
 from exporl.files.run_files import CONFIG, REPORT, seed_runs
 from exporl.parallel.order import ordered_config, ordered_seeds
@@ -48,13 +49,24 @@ def run_request(request: Request) -> int:
         "" if many else f"-s{config.seed}"
     )
     run_dir = request.resume or request.run_dir or RUNS / name
-    keep_compiled_programs(notice)
     _check_actors(config, request.address, many, request.wait_for_cpus)
+    if request.dry_run:
+        return _show_plan(config, many)
+    keep_compiled_programs(notice)
     if not many:
         return train_one(config, run_dir, resume, request.address, request.wait_for_cpus)
     already = max(begun) - config.seed + 1 if begun else 0
     num_seeds = max(request.seeds or 0, already)
     return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
+
+
+def _show_plan(config: RunConfig[Any], many: bool) -> int:
+    """Says what a run would hold and send; the exit status."""
+    if many:
+        raise ValueError("--dry-run is for one run: leave --seeds out.")
+    for line in dry_run(config):
+        say(line)
+    return 0
 
 
 def _check_actors(

@@ -49,6 +49,8 @@ class Request:
     """Of the Ray cluster whose machines act; None: this machine."""
     wait_for_cpus: float | None
     """Seconds within which that cluster has to have a CPU for every actor; None: at once."""
+    dry_run: bool
+    """Whether the run's plan is to be shown, and nothing else is to happen."""
     helping: bool
     """Whether only the options are to be shown."""
     options: tuple[str, ...]
@@ -92,6 +94,7 @@ def parse(args: Sequence[str]) -> Request:
         parser.add_argument(*spellings, dest=name.replace("-", "_"))
     parser.add_argument("--resume", nargs="?", const="")
     parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--dry-run", "--dry_run", action="store_true")
     known, rest = parser.parse_known_args(list(args))
     if known.resume == "":
         raise ValueError(f"--resume needs the folder of a run, or of seeds. {resumable_runs(RUNS)}")
@@ -110,6 +113,7 @@ def parse(args: Sequence[str]) -> Request:
         trust=known.trust,
         address=known.address,
         wait_for_cpus=None if known.wait_for_cpus is None else _seconds(known.wait_for_cpus),
+        dry_run=known.dry_run,
         helping="--help" in rest or "-h" in rest,
         options=tuple(map(_in_full, rest)),
     )

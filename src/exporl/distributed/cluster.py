@@ -96,7 +96,7 @@ def _start(ray: Any, num_cpus: int, store_bytes: int) -> None:
 def _end_half_started(error: BaseException) -> None:
     """Ends the processes of a start that failed: nobody but the failed call knows them."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        node = frame.f_locals.get("self")
+        node: Any = frame.f_locals.get("self")
         if hasattr(node, "kill_all_processes"):
             node.kill_all_processes(check_alive=False, allow_graceful=False)
             return

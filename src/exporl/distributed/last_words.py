@@ -1,6 +1,7 @@
 """What is said where a process ends that cannot say it any more: Ray ends the process of a run,
 without a word of how to go on, once its own processes on the machine are gone."""
 
+import atexit
 import contextlib
 import subprocess
 import sys
@@ -18,6 +19,7 @@ class LastWords:
         """From now on it would be said."""
         command = [sys.executable, "-I", "-S", "-c", _CODE, sentence]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        atexit.register(self.close)  # where Python ends as it should, the error has been told
 
     def close(self) -> None:
         """It is not said."""
@@ -27,3 +29,4 @@ class LastWords:
                 self._process.stdin.write(b"closed")
                 self._process.stdin.close()
             self._process.wait()
+        atexit.unregister(self.close)

@@ -127,7 +127,7 @@ def build(
     parallel = DataParallel.over(config.train.devices if learns and share is None else 1)
     task = task or make_task(config.task, config.reward)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    spec, network_spec = _specs_of(config, task)
+    spec, network_spec = specs_of(config, task)
     outside = _outside(config, base, spec, task, episodes, learns, say)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
@@ -157,7 +157,7 @@ def build(
     )
 
 
-def _specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
+def specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
     """What the environments show, with the run's chunks and the values that its rewards allow; and
     what the networks see of it."""
     shapes, values = task.spec, value_range(task, config.train.discount)
