@@ -335,7 +335,6 @@ EXPO_PARTS: dict[str, Callable[[], str]] = {
     "demo": demo_details,
 }
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy, "torch base": torch_base}
-OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}
 ACTORS_PARTS: dict[str, Callable[[], str]] = {
     "actors speed": speed,
     "actors faults": faults,
