@@ -21,13 +21,13 @@ options.train = { online_steps = 24, batch_size = 8, utd_ratio = 1, update_after
 options.eval = { every = 6, episodes = 4, num_envs = 2 }
 options.log = { every = 6, save_every = 6 }
 options.data = { demos = 6, demo_noise = 0.05 }
-options.algo = { hidden = [16], num_qs = 2 }
 
-[algorithms.expo]
+[algorithms.bc]
 options.train.offline_steps = 20
 options.base = { width = 16, num_blocks = 1, time_dim = 8, num_steps = 2 }
 [algorithms.rlpd]
 options.train.random_steps = 6
+options.algo = { hidden = [16], num_qs = 2 }
 
 [tasks."probe/delay"]
 """
@@ -65,4 +65,4 @@ def test_a_suite_killed_at_random_points_ends_with_the_same_table(tmp_path, caps
     for suite in (whole / "suite.toml", path):
         assert main(["bench", str(suite), "--table"]) == 0
         tables.append(capsys.readouterr().out)
-    assert tables[0] == tables[1] and "| probe/delay | expo | " in tables[0], points
+    assert tables[0] == tables[1] and "| probe/delay | bc | " in tables[0], points

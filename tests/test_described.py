@@ -1,6 +1,7 @@
 """Every metric is described beside the code that computes it, and nothing else is described."""
 
 import ast
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -66,7 +67,9 @@ NAME = re.compile(r"[a-z]+/[a-z_]+")
 
 
 def made(name, config, kind=None):
-    """An algorithm, and the names of the metrics that are described."""
+    """An algorithm with networks of one layer, and the names of the metrics that are described."""
+    layers = {"hidden": (8,), "policy_hidden": (8,)}
+    config = dataclasses.replace(config, **{k: v for k, v in layers.items() if hasattr(config, k)})
     kind = kind or ("diffusion" if name in ("dac", "qsm") else "flow")
     base = make_base(BaseConfig(kind, num_steps=2, width=8, num_blocks=1, time_dim=4), SPEC)
     algorithm = make_algorithm(name, config, SPEC, base)
