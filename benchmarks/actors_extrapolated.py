@@ -59,6 +59,11 @@ class Load(NamedTuple):
         """The kinds of work, the bottleneck first."""
         return sorted(self.seconds, key=lambda name: -self.seconds[name])
 
+    @property
+    def host_s(self) -> float:
+        """Of the learner's process beside its updates, which does one after the other."""
+        return self.seconds[RECEIVING] + self.seconds[PUBLISHING]
+
     def possible(self, name: str) -> float:
         """Environment steps per second at which one kind of work fills its second."""
         return self.env_steps / self.seconds[name]

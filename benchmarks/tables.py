@@ -15,7 +15,7 @@ from typing import Any
 from common import LOOP_PARTS
 from own_policy import table as own_policy_table
 from published import result, table
-from tables_of_actors import faults, seeds, speed
+from tables_of_actors import faults, plan, seeds, speed
 from tables_of_stable import ablations, deployed_edits, ranking, stable
 from torch_base import table as torch_base_table
 
@@ -339,6 +339,7 @@ ACTORS_PARTS: dict[str, Callable[[], str]] = {
     "actors speed": speed,
     "actors faults": faults,
     "actors seeds": seeds,
+    "actors plan": plan,
 }
 PAGES = {
     DOCS.parent / "README.md": README_PARTS,

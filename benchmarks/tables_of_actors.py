@@ -1,8 +1,13 @@
 """The tables of docs/distributed.md, from the results of the benchmarks of actors."""
 
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
+from actors_extrapolated import PUBLISHING, RECEIVING, Load, Measured, Plan, extrapolated
 from published import result, table
+
+PLANNED_ACTORS, PLANNED_DEVICES = 64, 8
 
 
 def speed() -> str:
@@ -89,3 +94,119 @@ def seeds() -> str:
         "updates behind",
     )
     return table(heads, rows)
+
+
+def plan() -> str:
+    """One of everything as measured, and the load of many actors."""
+    found = result("actors_plan")
+    cases = [_Case(found, version) for version in found["versions"]]
+    about = found["message"]
+    hz, steps = about["control_hz"], about["chunk_steps"]
+    rows = [
+        _row("one version of the acting parameters, MB", [f"{c.bytes / 1e6:.1f}" for c in cases]),
+        *(
+            _row(f"{text}, ms", [f"{1e3 * c.version[f'{name}_s']:.1f}" for c in cases])
+            for name, text in (
+                ("take", "the learner takes it off the device"),
+                ("put", "and puts it into the object store"),
+                ("fetch", "an actor fetches it and gives it to JAX"),
+            )
+        ),
+        _row(f"a chunk of {steps} steps: its arrays, bytes", [f"{about['array_bytes']:,}"] * 2),
+        _row("as it is sent, bytes", [f"{about['chunk_bytes']:,}"] * 2),
+    ]
+    for each in found["chunks"]:
+        text = f"the learner orders, receives and keeps it, {each['actors']} acting, ms"
+        rows.append(_row(text, [f"{1e3 * each['chunk_s']:.2f}"] * 2))
+    per_step = 1e3 * found["chunks"][-1]["chunk_s"] / steps
+    rows += [
+        _row("the same per environment step, ms", [f"{per_step:.3f}"] * 2),
+        _row("an update call, ms", [f"{1e3 * c.update_s:,.0f}" for c in cases]),
+        _row(
+            "one in the fastest mode, ms", [f"{1e3 * c.fastest_s:,.0f} ({c.mode})" for c in cases]
+        ),
+        _row(f"**{PLANNED_ACTORS} actors at {hz:g} Hz, {PLANNED_DEVICES} devices**", ["", ""]),
+    ]
+    for text, write in _LOADS.items():
+        rows.append(_row(text, [write(c) for c in cases]))
+    return table(("", *(f"preset {c.version['preset']}" for c in cases)), rows)
+
+
+class _Case:
+    """What was measured of a preset, and its load."""
+
+    def __init__(self, found: dict[str, Any], version: dict[str, Any]):
+        about = found["message"]
+        self.version, self.bytes = version, version["bytes"]
+        modes = {
+            row["mode"]: row["update_s"]
+            for row in result("throughput-cpu")["updates"]
+            if (row["preset"], row["base"]) == (version["preset"], version["base"])
+        }
+        modes.pop("rlpd", None)
+        self.update_s, self.mode = modes["float32"], min(modes, key=lambda mode: modes[mode])
+        self.fastest_s = modes[self.mode]
+        self.load = extrapolated(
+            Measured(
+                version_bytes=self.bytes,
+                publish_s=version["publish_s"],
+                chunk_bytes=about["chunk_bytes"],
+                chunk_s={each["actors"]: each["chunk_s"] for each in found["chunks"]},
+                update_s=self.update_s,
+            ),
+            Plan(
+                actors=PLANNED_ACTORS,
+                envs_each=1,
+                control_hz=about["control_hz"],
+                chunk_steps=about["chunk_steps"],
+                update_every=version["update_every"],
+                devices=PLANNED_DEVICES,
+            ),
+        )
+
+    @property
+    def possible_calls(self) -> float:
+        """Update calls per second on all devices, if each is as fast as this machine."""
+        return PLANNED_DEVICES / self.update_s
+
+    @property
+    def faster(self) -> Sequence[float]:
+        """How many times as fast as this machine each device has to be: as it is, and in the
+        fastest mode."""
+        calls = self.load.update_calls / PLANNED_DEVICES
+        return calls * self.update_s, calls * self.fastest_s
+
+
+def _bottleneck(load: Load) -> str:
+    """The kind of work that takes most of a second, and how much of it."""
+    name = load.order[0]
+    seconds = load.seconds[name]
+    digits = 0 if seconds >= 10 else 2
+    return (
+        f"**{name}**: {seconds:,.{digits}f} s of work per second, enough for "
+        f"{load.possible(name):,.1f} environment steps/s"
+    )
+
+
+_LOADS = {
+    "environment steps/s": lambda c: f"{c.load.env_steps:,.0f}",
+    "messages/s, orders and chunks": lambda c: f"{c.load.messages:,.0f}",
+    "versions/s, at most": lambda c: f"{c.load.versions:,.0f}",
+    "steps, kB/s": lambda c: f"{c.load.step_bytes / 1e3:,.0f}",
+    "parameters to all actors, MB/s, at most": lambda c: f"{c.load.parameter_bytes / 1e6:,.0f}",
+    "receiving, share of the learner's core": lambda c: f"{c.load.seconds[RECEIVING]:.0%}",
+    "publishing, share of it, at most": lambda c: f"{c.load.seconds[PUBLISHING]:.0%}",
+    "both together, share of it": lambda c: f"{c.load.host_s:.0%}",
+    "enough for, environment steps/s": lambda c: f"{c.load.env_steps / c.load.host_s:,.0f}",
+    "update calls due per second": lambda c: f"{c.load.update_calls:,.0f}",
+    "made by one device as fast as this machine": lambda c: f"{1 / c.update_s:,.2f}",
+    f"by {PLANNED_DEVICES} such, at best": lambda c: f"{c.possible_calls:,.2f}",
+    "so each must be so many times as fast": lambda c: f"{c.faster[0]:,.0f}",
+    "the same in the fastest mode": lambda c: f"{c.faster[1]:,.0f}",
+    "bottleneck": lambda c: _bottleneck(c.load),
+}
+"""What a line says -> what it says of a preset."""
+
+
+def _row(text: str, cells: Sequence[str]) -> Sequence[str]:
+    return text, *cells
