@@ -99,8 +99,6 @@ def train_seeds(
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
-        if config.base.policy is not None:  # before anything is collected
-            opened_base(of_one, make_task(config.task, config.reward))
         together = functools.partial(run_together, task=task, devices=devices)
         run, stop = run_processes if mode == "processes" else together, threading.Event()
         with ordered(folder, config, num_seeds):
@@ -265,7 +263,10 @@ def _share_demonstrations(
     run_dirs: Sequence[Path],
     say: Callable[[str], None],
 ) -> None:
-    """Collects the demonstrations once: they do not depend on the training seed."""
+    """Collects the demonstrations once: they do not depend on the training seed. Before that, a
+    base policy from outside that is missing or does not fit is told."""
+    if config.base.policy is not None:
+        opened_base(config, task or make_task(config.task, config.reward))
     if config.data.path is not None or config.data.demos == 0 or len(run_dirs) == 1:
         return
     paths = [run_dir / DEMONSTRATIONS for run_dir in run_dirs]
