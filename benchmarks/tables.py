@@ -17,6 +17,7 @@ from own_policy import table as own_policy_table
 from published import result, table
 from tables_of_actors import faults, seeds, speed
 from tables_of_stable import ablations, deployed_edits, ranking, stable
+from torch_base import table as torch_base_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "performance.md"
@@ -225,6 +226,11 @@ def own_policy() -> str:
     return own_policy_table(result("own_policy")["results"])
 
 
+def torch_base() -> str:
+    """Success of a diffusion policy trained in PyTorch, and of the library's own."""
+    return torch_base_table(result("torch_base")["results"])
+
+
 def demo_output() -> str:
     """What the demo prints at its end, of seed 0."""
     return "```\n" + result("demo")["seeds"][0]["printed"] + "\n```"
@@ -328,7 +334,7 @@ EXPO_PARTS: dict[str, Callable[[], str]] = {
     "deployed edits": deployed_edits,
     "demo": demo_details,
 }
-OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy}
+OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy, "torch base": torch_base}
 ACTORS_PARTS: dict[str, Callable[[], str]] = {
     "actors speed": speed,
     "actors faults": faults,

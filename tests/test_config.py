@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 
@@ -184,8 +185,9 @@ def test_a_missing_option_is_named(path):
     ],
 )
 def test_a_mistyped_option_is_named(path, value):
-    with pytest.raises(ValueError, match=f"config option '{path}' must be"):
+    with pytest.raises(ValueError, match=f"config option '{path}' must be") as refused:
         from_json(edited(path, value))
+    assert not re.search(r"typing|class|NoneType|<|\[str|Literal", str(refused.value))
 
 
 @pytest.mark.parametrize(

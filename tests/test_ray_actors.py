@@ -64,6 +64,7 @@ class Ray:
 
 @pytest.fixture
 def clock(monkeypatch):
+    monkeypatch.setattr(ray_actors, "Membership", Mock())
     now = SimpleNamespace(s=0.0)
     monkeypatch.setattr(ray_actors.time, "monotonic", lambda: now.s)
     return now

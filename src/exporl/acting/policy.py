@@ -22,6 +22,7 @@ from exporl.acting.saved_policy import (
 )
 from exporl.algos import Algorithm
 from exporl.data.episodes import Normalizer
+from exporl.external import OutsideBase
 from exporl.files import bundle, checkpoint
 from exporl.files.beside import check_objects
 from exporl.files.reading import read_object
@@ -59,7 +60,7 @@ class Policy:
         mode: Mode = "evaluate",
         checkpoint_name: str = "",
         candidates: int | None = None,
-        on_host: bool = False,
+        outside: OutsideBase | None = None,
     ):
         self.algorithm, self.interface, self.normalizer = algorithm, interface, normalizer
         self.parameters = jax.device_put(parameters)
@@ -70,8 +71,9 @@ class Policy:
         """Where the parameters come from."""
         self.candidates = candidates
         """Actions that are ranked per observation; None where none are ranked."""
-        self.on_host = on_host
-        """Whether a base policy from outside proposes: acting is then no single compiled call."""
+        self.outside = outside
+        """The base policy from outside that proposes, if one does: acting is then no single
+        compiled call."""
         self._chunks = Chunks(1, interface.execute_length)
         self._next_seed = 0
 
@@ -138,7 +140,8 @@ class Policy:
 
     def decide_each(self, batch: dict[str, np.ndarray], seeds: np.ndarray) -> list[Decision | None]:
         """A decision per observation, each with a seed of its own, in one compiled call, or one by
-        one `on_host`: what `decide` says about each alone, to rounding, whatever the others are.
+        one around a policy from outside: what `decide` says about each alone, to rounding, whatever
+        the others are.
 
         Args:
             batch: the entries that the policy reads, as `Interface.batch` gives them: [b, ...].
@@ -149,7 +152,7 @@ class Policy:
             One per observation, as `decide` returns it for one; None where the policy came to no
             number.
         """
-        if self.on_host:
+        if self.outside is not None:
             return [self._decide_row(batch, row, int(seed)) for row, seed in enumerate(seeds)]
         observation = batch if self.normalizer is None else self.normalizer(batch)
         act = act_each(self.algorithm.act, self.mode)
@@ -303,7 +306,7 @@ def _from_run(
         mode=mode,
         checkpoint_name=found.name,
         candidates=ranked(options.algo, mode),
-        on_host=outside is not None,
+        outside=outside,
     )
 
 

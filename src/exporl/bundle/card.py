@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from exporl.acting.interface import Interface
 from exporl.acting.policy import Policy
 from exporl.bundle.loader import LOADER
 from exporl.bundle.results import Results
+from exporl.external.torch_files import parts_of
 from exporl.files.bundle import ONNX
 
 TAGS = ("exporl", "reinforcement-learning", "robotics", "imitation-learning")
@@ -38,28 +40,39 @@ class About:
 def model_card(policy: Policy, about: About) -> str:
     """The text of README.md."""
     sections = [
-        _front_matter(about),
+        front_matter(about),
         _head(policy, about),
-        _results(about),
-        _training(about),
+        results(about),
+        training(about),
         _loading(policy, about),
-        _interface(policy),
-        _licence(about),
+        reads_and_gives(policy.interface),
+        licence(about),
     ]
     return "\n".join(sections)
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration without what only its machine knows: of the data the file's name."""
-    data = dict(config.get("data", {}))
+    """A run's configuration without what only its machine knows: of the data and of the file of a
+    base policy the name."""
+    data, base = dict(config.get("data", {})), dict(config.get("base", {}))
     if isinstance(data.get("path"), str):
         data["path"] = Path(data["path"]).name
-    return {**config, "data": data}
+    if isinstance(base.get("policy"), str):
+        base["policy"] = without_folder(base["policy"])
+    return {**config, "data": data, "base": base}
 
 
-def _front_matter(about: About) -> str:
-    """YAML; its texts are written as JSON has them, which YAML reads."""
-    lines = ["---", "library_name: exporl", "pipeline_tag: robotics"]
+def without_folder(name: str) -> str:
+    """What a base policy was opened by, of its file the name alone."""
+    file, adapter = parts_of(name.removeprefix("torch:"))
+    if not name.startswith("torch:") or not file:
+        return name
+    return ":".join(filter(None, ("torch", Path(file).name, adapter)))
+
+
+def front_matter(about: About, library: str = "exporl") -> str:
+    """YAML; its texts are written as JSON has them, which YAML reads. `library` loads the files."""
+    lines = ["---", f"library_name: {library}", "pipeline_tag: robotics"]
     lines.append(f"license: {_text(about.licence)}")
     lines += ["tags:", *(f"- {_text(tag)}" for tag in (*TAGS, _algorithm(about)))]
     if about.datasets:
@@ -110,24 +123,26 @@ def _head(policy: Policy, about: About) -> str:
     )
 
 
-def _results(about: About) -> str:
-    results = about.results
-    if results is None:
+def results(about: About) -> str:
+    """The run's own evaluations."""
+    found = about.results
+    if found is None:
         return "## Results\n\nThe run has no evaluation of it.\n"
     steps = about.record["rollout"]["env_steps"]
-    rows = [f"| {row.who} | {' | '.join(row.cells())} |" for row in results.rows]
+    rows = [f"| {row.who} | {' | '.join(row.cells())} |" for row in found.rows]
     when = (
-        f"Before: at environment step {results.before_step:,}. After: at step {results.step:,}; "
+        f"Before: at environment step {found.before_step:,}. After: at step {found.step:,}; "
         f"the parameters here are those of step {steps:,}."
     )
     table = ["| | success [95%] | mean return [95%] | episodes |", "|---|---|---|---|", *rows]
     reward = f"The return is the sum of rewards in the convention `{about.config['reward']}`."
     return "\n".join(
-        ["## Results", "", *table, "", f"{when} {reward}", "", results.gain, ""],
+        ["## Results", "", *table, "", f"{when} {reward}", "", found.gain, ""],
     )
 
 
-def _training(about: About) -> str:
+def training(about: About) -> str:
+    """How it was trained."""
     config, record = about.config, about.record
     data, train = config["data"], config["train"]
     path, demos = data.get("path"), data.get("demos")
@@ -181,8 +196,8 @@ def _loading(policy: Policy, about: About) -> str:
     )
 
 
-def _interface(policy: Policy) -> str:
-    interface = policy.interface
+def reads_and_gives(interface: Interface) -> str:
+    """What a policy reads and gives, and the bounds of its actions."""
     stated = interface.to_json()
     entries = [
         f"- `{name}`: {entry['dtype']} {list(entry['own_shape'])}"
@@ -199,7 +214,8 @@ def _interface(policy: Policy) -> str:
     )
 
 
-def _licence(about: About) -> str:
+def licence(about: About) -> str:
+    """The licence that was stated."""
     if about.licence == "unknown":
         return "## Licence\n\nNone was stated.\n"
     return f"## Licence\n\n`{about.licence}`\n"

@@ -15,11 +15,14 @@ from exporl.acting.policy import Policy, load_policy
 from exporl.algos import BcConfig
 from exporl.bundle.card import About, model_card, without_paths
 from exporl.bundle.deploy import TOLERANCE, Deployed, deploy, run_session, session_of
+from exporl.bundle.own_framework import base_contents
 from exporl.bundle.primitives import NotInOnnx
 from exporl.bundle.results import read_results
 from exporl.files import checkpoint
 from exporl.files.bundle import (
+    BASE_KIND,
     CARD,
+    KIND,
     MODEL,
     ONNX,
     TRAINING,
@@ -44,7 +47,7 @@ class Exported(NamedTuple):
     sizes: dict[str, int]
     """Bytes of every file but the manifest."""
     onnx: str
-    """What there is to say about the ONNX file: a sentence."""
+    """What there is to say about the ONNX file, or the file of a base policy: a sentence."""
 
 
 def export_bundle(
@@ -58,9 +61,11 @@ def export_bundle(
     onnx: bool = True,
     replace: bool = False,
     trust: Trust = False,
+    base: Any = None,
 ) -> Exported:
     """Writes the policy of a run as one folder that `load_policy` reads: parameters, shapes and
-    units, statistics, a model card, digests, and the same as ONNX.
+    units, statistics, a model card, digests, and the same as ONNX. The base policy alone, where it
+    is one from outside that learnt, is written for its own framework instead.
 
     Args:
         run: the run directory.
@@ -73,6 +78,7 @@ def export_bundle(
             are installed and it acts as the policy does; else the bundle says why there is none.
         replace: whether a bundle that is there already is replaced.
         trust: whether code that the run names may be loaded.
+        base: the policy from outside that `train` was given, if it was given one.
 
     Raises:
         ValueError: not a run, what `load_policy` refuses, no base policy to give away, or the
@@ -82,16 +88,10 @@ def export_bundle(
     run_dir, folder = Path(run), Path(folder)
     check_target(folder, replace=replace)
     _check_request(run_dir, part)
-    whole = load_policy(run_dir, trust=trust, checkpoint_name=checkpoint_name)
+    whole = load_policy(run_dir, trust=trust, checkpoint_name=checkpoint_name, base=base)
     config = read_config(run_dir)
     saved = run_dir / CHECKPOINTS / whole.checkpoint_name
     record = checkpoint.read_manifest(saved)["record"]
-    contents = _parameters(whole, config, part)
-    contents[TRAINING] = _json(without_paths(config))
-    policy = _as_loaded(contents, trust)
-    deployed, said = _deployed(policy) if onnx else (None, "No ONNX file was asked for.")
-    if deployed is not None:
-        contents[ONNX] = deployed.model
     about = About(
         name=folder.absolute().name,
         part=part,
@@ -100,12 +100,32 @@ def export_bundle(
         config=config,
         record=record,
         results=read_results(run_dir, record["rollout"]["env_steps"], part=part),
-        onnx=said,
-        has_onnx=deployed is not None,
+        onnx="",
+        has_onnx=False,
     )
-    contents[CARD] = model_card(policy, about).encode()
-    write_bundle(folder, contents, replace=replace)
+    training = _json(without_paths(config))
+    if whole.outside is not None:
+        kind = BASE_KIND
+        contents, said = base_contents(whole, about, training)
+    else:
+        kind = KIND
+        contents, said = _contents(whole, about, training, trust, onnx=onnx)
+    write_bundle(folder, contents, replace=replace, kind=kind)
     return Exported(folder, {name: len(content) for name, content in contents.items()}, said)
+
+
+def _contents(
+    whole: Policy, about: About, training: bytes, trust: Trust, *, onnx: bool
+) -> tuple[dict[str, bytes], str]:
+    """The files of a bundle, and what there is to say about the ONNX file."""
+    contents = _parameters(whole, about.config, about.part) | {TRAINING: training}
+    policy = _as_loaded(contents, trust)
+    deployed, said = _deployed(policy) if onnx else (None, "No ONNX file was asked for.")
+    if deployed is not None:
+        contents[ONNX] = deployed.model
+    about = dataclasses.replace(about, onnx=said, has_onnx=deployed is not None)
+    contents[CARD] = model_card(policy, about).encode()
+    return contents, said
 
 
 def _check_request(run_dir: Path, part: str) -> None:
@@ -115,15 +135,15 @@ def _check_request(run_dir: Path, part: str) -> None:
     if is_bundle(run_dir):
         raise ValueError(f"{run_dir} is a bundle already: copy the folder.")
     outside = read_config(run_dir).get("base", {}).get("policy") if run_dir.is_dir() else None
-    if outside is not None:
+    if outside is not None and part == "policy":
         raise ValueError(
             f"{run_dir} is around {outside!r}, a base policy from outside, whose code and files a "
             "bundle does not hold. Copy the run directory: load_policy acts with it where that "
-            "policy can be loaded."
+            "policy can be loaded. Its base policy alone, where it learnt, is exported with --base."
         )
 
 
-def _parameters(policy: Policy, config: Mapping[str, Any], part: Part) -> dict[str, bytes]:
+def _parameters(policy: Policy, config: Mapping[str, Any], part: str) -> dict[str, bytes]:
     """The files that a policy is loaded from."""
     names = ("task", "reward", "algorithm", "algo", "base", "precision")
     kept = {name: config[name] for name in names if name in config}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from exporl.files.bundle import FILES, MANIFEST, check_bundle
+from exporl.files.bundle import BASE_KIND, FILES, KIND, MANIFEST, check_bundle
 
 
 def push_bundle(folder: Path | str, repository: str) -> str:
@@ -19,7 +19,7 @@ def push_bundle(folder: Path | str, repository: str) -> str:
         DamagedBundleError: a file is not what its manifest says.
         ModuleNotFoundError: huggingface_hub is not installed.
     """
-    check_bundle(Path(folder))
+    check_bundle(Path(folder), (KIND, BASE_KIND))
     try:
         import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:

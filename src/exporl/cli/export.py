@@ -12,11 +12,15 @@ model card (README.md) with the run's own evaluations, SHA-256 of every file, an
 ONNX, which acts with numpy and onnxruntime alone. The folder is written whole or not at all.
 
   exporl export runs/peg peg-policy                     # the policy as it was deployed
-  exporl export runs/peg peg-base --part base           # its base policy alone
+  exporl export runs/peg peg-base --base                # its base policy alone
   exporl export runs/peg early --checkpoint 6000        # another checkpoint than the newest
   exporl export runs/peg peg-policy --license mit --overwrite
   exporl eval peg-policy                                # plays in its task, or in --task TASK
   exporl export runs/peg peg-policy --push me/peg       # uploads it too; nothing else does
+
+A base policy from outside that learnt is written for its own framework: safetensors with its
+weights, the TorchScript or exported program that it came from with them, and how to load both
+(README.md).
 
 In Python, on a machine with exporl:   load_policy("peg-policy").next_action(observation)
 On a machine without it:               the lines in peg-policy/README.md
@@ -37,6 +41,9 @@ def export_command(args: list[str]) -> int:
         choices=("policy", "base"),
         default="policy",
         help="the whole policy (default), or its base policy alone",
+    )
+    parser.add_argument(
+        "--base", action="store_const", const="base", dest="part", help="the same as --part base"
     )
     parser.add_argument(
         "--checkpoint", help="number or name of a checkpoint (default: the newest intact one)"

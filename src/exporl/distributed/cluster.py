@@ -7,6 +7,8 @@ import traceback
 import warnings
 from typing import Any
 
+from exporl.distributed.head import host_and_port
+
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 REACH_S = 10.0
 """Longest wait for a connection to a cluster's address; Ray itself would go on for many minutes."""
@@ -46,7 +48,8 @@ def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -
         store_bytes: memory, where it is started here, for what is on its way.
 
     Raises:
-        ValueError: no cluster answers at the address, or Ray could not be started.
+        ValueError: no cluster answers at the address, it has another version of Ray or Python or
+            wants a token, or Ray could not be started.
     """
     with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -56,11 +59,23 @@ def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -
         try:
             _reach(address)
             ray.init(address=address, **QUIET)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"--address {address}: no Ray cluster answers there ({error}). Start one with "
-                "`ray start --head`, or leave --address out."
-            ) from error
+        except Exception as error:  # of other kinds, too, where a token is missing
+            raise ValueError(f"--address {address}: {_why_not(error)}") from error
+
+
+def _why_not(error: Exception) -> str:
+    """Why a cluster could not be joined, and what to do."""
+    said = " ".join(str(error).split())
+    if "Version mismatch" in said:
+        return (
+            f"the Ray cluster there is of another version. {said}. Install the same versions of "
+            "Python and Ray on every machine."
+        )
+    return (
+        f"no Ray cluster answers there ({said}). Start one with `ray start --head`, or leave "
+        "--address out. One that was started with a token is joined with RAY_AUTH_MODE=token in "
+        "front of the command, and its token in ~/.ray/auth_token or RAY_AUTH_TOKEN."
+    )
 
 
 def _start(ray: Any, num_cpus: int, store_bytes: int) -> None:
@@ -93,6 +108,6 @@ def _reach(address: str) -> None:
     Raises:
         OSError: nothing does.
     """
-    host, colon, port = address.rpartition(":")
+    colon, port = address.rpartition(":")[1:]
     if colon and "/" not in address and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+        socket.create_connection(host_and_port(address), REACH_S).close()

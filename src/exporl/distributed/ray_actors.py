@@ -12,11 +12,13 @@ import numpy as np
 from exporl.acting.failures import EnvironmentFailed
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.distributed.actor_service import ActorService, Setup, setup_of
-from exporl.distributed.cluster import connect, load_ray
+from exporl.distributed.cluster import load_ray
 from exporl.distributed.learner_service import LearnerService
+from exporl.distributed.membership import Membership
 from exporl.distributed.messages import Chunk, Order
 from exporl.run.actors import MakeActors
 from exporl.run.build import Parts
+from exporl.run.endings import resumption
 from exporl.speed.tuning import keep_compiled_programs
 from exporl.types import Params, Step
 
@@ -34,7 +36,12 @@ STORE_BYTES = 256 * 2**20
 """Ray's memory for what is on its way, where the run starts Ray itself."""
 
 
-def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLINE_S) -> MakeActors:
+def ray_actors(
+    say: Say,
+    address: str | None = None,
+    deadline_s: float = DEADLINE_S,
+    wait_for_cpus_s: float = 0.0,
+) -> MakeActors:
     """What makes the actors of a run on Ray.
 
     Args:
@@ -42,12 +49,19 @@ def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLIN
         address: of a Ray cluster that runs, HOST:PORT, or "auto" for the one of this machine; None
             starts Ray here, for the time of the run.
         deadline_s: seconds without an answer after which an actor is replaced.
+        wait_for_cpus_s: seconds within which the cluster has to have a CPU for every actor.
 
     Raises:
         ModuleNotFoundError: Ray is not installed; says how to install it.
     """
-    ray = load_ray("--actors")
-    return functools.partial(RayActors, ray=ray, say=say, address=address, deadline_s=deadline_s)
+    return functools.partial(
+        RayActors,
+        ray=load_ray("--actors"),
+        say=say,
+        address=address,
+        deadline_s=deadline_s,
+        wait_for_cpus_s=wait_for_cpus_s,
+    )
 
 
 class RemoteActor:
@@ -81,8 +95,13 @@ class RayActors:
         say: Say,
         address: str | None,
         deadline_s: float,
+        wait_for_cpus_s: float = 0.0,
     ):
-        """Starts or joins Ray, and begins the actors."""
+        """Starts or joins Ray; actors begin with the first step.
+
+        Raises:
+            ValueError: there is no cluster at the address, or it has too few CPUs.
+        """
         config = parts.config
         actors = config.train.actors
         self._ray, self._say, self._deadline_s = ray, say, deadline_s
@@ -97,7 +116,15 @@ class RayActors:
             lambda: parts.learner.updates,
             cut,
         )
-        connect(ray, address, num_cpus=actors, store_bytes=STORE_BYTES)
+        self._membership = Membership(
+            ray,
+            address,
+            actors=actors,
+            store_bytes=STORE_BYTES,
+            say=say,
+            wait_for_cpus_s=wait_for_cpus_s,
+            go_on=resumption(config, parts.run_dir),
+        )
         self._class = ray.remote(num_cpus=1, max_restarts=0)(RemoteActor)
         self._params: Any = None
         self._failures = 0
@@ -121,8 +148,10 @@ class RayActors:
         second.
 
         Raises:
-            EnvironmentFailed: actors are lost again and again; says what the last one said.
+            EnvironmentFailed: actors are lost again and again; says what the last one said. Or the
+                head of the Ray cluster is gone.
         """
+        self._membership.check()
         self._ask(acting, mode)
         waiting = {each[0]: place for place, each in enumerate(self._waiting) if each is not None}
         steps: list[tuple[int, Step]] = []
@@ -216,7 +245,7 @@ class RayActors:
         for handle in self._handles:
             if handle is not None:
                 self._ray.kill(handle, no_restart=True)
-        self._ray.shutdown()
+        self._membership.leave()
 
 
 def _why(error: Exception) -> str:

@@ -25,7 +25,7 @@ HAND_OVER = (
 
 class PolicyFailed(ValueError):
     """A policy from outside could not be sampled: it raised something, or answered in another
-    shape. It learnt nothing meanwhile."""
+    shape, or what are no numbers. It learnt nothing meanwhile."""
 
 
 class ImitationBatch(NamedTuple):
@@ -115,10 +115,11 @@ class OutsideBase:
         """`num` action chunks for every observation [b, ...].
 
         Raises:
-            PolicyFailed: the policy raised something, which is named, or answered in another shape;
-                says which.
-            FloatingPointError: it answered NaN or infinity.
+            PolicyFailed: the policy raised something, which is named, or answered in another shape,
+                or NaN or infinity; says which.
         """
+        if not self.learns and self._kept is None:  # as it was when the run began
+            self._kept = self.fingerprint()
         # its own copies: it may change them, and the networks are shown the same observations
         given = {name: np.array(observations[name]) for name in self.reads}
         rows = len(given[self.reads[0]])
@@ -134,9 +135,10 @@ class OutsideBase:
                 "[observations, samples, actions of a chunk, dimensions of an action]."
             )
         if not np.isfinite(actions).all():
-            raise FloatingPointError(
+            raise PolicyFailed(
                 f"{self.name} answered NaN or infinity in {int((~np.isfinite(actions)).sum())} of "
-                f"{actions.size} numbers. Check its weights, and the observations it was given."
+                f"{actions.size} numbers. Check its weights, and the observations it was given; "
+                "mend it, then go on."
             )
         return np.clip(actions, -1.0, 1.0)
 
@@ -188,7 +190,7 @@ class OutsideBase:
         """What a checkpoint keeps of the policy: its state where it learns, else what it is told
         apart by, [32] bytes, or [0] where it says nothing of itself."""
         if self.learns:
-            return {f"state/{name}": value for name, value in self._state().items()}
+            return {f"state/{name}": value for name, value in self.state().items()}
         if self._kept is None:  # it stays as it is
             self._kept = self.fingerprint()
         version = self._version()
@@ -228,7 +230,7 @@ class OutsideBase:
 
     def fingerprint(self) -> np.ndarray:
         """SHA-256 of the policy's state, uint8 [32]; [0] where it has none."""
-        state = self._state()
+        state = self.state()
         digest = hashlib.sha256()
         for name in sorted(state):
             value = np.ascontiguousarray(state[name])
@@ -241,7 +243,8 @@ class OutsideBase:
         name: str | None = getattr(self.policy, "version", None)
         return np.frombuffer((name or "").encode(), np.uint8)
 
-    def _state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, np.ndarray]:
+        """The policy's own state; empty where it has none."""
         state: Callable[[], Mapping[str, Any]] | None = getattr(self.policy, "state", None)
         with self._lock if state else contextlib.nullcontext():
             return {} if state is None else {k: np.asarray(v) for k, v in state().items()}

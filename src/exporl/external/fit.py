@@ -42,10 +42,7 @@ def check_fit(
         num: samples of each observation that the run asks for; None: unknown.
         data: where the recorded data lies.
     """
-    own: Spec | None = getattr(base.policy, "spec", None)
-    found = [_observations(own, base.spec), _actions(own, base.spec), _chunks(own, base.spec)]
-    if task is not None and getattr(base.policy, "units", None) is not None:
-        found.append(_units(base.policy.units, task))  # pyright: ignore[reportAttributeAccessIssue]
+    found = _shapes(base, task)
     yield from found
     yield _learning(base)
     if any(finding.status == "fail" for finding in found):
@@ -75,10 +72,7 @@ def refuse_misfit(
         ValueError: it cannot; says everything that does not fit, and how to mend it.
     """
     found = list(check_fit(base, observations, episodes, task=task, num=num, data=data))
-    failed = [finding for finding in found if finding.status == "fail"]
-    if failed:
-        listed = " ".join(f"{finding.name}: {finding.detail}" for finding in failed)
-        raise ValueError(f"{base.name} does not fit. {listed}")
+    _refuse(base, found)
     if warn is None:
         return
     for finding in found:
@@ -89,6 +83,30 @@ def refuse_misfit(
             f"{base.name} takes no seeds: unless it always answers the same, this run does not "
             "repeat to the bit, nor is it resumed exactly."
         )
+
+
+def refuse_other_shapes(base: OutsideBase, task: Task) -> None:
+    """Whether what a policy says of itself fits a task; it is asked for nothing.
+
+    Raises:
+        ValueError: it does not; says everything that does not fit, and how to mend it.
+    """
+    _refuse(base, [*_shapes(base, task), _learning(base)])
+
+
+def _refuse(base: OutsideBase, found: Sequence[Finding]) -> None:
+    failed = [finding for finding in found if finding.status == "fail"]
+    if failed:
+        listed = " ".join(f"{finding.name}: {finding.detail}" for finding in failed)
+        raise ValueError(f"{base.name} does not fit. {listed}")
+
+
+def _shapes(base: OutsideBase, task: Task | None) -> list[Finding]:
+    own: Spec | None = getattr(base.policy, "spec", None)
+    found = [_observations(own, base.spec), _actions(own, base.spec), _chunks(own, base.spec)]
+    if task is not None and getattr(base.policy, "units", None) is not None:
+        found.append(_units(base.policy.units, task))  # pyright: ignore[reportAttributeAccessIssue]
+    return found
 
 
 def _observations(own: Spec | None, task: Spec) -> Finding:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from exporl.external.base import OutsidePolicy
+from exporl.external.named_files import present
 from exporl.external.named_inputs import NOISE, named_inputs
 from exporl.spec import Spec
 
@@ -58,11 +59,7 @@ def open_onnx(path: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
         FileNotFoundError: there is no file.
         ModuleNotFoundError: onnxruntime is not installed; says how to install it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"there is no base policy {path} (looked for from {Path.cwd()}). Restore the file, or "
-            "name it by its whole path."
-        )
+    present(Path(path))
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:

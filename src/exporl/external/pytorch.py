@@ -7,8 +7,8 @@ as it was afterwards: modules need no seeds.
 import contextlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,15 @@ def open_module(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
 
     Raises:
         ValueError: the function cannot be loaded or returns something else.
+        ModuleNotFoundError: torch is not installed; says how to install it.
     """
-    load: Any = load_outside(name, "base policy")
+    try:
+        load: Any = load_outside(name, "base policy")
+    except ValueError as error:
+        if getattr(error.__cause__, "name", None) == "torch":  # the module is there
+            import_torch()
+        raise
+    import_torch()
     try:
         module = load(spec)
     except (Exception, SystemExit) as error:  # the user's function may raise anything
@@ -46,7 +53,7 @@ def open_module(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
     return torch_policy(module, f"base policy 'torch:{name}'", learning_rate)
 
 
-def torch_policy(module: Any, name: str, learning_rate: float) -> OutsidePolicy:
+def torch_policy(module: Any, name: str, learning_rate: float) -> "TorchPolicy":
     """A policy around a module.
 
     Args:
@@ -94,6 +101,15 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+class Program(NamedTuple):
+    """An opened file with a module."""
+
+    suffix: str
+    """".pt" or ".pt2"."""
+    saved: Callable[[], bytes]
+    """The content of such a file with the module's weights of now."""
+
+
 class TorchPolicy:
     """A module that samples, in its state for evaluation."""
 
@@ -103,6 +119,8 @@ class TorchPolicy:
         self.actions: str = getattr(module, "actions", "unit")
         self.ranges: Mapping[str, Any] = getattr(module, "ranges", {})
         self.control_hz: float | None = getattr(module, "control_hz", None)
+        self.program: Program | None = None
+        """The file that it came from, if it came from one."""
 
     @property
     def memory(self) -> str:

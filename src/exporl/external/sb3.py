@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from exporl.external.base import OutsidePolicy
+from exporl.external.named_files import present
 from exporl.external.pytorch import import_torch
 from exporl.spec import Spec
 
@@ -121,11 +122,7 @@ def read_archive(path: Path) -> tuple[dict[str, np.ndarray], str]:
         ValueError: not an archive of SAC or TQC; says what it is.
         FileNotFoundError: there is no file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no base policy {path} (looked for from {Path.cwd()}). Restore the file, or "
-            "name it by its whole path."
-        )
+    present(path)
     torch = import_torch()
     try:
         with zipfile.ZipFile(path) as archive:

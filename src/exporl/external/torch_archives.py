@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from exporl.external.named_files import present
 from exporl.files.reading import LARGEST, parsed
 
 Kind = Literal["script", "exported"]
@@ -35,12 +36,7 @@ def kind_of(path: Path) -> Kind:
         ValueError: it is something else, or has parts that would run code when they are read.
         FileNotFoundError: there is no file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no base policy {path} (looked for from {Path.cwd()}). Restore the file, or "
-            "name it by its whole path."
-        )
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(present(path)):
         raise ValueError(f"{path} is neither TorchScript nor an exported program. {HOW}")
     with zipfile.ZipFile(path) as archive:
         parts = _parts(path, archive)

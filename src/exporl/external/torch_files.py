@@ -2,16 +2,19 @@
 (`torch.export.save`). The file is a program: it is opened where somebody names it, or trusts the
 run that does."""
 
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from exporl.external.base import OutsidePolicy
+from exporl.external.named_files import present
 from exporl.external.named_inputs import NOISE, named_inputs
 from exporl.external.pytorch import (
+    Program,
     TorchPolicy,
     import_torch,
     open_module,
@@ -38,42 +41,59 @@ def open_torch(name: str, spec: Spec, learning_rate: float) -> OutsidePolicy:
         FileNotFoundError: there is no file.
         ModuleNotFoundError: torch is not installed; says how to install it.
     """
-    import_torch()
-    named = FILE.fullmatch(name)
-    if named is None:
+    file, adapter = parts_of(name)
+    if not file:
         return open_module(name, spec, learning_rate)
-    module = _opened(Path(named["file"]))
-    if named["adapter"] is None:
-        return file_policy(module, named["file"], spec)
-    adapt: Any = load_outside(named["adapter"], "adapter")
+    module, program = _opened(present(Path(file)))
+    if not adapter:
+        return file_policy(module, file, spec)
+    adapt: Any = load_outside(adapter, "adapter")
     try:
         adapted = adapt(module, spec)
     except (Exception, SystemExit) as error:  # the user's function may raise anything
         raise ValueError(
-            f"{named['adapter']}(module, spec) raised {type(error).__name__}: {error}. It is given "
+            f"{adapter}(module, spec) raised {type(error).__name__}: {error}. It is given "
             "the file's module and the task's shapes, and returns a torch.nn.Module with sample."
         ) from error
-    return torch_policy(adapted, f"base policy 'torch:{name}'", learning_rate)
+    policy = torch_policy(adapted, f"base policy 'torch:{name}'", learning_rate)
+    policy.program = program
+    return policy
 
 
-def _opened(path: Path) -> Any:
+def parts_of(name: str) -> tuple[str, str]:
+    """The file and the adapter of what follows `torch:`; empty where it names none."""
+    named = FILE.fullmatch(name)
+    return ("", "") if named is None else (named["file"], named["adapter"] or "")
+
+
+def _opened(path: Path) -> tuple[Any, Program]:
     """The module in a file, ready to be called: TorchScript on the CPU, a program where it was
-    exported."""
+    exported; and how its weights are saved again."""
     torch, kind = import_torch(), kind_of(path)
     try:
         if kind == "script":
-            return torch.jit.load(str(path), map_location="cpu").eval()
+            script = torch.jit.load(str(path), map_location="cpu").eval()
+            return script, Program(".pt", lambda: _saved(torch.jit.save, script))
         program = torch.export.load(str(path))
         module = program.module()
+        for name in ("train", "eval"):  # it has one state, and torch's own methods refuse
+            setattr(module, name, lambda mode=True: module)
         module.input_shapes = {
             node.name: tuple(node.meta["val"].shape)
             for node in program.graph.nodes
             if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
         }
-        return module
+        return module, Program(".pt2", lambda: _saved(torch.export.save, program))
     except Exception as error:  # torch raises many kinds
         said = " ".join(f"{error}".split())[:300]
         raise ValueError(f"torch cannot open {path}: {type(error).__name__}: {said}") from error
+
+
+def _saved(save: Callable[[Any, io.BytesIO], None], what: Any) -> bytes:
+    """What torch writes of a script, or of a program, whose weights are those of its module."""
+    content = io.BytesIO()
+    save(what, content)
+    return content.getvalue()
 
 
 def file_policy(module: Any, path: str, spec: Spec) -> OutsidePolicy:

@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,21 @@ CARD = "README.md"
 """The model card."""
 TRAINING = "train_config.json"
 """The configuration of the run, for people."""
-FILES = (CONFIG, POLICY, STATISTICS, MODEL, ONNX, CARD, TRAINING)
+WEIGHTS = "weights.safetensors"
+"""What a base policy from outside learnt, by its own names."""
+PROGRAMS = ("policy.pt", "policy.pt2")
+"""The file that such a policy came from, with these weights."""
+FILES = (CONFIG, POLICY, STATISTICS, MODEL, ONNX, CARD, TRAINING, WEIGHTS, *PROGRAMS)
 """All that a bundle may hold beside its manifest."""
-NEEDED = (CONFIG, POLICY, MODEL)
 KIND, VERSION = "exporl-bundle", 1
+BASE_KIND = "exporl-base"
+"""Kind of a bundle with a base policy from outside, which its own framework loads."""
+ENTRIES = ("kind", "version", "files")
+"""Of a manifest, beside the digest of itself."""
 LARGEST_MANIFEST = 2**16
 """Bytes; those that are written have less than 2,000."""
+NEEDED = {KIND: (CONFIG, POLICY, MODEL), BASE_KIND: (CONFIG, POLICY, WEIGHTS)}
+"""Kind -> the files without which a bundle is none."""
 OF_HUBS = (".git", ".gitattributes", ".cache")
 """What downloading adds beside the files; nothing in it is read."""
 CHUNK = 2**20
@@ -52,7 +61,9 @@ def is_bundle(folder: Path) -> bool:
     return any((folder / name).is_file() or (folder / name).is_symlink() for name in names)
 
 
-def write_bundle(folder: Path, contents: Mapping[str, bytes], *, replace: bool = False) -> None:
+def write_bundle(
+    folder: Path, contents: Mapping[str, bytes], *, replace: bool = False, kind: str = KIND
+) -> None:
     """Writes a bundle: whenever the writing process is killed, the folder is whole or not there.
 
     A bundle that is replaced steps aside first. Killed between the two renames, it is lost under
@@ -62,6 +73,7 @@ def write_bundle(folder: Path, contents: Mapping[str, bytes], *, replace: bool =
         folder: where; its parent folder is made.
         contents: name of a file -> content; names are of `FILES`.
         replace: whether a bundle that is there already is replaced. Nothing else ever is.
+        kind: `KIND` or `BASE_KIND`.
 
     Raises:
         ValueError: there is something already.
@@ -76,7 +88,7 @@ def write_bundle(folder: Path, contents: Mapping[str, bytes], *, replace: bool =
         temporary.mkdir()
         for name, content in contents.items():
             write_bytes(temporary / name, content)
-        write_bytes(temporary / MANIFEST, _manifest(contents))
+        write_bytes(temporary / MANIFEST, _manifest(contents, kind))
         _sync(temporary)
         if folder.exists():
             folder.rename(before)
@@ -116,10 +128,11 @@ def check_target(folder: Path, *, replace: bool) -> None:
         raise ValueError(f"{folder} is a bundle already. Name another folder, or add --overwrite.")
 
 
-def check_bundle(folder: Path) -> dict[str, Any]:
-    """Compares every file of a bundle with its manifest; the manifest.
+def check_bundle(folder: Path, kinds: Collection[str] = (KIND,)) -> dict[str, Any]:
+    """Compares every file of a bundle of one of some kinds with its manifest; the manifest.
 
     Raises:
+        ValueError: it is of the other kind.
         DamagedBundleError: a file is damaged, missing, exchanged, of another size or not of the
             bundle, or the manifest is; names each.
     """
@@ -127,6 +140,11 @@ def check_bundle(folder: Path) -> dict[str, Any]:
     if folder.is_symlink():
         raise DamagedBundleError(f"{folder} is a symbolic link: name the folder itself.")
     manifest = _read_manifest(folder)
+    if manifest["kind"] not in kinds:
+        raise ValueError(
+            f"{folder} holds a base policy for its own framework, which exporl does not load by "
+            f"itself: {CARD} in it says how to."
+        )
     files = manifest["files"]
     present = sorted(path.name for path in folder.iterdir())
     problems = [
@@ -134,7 +152,7 @@ def check_bundle(folder: Path) -> dict[str, Any]:
         for name in present
         if name not in files and name not in (MANIFEST, *OF_HUBS)
     ]
-    for name in sorted({*files, *NEEDED}):
+    for name in sorted({*files, *NEEDED[manifest["kind"]]}):
         found = _fault(folder, name, files)
         problems += [] if found is None else [found]
     if problems:
@@ -164,12 +182,12 @@ def load_parameters(folder: Path) -> dict[str, np.ndarray]:
         raise DamagedBundleError(f"{path} is not a safetensors file ({error}).") from error
 
 
-def _manifest(contents: Mapping[str, bytes]) -> bytes:
+def _manifest(contents: Mapping[str, bytes], kind: str) -> bytes:
     files = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
-    manifest = {"kind": KIND, "version": VERSION, "files": files}
+    manifest = {"kind": kind, "version": VERSION, "files": files}
     return json.dumps({**manifest, "self": _digest(manifest)}, indent=1).encode()
 
 
@@ -205,18 +223,24 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
     """Raises ValueError where it is not what this version writes."""
-    if manifest.get("kind") != KIND or manifest.get("version") != VERSION:
+    known = manifest.get("kind") in (KIND, BASE_KIND)
+    if not known or manifest.get("version") != VERSION:
         kind, version = manifest.get("kind"), manifest.get("version")
         raise ValueError(f"it is that of {kind!r}, version {version!r}, not {KIND!r}, {VERSION}")
+    for name in manifest:
+        if name not in ENTRIES:
+            raise ValueError(f"it has the entry {name!r}, which no manifest has")
     files = manifest.get("files")
     if not isinstance(files, dict):
         raise ValueError("it names no files")
     for name, entry in files.items():
         sha256 = entry.get("sha256") if isinstance(entry, dict) else None
         size = entry.get("bytes") if isinstance(entry, dict) else None
-        known = isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)
-        if name not in FILES or not known or type(size) is not int:
+        digest = isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)
+        if name not in FILES or not digest or type(size) is not int:
             raise ValueError(f"it names {name!r}, which is no file of a bundle")
+        if len(entry) > 2:
+            raise ValueError(f"it says more of {name!r} than its bytes and its SHA-256")
 
 
 def _fault(folder: Path, name: str, files: Mapping[str, Any]) -> str | None:

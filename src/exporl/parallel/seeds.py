@@ -27,6 +27,7 @@ from exporl.parallel.order import ordered, ordered_config
 from exporl.parallel.processes import Ended, Job, run_processes
 from exporl.parallel.seed_batch import SeedBatch
 from exporl.report.page import write_report
+from exporl.run.build import opened_base
 from exporl.run.config import RunConfig, check, override, to_json
 from exporl.run.directory import check_same, finished, load_config
 from exporl.run.loop import train
@@ -98,6 +99,8 @@ def train_seeds(
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
+        if config.base.policy is not None:  # before anything is collected
+            opened_base(of_one, make_task(config.task, config.reward))
         together = functools.partial(run_together, task=task, devices=devices)
         run, stop = run_processes if mode == "processes" else together, threading.Event()
         with ordered(folder, config, num_seeds):

@@ -30,7 +30,7 @@ from exporl.envs.registry import make_task
 from exporl.envs.task import Task, value_range
 from exporl.envs.wrappers import NormalizedObservation
 from exporl.external import OutsideBase
-from exporl.external.fit import refuse_misfit, some_observations
+from exporl.external.fit import refuse_misfit, refuse_other_shapes, some_observations
 from exporl.files.atomic import write_text
 from exporl.files.reading import read_object
 from exporl.files.run_files import POLICY, STATISTICS, TUNING
@@ -41,7 +41,7 @@ from exporl.run.config import RunConfig, check
 from exporl.run.learner import Learner
 from exporl.run.metrics import write_glossary
 from exporl.run.outside_learning import read_spec, surrounded
-from exporl.run.prior import Say, prior_episodes, statistics
+from exporl.run.prior import Say, collects, prior_episodes, statistics
 from exporl.spec import state_spec
 from exporl.speed.compile_ahead import Program, compile_ahead
 from exporl.speed.devices import DataParallel, spread
@@ -126,9 +126,13 @@ def build(
     check(config)
     parallel = DataParallel.over(config.train.devices if learns and share is None else 1)
     task = task or make_task(config.task, config.reward)
+    outside = opened_base(config, task, base, learns=learns)
+    if outside is not None and learns and collects(config, run_dir):
+        _try_out(config, outside, task)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    spec, network_spec = _specs_of(config, task)
-    outside = _outside(config, base, spec, task, episodes, learns, say)
+    if outside is not None and learns:
+        _try_out(config, outside, task, episodes, say)
+    spec, network_spec = specs_of(config, task)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
@@ -157,7 +161,53 @@ def build(
     )
 
 
-def _specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
+def opened_base(
+    config: RunConfig[Any], task: Task, given: Any = None, *, learns: bool = True
+) -> OutsideBase | None:
+    """The policy from outside that a run is around, which fits by what it says of itself; None
+    where it has none. Nothing is asked of it.
+
+    Args:
+        config: what the run is.
+        task: what it has to fit.
+        given: the policy itself, used instead of what `config.base.policy` names.
+        learns: off, the run is loaded, not trained: what the policy says is not compared.
+
+    Raises:
+        ValueError: it cannot be had, does not fit, or has nothing to learn; says why.
+        FileNotFoundError, ModuleNotFoundError, ConnectionError, TimeoutError: see `find_policy`.
+    """
+    base = base_of(config.base, specs_of(config, task)[0], given, task.action_units)
+    if base is None:
+        return None
+    if config.train.offline_steps and not base.learns:
+        raise ValueError(
+            f"train.offline_steps={config.train.offline_steps} imitation steps have nothing to "
+            f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
+        )
+    if learns:
+        refuse_other_shapes(base, task)
+    return base
+
+
+def _try_out(
+    config: RunConfig[Any],
+    base: OutsideBase,
+    task: Task,
+    episodes: Sequence[Episode] = (),
+    say: Say | None = None,
+) -> None:
+    """Asks a policy that is to act in training; `say` is told what to warn of.
+
+    Raises:
+        ValueError: it does not fit; says everything that does not.
+    """
+    num = getattr(config.algo, "num_base_samples", None)
+    seen = some_observations(task, config.seed, episodes)
+    refuse_misfit(base, seen, episodes, say, task=task, num=num, data=config.data.path)
+
+
+def specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
     """What the environments show, with the run's chunks and the values that its rewards allow; and
     what the networks see of it."""
     shapes, values = task.spec, value_range(task, config.train.discount)
@@ -177,33 +227,6 @@ def _compiled(
     if share is not None:
         return share(algorithm)
     return compile_ahead(algorithm, spec, ahead, batch_size, columns) if ahead else algorithm
-
-
-def _outside(
-    config: RunConfig[Any],
-    given: Any,
-    spec: Spec,
-    task: Task,
-    episodes: list[Episode],
-    learns: bool,
-    say: Say,
-) -> OutsideBase | None:
-    """The policy from outside that a run is around; None where it has none. One that is to act in
-    training is tried first, and `say` told what to warn of."""
-    base = base_of(config.base, spec, given, task.action_units)
-    if base is None:
-        return None
-    if config.train.offline_steps and not base.learns:
-        raise ValueError(
-            f"train.offline_steps={config.train.offline_steps} imitation steps have nothing to "
-            f"learn: {base.name} is frozen. Set it to 0, or let it learn (base.learns=True)."
-        )
-    if learns:
-        num = getattr(config.algo, "num_base_samples", None)
-        seen = some_observations(task, config.seed, episodes)
-        path = config.data.path
-        refuse_misfit(base, seen, episodes, say, task=task, num=num, data=path)
-    return base
 
 
 def _data(

@@ -19,7 +19,8 @@ from exporl.run.stopping import Interrupted
 @contextlib.contextmanager
 def saving_where_others_fail(save: Callable[[], None]) -> Iterator[None]:
     """While it lasts, a checkpoint is written before the failure of an environment, or of a base
-    policy from outside that could not be sampled, goes on its way.
+    policy from outside that could not be sampled, goes on its way. `save` may be called where the
+    learner's thread has ended with that failure.
 
     Actors stand as before the step that failed, and evaluations change nothing: the checkpoint is
     the one that a run stopped there would have written. Where the samples of an update were asked

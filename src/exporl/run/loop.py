@@ -58,7 +58,7 @@ def train(
             configuration; or another process trains in the directory.
         FileExistsError: the directory already holds a run and `resume` is off.
         EnvironmentFailed: an environment raised or gave something unusable; said after saving.
-        PolicyFailed: a base policy from outside could not be sampled; online, said after saving.
+        PolicyFailed: a base policy from outside could not be sampled; said after saving.
         FloatingPointError: training diverged.
         Interrupted: stopped by a signal, after saving.
     """

@@ -68,6 +68,12 @@ def prior_episodes(
     return episodes
 
 
+def collects(config: RunConfig[Any], run_dir: Path) -> bool:
+    """Whether `prior_episodes` is about to collect demonstrations."""
+    data = config.data
+    return data.path is None and data.demos != 0 and not (run_dir / DEMONSTRATIONS).is_file()
+
+
 def collected(config: RunConfig[Any], task: Task, say: Say) -> list[Episode]:
     """Demonstrations of the task's scripted expert.
 

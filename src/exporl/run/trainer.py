@@ -18,6 +18,7 @@ from exporl.data.mixture import Mixture, pack, unpack
 from exporl.data.proposals import proposal_age
 from exporl.data.sealing import Sealing
 from exporl.envs.task import Task
+from exporl.external.base import PolicyFailed
 from exporl.files import checkpoint
 from exporl.files.atomic import append_line, cut_back
 from exporl.files.beside import LINES, remember_lines, remember_objects
@@ -169,7 +170,8 @@ class Trainer:
         learning = self.learning_from(Mixture([(self.prior, 1.0)]), steps, "critic_pretrain")
         self.progress.phase("critic pretraining", train.critic_pretrain_steps, self.critic_steps)
         while self.critic_steps < train.critic_pretrain_steps:
-            learning.owe(1)
+            with saving_where_others_fail(self.save):
+                learning.owe(1)
             before, self.critic_steps = self.critic_steps, self.critic_steps + steps
             final = self.critic_steps >= train.critic_pretrain_steps
             if crossed(before, self.critic_steps, self.config.log.every) or final:
@@ -183,7 +185,7 @@ class Trainer:
         total = self.config.train.online_steps
         self.progress.phase(self.config.algorithm, total, self.actors.env_steps)
         self.speed.start(self.actors.env_steps)
-        saving = saving_where_others_fail(self.save)
+        saving = saving_where_others_fail(self._save_after_failure)
         with self._online_learning() as self.learning, saving:
             self._evaluate_if_due()
             while self.actors.env_steps < total:
@@ -280,6 +282,15 @@ class Trainer:
         """Writes a checkpoint of everything: learner, replay, environments, counters. What is not
         finite raises FloatingPointError and never replaces the last one."""
         self.learning.settle()
+        self._write_checkpoint()
+
+    def _save_after_failure(self) -> None:
+        """`save`, also where learning has ended with the failure of a base policy from outside."""
+        with contextlib.suppress(PolicyFailed):
+            self.learning.settle()
+        self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         arrays, actors = self.actors.state()
         record = {
             "config": to_json(self.config),
