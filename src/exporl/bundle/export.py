@@ -90,8 +90,7 @@ def export_bundle(
     _check_request(run_dir, part)
     whole = load_policy(run_dir, trust=trust, checkpoint_name=checkpoint_name, base=base)
     config = read_config(run_dir)
-    saved = run_dir / CHECKPOINTS / whole.checkpoint_name
-    record = checkpoint.read_manifest(saved)["record"]
+    record = checkpoint.read_manifest(run_dir / CHECKPOINTS / whole.checkpoint_name)["record"]
     about = About(
         name=folder.absolute().name,
         part=part,
@@ -104,12 +103,11 @@ def export_bundle(
         has_onnx=False,
     )
     training = _json(without_paths(config))
-    if whole.outside is not None:
-        kind = BASE_KIND
-        contents, said = base_contents(whole, about, training)
-    else:
-        kind = KIND
+    kind = KIND if whole.outside is None else BASE_KIND
+    if kind == KIND:
         contents, said = _contents(whole, about, training, trust, onnx=onnx)
+    else:
+        contents, said = base_contents(whole, about, training)
     write_bundle(folder, contents, replace=replace, kind=kind)
     return Exported(folder, {name: len(content) for name, content in contents.items()}, said)
 
