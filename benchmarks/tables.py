@@ -1,5 +1,5 @@
-"""Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md and
-algorithms/expo.md from the results: what stands between two markers is replaced.
+"""Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md,
+distributed.md and algorithms/expo.md from the results: what stands between two markers is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
@@ -15,6 +15,7 @@ from typing import Any
 from common import LOOP_PARTS
 from own_policy import table as own_policy_table
 from published import result, table
+from tables_of_actors import faults, seeds, speed
 from tables_of_stable import ablations, deployed_edits, ranking, stable
 from torch_base import table as torch_base_table
 
@@ -334,12 +335,18 @@ EXPO_PARTS: dict[str, Callable[[], str]] = {
     "demo": demo_details,
 }
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy, "torch base": torch_base}
+ACTORS_PARTS: dict[str, Callable[[], str]] = {
+    "actors speed": speed,
+    "actors faults": faults,
+    "actors seeds": seeds,
+}
 PAGES = {
     DOCS.parent / "README.md": README_PARTS,
     PAGE: PARTS,
     DOCS / "algorithms" / "expo.md": EXPO_PARTS,
     DOCS / "own_policy.md": OWN_PARTS,
     DOCS / "tasks.md": {"two sides": two_sides},
+    DOCS / "distributed.md": ACTORS_PARTS,
 }
 
 
