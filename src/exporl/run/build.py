@@ -127,11 +127,7 @@ def build(
     parallel = DataParallel.over(config.train.devices if learns and share is None else 1)
     task = task or make_task(config.task, config.reward)
     outside = opened_base(config, task, base, learns=learns)
-    if outside is not None and learns and collects(config, run_dir):
-        _try_out(config, outside, task)
-    episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    if outside is not None and learns:
-        _try_out(config, outside, task, episodes, say)
+    episodes, normalizer = _data_around(outside, config, run_dir, task, say, data, learns)
     spec, network_spec = specs_of(config, task)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
@@ -227,6 +223,26 @@ def _compiled(
     if share is not None:
         return share(algorithm)
     return compile_ahead(algorithm, spec, ahead, batch_size, columns) if ahead else algorithm
+
+
+def _data_around(
+    outside: OutsideBase | None,
+    config: RunConfig[Any],
+    run_dir: Path,
+    task: Task,
+    say: Say,
+    wanted: str | None,
+    learns: bool,
+) -> tuple[list[Episode], Normalizer | None]:
+    """As `_data`. A policy from outside that is to act in training is tried first: before anything
+    is collected, and with the data."""
+    tried = outside if learns else None
+    if tried is not None and collects(config, run_dir):
+        _try_out(config, tried, task)
+    episodes, normalizer = _data(config, run_dir, task, say, wanted, learns)
+    if tried is not None:
+        _try_out(config, tried, task, episodes, say)
+    return episodes, normalizer
 
 
 def _data(
