@@ -1,16 +1,11 @@
-"""Actors on Ray: what they bring with a slow simulator, and whether runs survive random faults.
+"""Actors on Ray with a slow simulator: environment steps per second of 1 and of 4.
 
-    .venv/bin/python benchmarks/actors.py speed    # 1 and 4 actors, 20 ms per environment step
-    .venv/bin/python benchmarks/actors.py faults   # 30 faults at random moments
+    .venv/bin/python benchmarks/actors.py
 
 Needs Ray (pip install 'exporl[ray]'). The simulator is the probe task `delay` that sleeps in every
-step. `speed` alternates both numbers of actors. In `faults` every run suffers a few, at random
-moments: an actor killed with SIGKILL; an environment that raises; an actor stopped for longer than
-its deadline; the learner killed with SIGKILL and the run resumed (evaluation happens in its
-process); the head of Ray killed and the run resumed. A run is right if it makes all of its steps,
-if its update-to-data ratio is the configured one, and if every step of the checkpoint that was
-there at each kill of the learner is, to the bit, in the last one. Writes
-benchmarks/results/actors.json; what is there of the other parts is kept.
+step of an actor; networks are tiny, so that the simulator decides. Runs with 1 and with 4 actors
+alternate. Writes benchmarks/results/actors.json after every run; what is there is not repeated.
+`actors_faults.py` uses the same runs.
 """
 
 import argparse
@@ -27,27 +22,31 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
-import psutil
 from common import RESULTS, write_result
 
 from exporl.data import sealing
-from exporl.distributed.ray_actors import ray_actors
+from exporl.distributed import ray_actors
 from exporl.envs.registry import make_task
 from exporl.envs.task import Task
-from exporl.files import checkpoint
 from exporl.files.atomic import read_lines
-from exporl.files.run_files import CHECKPOINTS, METRICS, SUMMARY
-from exporl.run.config import RunConfig, override
+from exporl.files.run_files import CONFIG, METRICS
+from exporl.run.config import RunConfig, override, to_json
 from exporl.run.loop import train
 from exporl.run.phases import update_calls_due
 from exporl.run.presets import preset_config
 from exporl.run.stopping import Interrupted
+from exporl.speed.tuning import keep_compiled_programs
 
-STEP_S = 0.02
-"""Seconds of one step of the simulator."""
-BROKEN = "EXPORL_BENCHMARK_BROKEN"
-"""Environment variable: a file; the environment that finds it there removes it and raises."""
+STEP_MS = "EXPORL_BENCHMARK_STEP_MS"
+"""Environment variable: milliseconds of one step of the simulator."""
+FAULTS = "EXPORL_BENCHMARK_FAULTS"
+"""Environment variable: a folder; the environment that finds a fault's name there removes it and
+suffers the fault."""
+LEARNER = "EXPORL_BENCHMARK_LEARNER"
+"""Environment variable: the process that learns and evaluates; its simulator takes no time."""
+RAISES, CRASHES, EVALUATION_CRASHES = "raises", "crashes", "evaluation-crashes"
+DEADLINE_S, START_S = 20.0, 240.0
+"""How long an actor may not answer; and at its start."""
 TASK = "actors:slow"
 TINY: dict[str, Any] = {
     "base.width": 16, "base.num_blocks": 1, "base.time_dim": 8, "base.num_steps": 2,
@@ -56,23 +55,32 @@ TINY: dict[str, Any] = {
     "train.offline_steps": 20, "train.update_after": 20, "train.critic_warmup_steps": 20,
     "train.random_steps": 0, "data.demos": 4, "eval.episodes": 3,
 }  # fmt: skip
-KINDS = ("actor killed", "environment raises", "actor stopped", "learner killed", "head killed")
-SHARES = (0.35, 0.15, 0.15, 0.25, 0.1)
-DEADLINE_S = 15.0
-"""Of the runs with faults: how long an actor may not answer."""
 
 
 class Slow(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A simulator that takes its time, and breaks once where a file says so."""
+    """A simulator that takes its time, and fails once where a file says so."""
 
     def step(self, action: Any) -> Any:
-        """One step, `STEP_S` later."""
-        time.sleep(STEP_S)
-        broken = os.environ.get(BROKEN)
-        if broken and Path(broken).exists():
-            Path(broken).unlink(missing_ok=True)
+        """One step, late."""
+        if os.environ[LEARNER] == str(os.getpid()):
+            if _suffers(EVALUATION_CRASHES):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return self.env.step(action)
+        time.sleep(float(os.environ[STEP_MS]) / 1000)
+        if _suffers(RAISES):
             raise RuntimeError("the simulator broke")
+        if _suffers(CRASHES):
+            os.kill(os.getpid(), signal.SIGSEGV)
         return self.env.step(action)
+
+
+def _suffers(fault: str) -> bool:
+    """Whether a fault is this environment's; no other one has it, too."""
+    try:
+        (Path(os.environ[FAULTS]) / fault).unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def slow() -> Task:
@@ -81,225 +89,112 @@ def slow() -> Task:
     return dataclasses.replace(task, name=TASK, make_env=lambda: Slow(task.make_env()))
 
 
-def configuration(actors: int, steps: int, seed: int) -> RunConfig[Any]:
-    """One environment per actor."""
+def configuration(actors: int, steps: int, seed: int, *, often: bool) -> RunConfig[Any]:
+    """One environment per actor; evaluation and checkpoints often, or at the ends alone."""
     options = TINY | {
-        "num_envs": actors, "train.actors": actors, "train.online_steps": steps,
-        "eval.every": max(steps // 4, 1), "log.every": 20, "log.save_every": max(steps // 20, 1),
+        "num_envs": actors, "train.actors": actors, "train.online_steps": steps, "log.every": 20,
+        "eval.every": steps // 4 if often else steps, "log.save_every": 40 if often else steps,
     }  # fmt: skip
     return dataclasses.replace(override(preset_config("expo", "tiny", TASK), options), seed=seed)
 
 
-def run_here(run: Path, actors: int, steps: int, seed: int) -> None:
+def run_here(run: Path, config: RunConfig[Any]) -> None:
     """What the process of a run does: begins it, or goes on with it."""
     sealing.LEAST_BYTES = 1024  # so that runs this small have segments
+    ray_actors.START_S = START_S
+    os.environ[LEARNER] = str(os.getpid())
 
     def say(message: str) -> None:
         print(message, flush=True)
 
-    config = configuration(actors, steps, seed)
-    make_actors = ray_actors(say, deadline_s=DEADLINE_S)
-    resume = (run / "config.json").is_file()
+    keep_compiled_programs(say)
+    make_actors = ray_actors.ray_actors(say, deadline_s=DEADLINE_S)
     try:
-        train(config, run, resume=resume, actors=make_actors)
+        train(config, run, resume=(run / CONFIG).is_file(), actors=make_actors)
     except Interrupted as stopped:
         print(stopped, flush=True)
 
 
-def begin(run: Path, actors: int, steps: int, seed: int) -> subprocess.Popen[bytes]:
-    """A process of its own for a run; its environments look for `run`.broken."""
+def begin(run: Path, config: RunConfig[Any], step_ms: float) -> subprocess.Popen[bytes]:
+    """A process of its own for a run; its environments look for faults in RUN.faults."""
     here = Path(__file__)
-    code = f"import actors; from pathlib import Path; actors.run_here(Path({str(run)!r}), "
-    code += f"{actors}, {steps}, {seed})"
+    code = "import actors, pathlib; from exporl.run.config import from_json; "
+    code += f"actors.run_here(pathlib.Path({str(run)!r}), from_json({to_json(config)!r}))"
     paths = [str(here.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    environment[BROKEN] = str(run.with_suffix(".broken"))
-    run.parent.mkdir(parents=True, exist_ok=True)
+    environment |= {FAULTS: str(faults_of(run)), STEP_MS: str(step_ms)}
+    faults_of(run).mkdir(parents=True, exist_ok=True)
     with run.with_suffix(".out").open("ab") as out:
         return subprocess.Popen(
             [sys.executable, "-c", code], stdout=out, stderr=out, env=environment
         )
 
 
-# Speed.
-
-
-def speed(rounds: int, steps: int) -> dict[str, Any]:
-    """Environment steps per second with 1 and with 4 actors, alternately."""
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for index in range(rounds):
-            for actors in (1, 4):
-                run = Path(folder) / f"{actors}-{index}"
-                total = steps * actors
-                if begin(run, actors, total, index).wait():
-                    sys.exit(run.with_suffix(".out").read_text())
-                lines = [line for line in read_lines(run / METRICS) if line["env_steps"]]
-                # the first lines are of actors that start and compile
-                half = [line for line in lines if line["env_steps"] > total // 2]
-                rates = [line["time/env_steps_per_s"] for line in half]
-                results.append(
-                    {
-                        "actors": actors,
-                        "round": index,
-                        "env_steps_per_s": statistics.median(rates),
-                        "updates_made_of_due": ratio(lines[-1], total),
-                        "staleness_updates": lines[-1]["actors/staleness_updates"],
-                    }
-                )
-                print(results[-1], flush=True)
-    medians = {
-        actors: statistics.median(r["env_steps_per_s"] for r in results if r["actors"] == actors)
-        for actors in (1, 4)
-    }
-    return {
-        "step_ms": 1000 * STEP_S,
-        "env_steps_per_s": {str(actors): rate for actors, rate in medians.items()},
-        "times": medians[4] / medians[1],
-        "runs": results,
-    }
+def faults_of(run: Path) -> Path:
+    """Where the environments of a run look for faults."""
+    return run.with_suffix(".faults")
 
 
 def ratio(line: dict[str, Any], steps: int) -> float:
     """Updates made by those that were due after so many steps: 1 where the ratio was held."""
-    train_options = configuration(1, steps, 0).train
+    train_options = configuration(1, steps, 0, often=False).train
     due = update_calls_due(train_options, 0, steps) * train_options.utd_ratio
     return line["updates"] / (due * train_options.update_every)
 
 
-# Faults.
-
-
-def saved_rows(run: Path) -> dict[str, np.ndarray]:
-    """The rows of the replay in the newest checkpoint; none before the first."""
-    found = checkpoint.find_newest(run / CHECKPOINTS, only=("replay",))
-    return {} if found is None else found.parts["replay"]
-
-
-def lost_rows(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> int:
-    """Rows of an earlier checkpoint that are not, to the bit, in a later one."""
-    if not before:
-        return 0
-    lost = 0
-    for stream, size in enumerate(before["size"]):
-        same = np.ones(int(size), bool)
-        for name in ("actions", "rewards"):
-            old, new = before[name][stream, :size], after[name][stream, :size]
-            same &= np.all((old == new).reshape(int(size), -1), axis=1)
-        lost += int(np.sum(~same))
-    return lost
-
-
-def processes_named(process: psutil.Process, name: str) -> list[psutil.Process]:
-    """Those below a process whose command begins with a name or holds it."""
-    found = []
-    for each in process.children(recursive=True):
-        try:
-            if name in " ".join(each.cmdline()[:1]):
-                found.append(each)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def strike(
-    kind: str, run: Path, process: subprocess.Popen[bytes], rng: np.random.Generator
-) -> dict[str, np.ndarray] | None:
-    """Makes one fault happen; for the learner the saved rows that must not be lost by it."""
-    tree = psutil.Process(process.pid)
-    if kind == "learner killed":
-        kept = saved_rows(run)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return kept
-    if kind == "head killed":
-        for head in processes_named(tree, "gcs_server"):
-            head.kill()
-        return None
-    if kind == "environment raises":
-        run.with_suffix(".broken").touch()
-        return None
-    victims = processes_named(tree, "RemoteActor")
-    if victims:
-        victim = victims[int(rng.integers(len(victims)))]
-        victim.send_signal(signal.SIGKILL if kind == "actor killed" else signal.SIGSTOP)
-    return None
-
-
-def suffer(run: Path, kinds: list[str], steps: int, seed: int) -> dict[str, Any]:
-    """One run with faults of these kinds, one after the other; whether it came out right."""
-    rng = np.random.default_rng(seed)
-    process, kept, resumed = begin(run, 2, steps, seed), [], 0
-    began, happened = time.monotonic(), []
-    for kind in kinds:
-        lines = len(read_lines(run / METRICS))
-        while process.poll() is None and len(read_lines(run / METRICS)) < lines + 2:
-            time.sleep(0.1)  # it is running again
-        time.sleep(rng.uniform(0, 5))
-        if process.poll() is not None:
-            break
-        result = strike(kind, run, process, rng)
-        happened.append(kind)
-        if result is not None:
-            kept.append(result)
-        if kind == "head killed":
-            process.wait()
-        if process.poll() is not None:
-            process, resumed = begin(run, 2, steps, seed), resumed + 1
-    while process.wait():
-        if resumed > 3 * len(kinds):
-            break
-        process, resumed = begin(run, 2, steps, seed), resumed + 1
-    last = read_lines(run / METRICS)[-1]
-    after = saved_rows(run)
+def measured(folder: Path, actors: int, steps: int, seed: int, step_ms: float) -> dict[str, Any]:
+    """Environment steps per second of one run, in its second half: in the first one actors start
+    and compile."""
+    run, total = folder / f"{actors}-{seed}", steps * actors
+    if begin(run, configuration(actors, total, seed, often=False), step_ms).wait():
+        sys.exit(run.with_suffix(".out").read_text())
+    lines = [line for line in read_lines(run / METRICS) if line["env_steps"]]
+    first = next(line for line in lines if line["env_steps"] >= total // 2)
+    spent = lines[-1]["time/train_s"] - first["time/train_s"]
     return {
-        "seed": seed,
-        "faults": happened,
-        "resumed": resumed,
-        "finished": (run / SUMMARY).is_file() and last["env_steps"] == steps,
-        "updates_made_of_due": ratio(last, steps),
-        "saved_steps_lost": sum(lost_rows(before, after) for before in kept),
-        "restarts": last["actors/restarts"],
-        "lost_steps": last["actors/lost_steps"],
-        "seconds": time.monotonic() - began,
+        "actors": actors,
+        "round": seed,
+        "env_steps": total,
+        "env_steps_per_s": (lines[-1]["env_steps"] - first["env_steps"]) / spent,
+        "updates_made_of_due": ratio(lines[-1], total),
+        "staleness_updates": lines[-1]["actors/staleness_updates"],
+        "restarts": lines[-1]["actors/restarts"],
+        "load": os.getloadavg()[0],
     }
 
 
-def faults(count: int, each: int, steps: int, folder: Path) -> dict[str, Any]:
-    """So many faults, a few in every run."""
-    rng, results = np.random.default_rng(0), []
-    while (done := sum(len(r["faults"]) for r in results)) < count:
-        seed = len(results)
-        kinds = list(rng.choice(KINDS, size=min(each, count - done), p=SHARES))
-        results.append(suffer(folder / f"run-{seed}", [str(k) for k in kinds], steps, seed))
-        print(json.dumps(results[-1]), flush=True)
-    struck = [kind for r in results for kind in r["faults"]]
+def together(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over rounds, and how many times one actor's steps four make: of every round."""
+    rates = {
+        count: [run["env_steps_per_s"] for run in runs if run["actors"] == count]
+        for count in (1, 4)
+    }
     return {
-        "faults": {kind: struck.count(kind) for kind in KINDS},
-        "runs": results,
-        "finished": sum(r["finished"] for r in results),
-        "saved_steps_lost": sum(r["saved_steps_lost"] for r in results),
+        "env_steps_per_s": {str(n): statistics.median(of) for n, of in rates.items() if of},
+        "times": [four / one for one, four in zip(rates[1], rates[4], strict=False)],
+        "runs": runs,
     }
 
 
 def main() -> None:
-    """One part; the other's results stay."""
+    """Rounds that are missing, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("speed", "faults"))
-    parser.add_argument("--rounds", type=int, default=3, help="of speed")
-    parser.add_argument("--steps", type=int, default=600, help="of each actor, or of each run")
-    parser.add_argument("--faults", type=int, default=30)
-    parser.add_argument("--each", type=int, default=5, help="faults of one run")
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1000, help="of each actor")
+    parser.add_argument("--step-ms", type=int, default=20, help="of the simulator")
+    given = parser.parse_args()
     path = RESULTS / "actors.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    known.pop("machine", None)
-    if options.part == "speed":
-        known["speed"] = speed(options.rounds, options.steps)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            known["faults"] = faults(options.faults, options.each, options.steps, Path(folder))
-    print(write_result("actors", known))
+    known = json.loads(path.read_text())["simulators"] if path.is_file() else {}
+    runs = known.get(str(given.step_ms), {"runs": []})["runs"]
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(given.rounds):
+            for actors in (1, 4):
+                if any((run["round"], run["actors"]) == (index, actors) for run in runs):
+                    continue
+                runs.append(measured(Path(folder), actors, given.steps, index, given.step_ms))
+                print(runs[-1], flush=True)
+                known[str(given.step_ms)] = together(runs)
+                write_result("actors", {"simulators": known})
 
 
 if __name__ == "__main__":

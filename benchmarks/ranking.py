@@ -8,10 +8,12 @@ on to the end. The state is reached again by its start and the actions played si
 environment must be deterministic; that is checked. Q ranks well where the rank correlation between
 Q and realised return is high. Per run and over all runs: that correlation, the realised success of
 the choice by Q, of a random base sample, of an edit and of a random edit, and `edit/over_noise`:
-Q of an edit minus Q of a random edit of the same size. Writes benchmarks/results/ranking.json.
+Q of an edit minus Q of a random edit of the same size. What has been measured is not measured
+again. Writes benchmarks/results/ranking.json.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import write_result
+from common import RESULTS, write_result
 
 from exporl.algos.expo import Expo
 from exporl.algos.expo_entry import make_expo
@@ -138,7 +140,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     ranks = [np.array([((x < y).sum() + (x <= y).sum()) / 2 for y in x]) for x in (a, b)]
     if ranks[0].std() == 0 or ranks[1].std() == 0:
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def measured(run: Path, states: int, seed: int) -> dict[str, Any]:
@@ -177,11 +179,16 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=40, help="decisions branched per run")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    results = []
+    path = RESULTS / "ranking.json"
+    results = json.loads(path.read_text())["results"] if path.is_file() else []
+    known = {(r["run"], r["states"], r["seed"]) for r in results}
     for run in options.runs:
-        results.append(measured(run, options.states, options.seed))
+        if (run.name, options.states, options.seed) in known:
+            continue
+        found = measured(run, options.states, options.seed)
+        results.append({"seed": options.seed, **found})
         print(results[-1], flush=True)
-    print(write_result("ranking", {"command": "benchmarks/ranking.py", "results": results}))
+        write_result("ranking", {"command": "benchmarks/ranking.py", "results": results})
 
 
 if __name__ == "__main__":

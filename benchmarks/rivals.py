@@ -1,6 +1,6 @@
-"""Rivals whose policy is a diffusion that the critics' gradient trains, on one real task.
+"""Rivals whose policy is a diffusion or a flow that the critics' gradient trains, on one real task.
 
-    .venv/bin/python benchmarks/rivals.py --algorithms dac qsm
+    .venv/bin/python benchmarks/rivals.py --algorithms dac qsm qam
 
 Meta-World peg-insert-side with 20 demonstrations, the preset demo, 4,000 environment steps. Runs in
 runs/rivals; finished ones are not repeated. Writes benchmarks/results/rivals.json and prints the
@@ -46,6 +46,7 @@ def one(algorithm: str, seed: int, collect: bool) -> dict[str, Any]:
         "seed": seed,
         "env_steps": [line["env_steps"] for line in evals],
         "policy": [line["policy"]["success_rate"] for line in evals],
+        "base": [line["base"]["success_rate"] for line in evals],
         "base_before": evals[0]["base"]["success_rate"],
         "policy_minus_base_before": paired_difference(
             evals[-1]["policy"]["success"], evals[0]["base"]["success"]
@@ -59,7 +60,7 @@ def one(algorithm: str, seed: int, collect: bool) -> dict[str, Any]:
 def main() -> None:
     """Every algorithm and seed, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--algorithms", nargs="+", default=["dac", "qsm"])
+    parser.add_argument("--algorithms", nargs="+", default=["dac", "qsm", "qam"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--collect", action="store_true", help="train nothing more")
     asked = parser.parse_args()

@@ -48,6 +48,8 @@ TASKS = {
     "robomimic/lift": 0.3,
 }
 """Task, of Meta-World where no family is named -> action noise of its demonstrations."""
+PRESETS = {"adroit/door": "stable-adroit", "adroit/pen": "stable-adroit"}
+"""What `stable` is called on the tasks that have it in a version of their own."""
 EPISODES = {"driving/parking": 50, "robomimic/lift": 50}
 """Paired starts of the simulators that are slow; 100 of all others."""
 BOUNDS = ("algo.pessimistic_start", "algo.return_bound", "algo.clip_targets")
@@ -63,6 +65,8 @@ DEMO: dict[str, Any] = {
     "train.guard": "off",
 }
 """What the preset `demo` has instead, with cached backups as well."""
+FAST_BASE: dict[str, Any] = {"algo.base_tau": 0.005, "algo.base_updates": 4}
+"""What `stable` has where `stable-adroit` follows as slowly as the release."""
 ROWS: dict[str, dict[str, Any]] = {
     "new": {},
     "demo": DEMO,
@@ -71,12 +75,21 @@ ROWS: dict[str, dict[str, Any]] = {
     "chunks-of-4": {"chunk_length": 4},
     "chunks-of-8": {"chunk_length": 8},
     "slow-base": {"algo.base_tau": 0.001, "algo.base_updates": 1},
+    "fast-base": FAST_BASE | {"algo.edits_act": "always"},
+    "fast-base-all-data": FAST_BASE | {"algo.base_data": "all"},
     "full-noise": {"algo.min_noise_scale": 1.0},
     "no-bounds": dict.fromkeys(BOUNDS, False),
     "no-edits": {"algo.num_edit_samples": 0},
     "edits-act": {"algo.edits_act": "always"},
     "small-edits": {"algo.edit_scale": 0.05, "algo.edits_act": "always"},
     "deploy-full-noise": {"algo.deploy_noise_scale": 1.0, "algo.edits_act": "always"},
+    "large-edits": {"algo.edit_scale": 0.2, "algo.edits_act": "always"},
+    "careful-edits": {"algo.edit_value": "min", "algo.edits_act": "always"},
+    "updates-8": {"train.utd_ratio": 8},
+    "discount-98": {"train.discount": 0.98},
+    "critics-10": {"algo.num_qs": 10},
+    "wide-critics": {"algo.hidden": (256, 256)},
+    "prior-25": {"data.prior_ratio": 0.25},
 }
 AT = (0, 1_000, 2_000, 4_000, 6_000, 8_000)
 WHO = ("policy", "unguarded", "unedited", "base")
@@ -100,7 +113,7 @@ def one(task: str, row: str, seed: int, steps: int) -> None:
         "log.save_every": 2_000,
     }
     name = task if "/" in task else f"metaworld/{task}-v3"
-    config = override(preset_config("expo", "stable", name), options | ROWS[row])
+    config = override(preset_config("expo", PRESETS.get(task, "stable"), name), options | ROWS[row])
     train(dataclasses.replace(config, seed=seed), run, resume=(run / "config.json").is_file())
 
 

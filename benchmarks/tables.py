@@ -1,35 +1,26 @@
-"""Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md and
-algorithms/expo.md from the results: what stands between two markers is replaced.
+"""Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md,
+distributed.md and algorithms/expo.md from the results: what stands between two markers is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
 """
 
-import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import LOOP_PARTS, RESULTS
+from common import LOOP_PARTS
 from own_policy import table as own_policy_table
+from published import result, table
+from tables_of_actors import faults, seeds, speed
+from tables_of_stable import ablations, deployed_edits, ranking, stable
 from torch_base import table as torch_base_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "performance.md"
-
-
-def result(name: str) -> dict[str, Any]:
-    """A result file."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:]])
 
 
 def machine() -> str:
@@ -214,52 +205,6 @@ def curves() -> str:
     return table(heads, map(row, result("curves")["results"]))
 
 
-STABLE_STEPS = (0, 1_000, 2_000, 4_000, 6_000)
-STABLE_LINES = {
-    "deployed": ("new", "policy"),
-    "with edits": ("edits-act", "unguarded"),
-    "without edits": ("new", "unedited"),
-    "base alone": ("new", "base"),
-}
-"""What a line says -> the row of the study, and who of it."""
-
-
-def stable() -> str:
-    """The preset `stable` on the tasks of its study: mean success in % over seeds."""
-    results = result("stable")["results"]
-    tasks = dict.fromkeys(r["task"] for r in results if r["row"] == "new")
-
-    def mean(runs: Sequence[dict[str, Any]], who: str, step: int) -> str:
-        rates = [r[who][r["env_steps"].index(step)] for r in runs if step in r["env_steps"]]
-        return f"{100 * statistics.mean(rates):.0f}" if rates else ""
-
-    rows: list[Sequence[str]] = []
-    for task in tasks:
-        for line, (row, who) in STABLE_LINES.items():
-            runs = [r for r in results if (r["task"], r["row"]) == (task, row)]
-            rates = [mean(runs, who, step) for step in STABLE_STEPS]
-            rows.append((task, str(len(runs)), line, *rates))
-    return table(("task", "seeds", "", *(f"{step:,}" for step in STABLE_STEPS)), rows)
-
-
-def deployed_edits() -> str:
-    """Ways of deploying edits on finished runs: mean success in % and that of every seed."""
-    results = result("deployed_edits")["results"]
-    tasks = tuple(dict.fromkeys(r["task"] for r in results))
-
-    def success(way: str, task: str) -> str:
-        runs = sorted(
-            (r["seed"], r["success"]) for r in results if (r["task"], r["way"]) == (task, way)
-        )
-        rates = [100 * rate for _, rate in runs]
-        return f"{statistics.mean(rates):.0f} ({', '.join(f'{rate:.0f}' for rate in rates)})"
-
-    ways = dict.fromkeys(r["way"] for r in results)
-    return table(
-        ("deployed", *tasks), ((way, *(success(way, task) for task in tasks)) for way in ways)
-    )
-
-
 def outside() -> str:
     """What a base policy from outside costs: medians of every kind's rounds."""
     results = result("outside_cost")["results"]
@@ -384,16 +329,24 @@ PARTS: dict[str, Callable[[], str]] = {
 README_PARTS: dict[str, Callable[[], str]] = {"demo output": demo_output, "demo": demo_seeds}
 EXPO_PARTS: dict[str, Callable[[], str]] = {
     "stable": stable,
+    "ablations": ablations,
+    "ranking": ranking,
     "deployed edits": deployed_edits,
     "demo": demo_details,
 }
 OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy, "torch base": torch_base}
+ACTORS_PARTS: dict[str, Callable[[], str]] = {
+    "actors speed": speed,
+    "actors faults": faults,
+    "actors seeds": seeds,
+}
 PAGES = {
     DOCS.parent / "README.md": README_PARTS,
     PAGE: PARTS,
     DOCS / "algorithms" / "expo.md": EXPO_PARTS,
     DOCS / "own_policy.md": OWN_PARTS,
     DOCS / "tasks.md": {"two sides": two_sides},
+    DOCS / "distributed.md": ACTORS_PARTS,
 }
 
 

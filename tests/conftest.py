@@ -1,5 +1,6 @@
 """Every test runs with the key-reuse checker on and with silent rank promotion forbidden."""
 
+import functools
 import os
 import tempfile
 import threading
@@ -24,6 +25,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 QUICK_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 """Half the time to compile, on the pinned version of jax."""
+KEPT = 64
+"""Base policies and algorithms that a process of tests keeps."""
 
 
 def pytest_addoption(parser):
@@ -54,6 +57,18 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
     if (devices := config.getoption("--devices")) > 1:
         os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def records_are_kept():
+    """The library keeps the last few algorithms with their compiled programs. Tests use the same
+    configurations again and again, with many others between: more of them are kept."""
+    from exporl import once  # not before its annotations are checked
+
+    kept = once._kept
+    once._kept = functools.lru_cache(KEPT, typed=True)(kept.__wrapped__)
+    yield
+    once._kept = kept
 
 
 @pytest.fixture(scope="session")

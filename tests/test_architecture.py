@@ -50,6 +50,7 @@ ROOMS = (
     "parallel",
     "bench",
     "cli",
+    "__main__",
     "__init__",
 )
 """From the bottom up: folders, modules beside them, and the modules that lie lower than their

@@ -317,6 +317,14 @@ def test_the_grid_and_its_hours(tmp_path, capsys):
     assert "6 runs in" in out and "4 of them left to make" in out
 
 
+def test_a_folder_that_cannot_be_made_is_seen_before_anything_is_promised(tmp_path, capsys):
+    (tmp_path / "runs").write_text("in the way")
+    assert main(["bench", str(suite_file(tmp_path)), "--dry-run"]) == 2
+    told = capsys.readouterr()
+    assert "runs: File exists. Say another folder in the suite's file." in told.err
+    assert told.out == "" and (tmp_path / "runs").read_text() == "in the way"
+
+
 def test_what_would_never_happen_is_said(tmp_path, capsys):
     """The preset tiny of RLPD begins with 1,000 random steps; the suite has 20."""
     assert main(["bench", str(suite_file(tmp_path)), "--dry-run"]) == 0

@@ -237,6 +237,13 @@ MANIFESTS = {
         lambda path: sign(path.parent, files={"../x": {"sha256": "0" * 64, "bytes": 1}}),
         r"it names '\.\./x', which is no file of a bundle",
     ),
+    "saying more": (lambda path: sign(path.parent, author=[1]), "entry 'author', which no manif"),
+    "saying more of a file": (
+        lambda path: sign(
+            path.parent, files={"model.safetensors": {"sha256": "0" * 64, "bytes": 1, "by": 1}}
+        ),
+        "it says more of 'model.safetensors' than its bytes and its SHA-256",
+    ),
     "naming less": (
         lambda path: sign(path.parent, files={}),
         r"config\.json is missing from its manifest",

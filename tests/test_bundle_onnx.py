@@ -134,6 +134,7 @@ KINDS = {
     "fql": ("fql", {}),
     "dac": ("dac", {"base.num_steps": 3}),
     "qsm": ("qsm", {"base.num_steps": 3}),
+    "qam": ("qam", {}),
     "rlpd": ("rlpd", {}),
     "calql": ("calql", {}),
     "bc": ("bc", {"base.kind": "diffusion", "base.num_steps": 4}),

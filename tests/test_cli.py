@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from exporl.cli.main import main
-from helpers.runs import SMALL, wait_for
+from helpers.runs import SMALL, SMALL_BC, wait_for
 
 
 @pytest.fixture
@@ -147,18 +147,9 @@ def test_lists_teach(capsys):
 def test_control_c_saves_and_says_how_to_go_on(tmp_path):
     """A real process, a real SIGINT, then a real resumption."""
     steps = ["--train.online-steps", "100000", "--eval.every", "100000"]
-    args = [
-        "train",
-        "expo",
-        "--task",
-        "probe/bandit",
-        "--run-dir",
-        str(tmp_path / "run"),
-        *SMALL,
-        *steps,
-    ]
+    args = ["train", "bc", "--task", "probe/bandit", "--run-dir", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "exporl.cli", *args],
+        [sys.executable, "-m", "exporl.cli", *args, *SMALL_BC, *steps],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "COLUMNS": "200"},

@@ -12,12 +12,15 @@ class Ray:
     """Notes how it was begun."""
 
     def __init__(self, error=None):
-        self.calls, self.error = [], error
+        self.calls, self.error, self.ended = [], error, 0
 
     def init(self, **options):
         self.calls.append(options)
         if self.error is not None:
             raise self.error
+
+    def shutdown(self):
+        self.ended += 1
 
 
 def join(ray, address):
@@ -46,8 +49,34 @@ def test_without_an_address_ray_is_started_here():
     join(ray := Ray(), None)
     (call,) = ray.calls
     assert (call["address"], call["num_cpus"], call["object_store_memory"]) == ("local", 3, 100)
-    with pytest.raises(ValueError, match="could not be started on this machine: no processes"):
+    with pytest.raises(ValueError, match="not be started on this machine, 3 times: no processes"):
         join(Ray(Exception("no processes")), None)
+
+
+class Node:
+    """Starts, and its processes do not answer in time; notes that they were ended."""
+
+    ended = 0
+
+    def __init__(self):
+        raise RuntimeError("timed out during startup")
+
+    def kill_all_processes(self, **_):
+        Node.ended += 1
+
+
+class Busy(Ray):
+    """Starts at the second attempt."""
+
+    def init(self, **options):
+        super().init(**options)
+        if len(self.calls) == 1:
+            Node()
+
+
+def test_a_start_on_a_busy_machine_is_tried_again_and_leaves_nothing_behind():
+    join(ray := Busy(), None)
+    assert (len(ray.calls), ray.ended, Node.ended) == (2, 1, 1)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

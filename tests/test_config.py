@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 
@@ -42,6 +43,20 @@ def test_every_preset_builds_and_survives_json(algorithm, name):
     }
     base = None if algorithm in ("rlpd", "calql") else make_base(preset.base, SPEC)
     assert make_algorithm(algorithm, preset.algo, SPEC, base).needs.phases
+
+
+@pytest.mark.parametrize(
+    ("task", "taken", "base_tau"),
+    [
+        ("adroit/pen", "stable-adroit", 0.001),
+        ("metaworld/push-v3", "stable", 0.005),
+        ("my_module:make_env", "stable", 0.005),
+    ],
+)
+def test_a_preset_for_the_family_of_the_task_is_taken(task, taken, base_tau):
+    preset = preset_config("expo", "stable", task)
+    assert (preset.preset, preset.algo.base_tau) == (taken, base_tau)
+    assert preset == preset_config("expo", taken, task)
 
 
 def test_presets_change_nothing_else():
@@ -170,8 +185,9 @@ def test_a_missing_option_is_named(path):
     ],
 )
 def test_a_mistyped_option_is_named(path, value):
-    with pytest.raises(ValueError, match=f"config option '{path}' must be"):
+    with pytest.raises(ValueError, match=f"config option '{path}' must be") as refused:
         from_json(edited(path, value))
+    assert not re.search(r"typing|class|NoneType|<|\[str|Literal", str(refused.value))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from helpers.runs import tiny_options
 SMALL = {
     "chunk_length": 2,
     "train.update_after": 10,
-    "eval.every": 20,
+    "eval.every": 24,
     "eval.episodes": 2,
     "data.demos": 2,
 }

@@ -1,6 +1,7 @@
 """Every metric is described beside the code that computes it, and nothing else is described."""
 
 import ast
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from exporl.algos import (
     ExpoConfig,
     FqlConfig,
     IdqlConfig,
+    QamConfig,
     QcConfig,
     QsmConfig,
     ResidualConfig,
@@ -54,6 +56,7 @@ OPTIONS = {
     "dsrl": (DsrlConfig(), DsrlConfig(**KNOWN_VALUES)),
     "dac": (DacConfig(), DacConfig(imitation_weight_rate=0.1, **KNOWN_VALUES)),
     "qsm": (QsmConfig(), QsmConfig(**KNOWN_VALUES)),
+    "qam": (QamConfig(), QamConfig(edits=False, **KNOWN_VALUES)),
     "residual": (ResidualConfig(), ResidualConfig(**KNOWN_VALUES)),
     "qc": (QcConfig(), QcConfig(**KNOWN_VALUES)),
     "rlpd": (RlpdConfig(), RlpdConfig(backup_entropy=True, **KNOWN_VALUES)),
@@ -64,7 +67,9 @@ NAME = re.compile(r"[a-z]+/[a-z_]+")
 
 
 def made(name, config, kind=None):
-    """An algorithm, and the names of the metrics that are described."""
+    """An algorithm with networks of one layer, and the names of the metrics that are described."""
+    layers = {"hidden": (8,), "policy_hidden": (8,)}
+    config = dataclasses.replace(config, **{k: v for k, v in layers.items() if hasattr(config, k)})
     kind = kind or ("diffusion" if name in ("dac", "qsm") else "flow")
     base = make_base(BaseConfig(kind, num_steps=2, width=8, num_blocks=1, time_dim=4), SPEC)
     algorithm = make_algorithm(name, config, SPEC, base)

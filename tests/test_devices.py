@@ -101,7 +101,8 @@ def test_the_update_is_that_of_one_device(four, name, changes, phase):
 
 
 def test_what_is_compiled_ahead_is_what_runs(four):
-    names, parallel = [], spread(algorithm_of("rlpd"), four)
+    # no test before this one has made such an update
+    names, parallel = [], spread(algorithm_of("rlpd", **{"algo.hidden": (13,)}), four)
 
     def listen(event: str, seconds: float, **about) -> None:
         if event.endswith("backend_compile_duration"):
@@ -117,6 +118,12 @@ def test_what_is_compiled_ahead_is_what_runs(four):
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len([name for name in names if "update" in name]) == 1
+
+
+def test_an_update_of_several_devices_is_made_once(four):
+    one, again = (spread(algorithm_of("rlpd"), DataParallel.over(4)) for _ in range(2))
+    assert one.update is again.update
+    assert spread(algorithm_of("rlpd"), DataParallel.over(2)).update is not one.update
 
 
 def test_what_acts_lies_on_one_device(four):

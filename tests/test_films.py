@@ -1,8 +1,10 @@
 """Films of evaluations: every picture of every filmed episode is in its file, the evaluation does
 not notice, and whoever cannot be filmed says why."""
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from exporl.acting.asked import Asked
 from exporl.acting.evaluate import evaluate
 from exporl.acting.failures import in_words
 from exporl.acting.filming import Film, check_can_film, take_picture
@@ -22,7 +25,14 @@ from exporl.envs.cameras import CannotDraw, draw_without_screen
 from exporl.envs.probes import Probe
 from exporl.files.atomic import read_lines
 from exporl.files.bundle import MANIFEST
-from exporl.files.movies import STRIP_HEIGHT, MovieWriter, read_movie, require_packages
+from exporl.files.movies import (
+    STRIP_HEIGHT,
+    FilmNotWritten,
+    MovieWriter,
+    read_movie,
+    require_packages,
+)
+from exporl.randomness import env_seed
 from exporl.types import Decision
 
 av = pytest.importorskip("av", reason="the extra exporl[video] is not installed")
@@ -127,6 +137,48 @@ def test_pictures_of_another_size_are_refused(tmp_path):
     movie.add(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match=r"\(8, 10, 3\) after pictures of shape \(8, 8, 3\)"):
         movie.add(np.zeros((8, 10, 3), np.uint8))
+    movie.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+class Noise(Walk):
+    """Pictures that take room."""
+
+    def render(self):
+        return self.np_random.integers(0, 255, (96, 96, 3), np.uint8)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """As on a disk that fills up."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_is_no_fault_of_the_environment(tmp_path):
+    message = rf"cannot be written into {tmp_path}/films: File too large. Make room there, or"
+    with (
+        Film(tmp_path / "films", "policy", 1) as film,
+        pytest.raises(FilmNotWritten, match=message),
+        files_of_at_most(2**15),
+    ):
+        asked = Asked(film.around([Noise()], 3), float, evaluating=True)
+        asked.reset(0, episode=0, seed=env_seed(3, 0))
+        for _ in range(1000):
+            asked.step(0, np.zeros(1, np.float32))
+    assert list((tmp_path / "films").iterdir()) == []
+
+
+def test_a_disk_that_is_full_in_the_end_leaves_no_film(tmp_path):
+    movie, rng = MovieWriter(tmp_path, 10.0), np.random.default_rng(0)
+    for _ in range(5):
+        movie.add(rng.integers(0, 255, (96, 96, 3), np.uint8))
+    with pytest.raises(FilmNotWritten, match="File too large"), files_of_at_most(1000):
+        movie.close(tmp_path / "film.mp4")
     movie.discard()
     assert list(tmp_path.iterdir()) == []
 

@@ -172,7 +172,8 @@ def test_one_run_is_killed_resumed_and_compared(tmp_path):
     assert made["faults"] == [] and not chain.place.exists()
     other = shutil.copytree(tmp_path / "whole", tmp_path / "other")
     append_line(other / METRICS, {"env_steps": 500})
-    chain = Chain("kill", 5, 0, tmp_path)
+    chain = Chain("kill", 32, 0, tmp_path)  # of the same variant, ended once
+    assert chain.name == "bc, diffusion"
     made = chain.make(Reference(other, 1e9, watched.changes))
     assert "run: metrics.jsonl has" in made["faults"][0] and chain.place.exists()
 

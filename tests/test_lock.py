@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporl.bench.running import ELSEWHERE
-from exporl.files.lock import locked
+from exporl.files.lock import check_place, locked
 from exporl.run.loop import train
 from helpers.runs import content_of, tiny
 
@@ -112,3 +112,25 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     advice = pytest.raises(ValueError, match=r"file: File exists\. Say another folder in the suite")
     with advice, locked(tmp_path / "file", ELSEWHERE):
         pass
+
+
+@pytest.mark.parametrize("name", ["file", "file/runs"])
+def test_a_look_at_a_place_says_what_taking_it_would_say(tmp_path, name):
+    (tmp_path / "file").write_text("in the way")
+    said = []
+    for look in (lambda: check_place(tmp_path / name, "Move."), lambda: taken(tmp_path / name)):
+        with pytest.raises(ValueError) as refused:
+            look()
+        said.append(str(refused.value))
+    assert said[0] == said[1] and said[0].endswith(". Move.")
+
+
+def taken(folder):
+    with locked(folder, "Move."):
+        pass
+
+
+def test_a_look_at_a_place_makes_nothing(tmp_path):
+    check_place(tmp_path, "")
+    check_place(tmp_path / "new" / "runs", "")
+    assert list(tmp_path.iterdir()) == []

@@ -85,6 +85,7 @@ def test_values_outside_their_range_are_refused(name, value, message):
         ("dsrl", "q_value", "min, mean"),
         ("dac", "target_value", "mean, max"),
         ("qsm", "gradient_of", "critic, target"),
+        ("qam", "target_entropy", "attainable"),
     ],
 )
 def test_misspelt_choices_are_refused(algorithm, name, choices):

@@ -5,6 +5,9 @@ import pytest
 
 from helpers.probes import DISCOUNT, bandit_reward, learn, replay_of, samples, value
 
+VALUED = ["idql", "fql", "calql", "qc", "dsrl", "dac", "qsm", "qam", "residual"]
+"""Algorithms whose values are asked for."""
+
 
 def kind(name):
     """Of the base policy."""
@@ -13,7 +16,7 @@ def kind(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["best_of_n", "idql", "fql", "qc", "dsrl", "dac", "qsm", "residual"]
+    "name", ["best_of_n", "idql", "fql", "qc", "dsrl", "dac", "qsm", "qam", "residual"]
 )
 def test_others_around_a_base_beat_it_too(name):
     learnt = learn(name, kind(name), replay_of("bandit"), pretrain=30, online=60)
@@ -31,7 +34,7 @@ def test_calql_approaches_the_optimum():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["idql", "fql", "calql", "qc", "dsrl", "dac", "qsm", "residual"])
+@pytest.mark.parametrize("name", VALUED)
 def test_values_reach_back_in_time(name):
     learnt = learn(name, kind(name), replay_of("delay"), online=100)
     first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
@@ -42,7 +45,7 @@ def test_values_reach_back_in_time(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["idql", "fql", "calql", "qc", "dsrl", "dac", "qsm", "residual"])
+@pytest.mark.parametrize("name", VALUED)
 @pytest.mark.parametrize(("probe", "expected"), [("terminal", 1), ("timeout", 10)])
 def test_values_beyond_the_end(name, probe, expected):
     calls = 200 if name == "idql" else 70  # its critics follow V, which follows the critics

@@ -299,7 +299,15 @@ data.demo_noise = { low = 0.0, high = 1.0, step = 0.1 }
     [
         ("algo.tai = [0.1, 0.2]", "algo.tai: unknown option 'algo.tai'. Did you mean 'algo.tau'?"),
         ("algo.tau = { low = 0.5, high = 1.5 }", "algo.tau: algo.tau must be in (0, 1], got 1.5."),
-        ("train.utd_ratio = { low = 1.0, high = 2.0 }", "'train.utd_ratio' must be"),
+        (
+            "train.utd_ratio = { low = 1.0, high = 2.0 }",
+            "config option 'train.utd_ratio' must be a whole number, got 1.0.",
+        ),
+        ("train.prefetch = [true, 1]", "'train.prefetch' must be true or false, got 1."),
+        (
+            'data.storage = ["disk", "tape"]',
+            "'data.storage' must be one of 'memory', 'disk', got 'tape'.",
+        ),
         ("algo.hidden = [[8], [0]]", "algo.hidden must list at least one positive layer size"),
         ("seed = [1, 2]", "seed: a suite says seeds instead."),
         ("eval.episodes = [1, 2]", "eval.episodes: it is the same in all trials"),

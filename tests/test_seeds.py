@@ -26,7 +26,7 @@ from exporl.run.directory import finished
 from exporl.run.loop import train
 from exporl.run.progress import Silent
 from exporl.run.stopping import Interrupted
-from helpers.runs import SMALL, StopAt, newest, tiny, wait_for
+from helpers.runs import SMALL_BC, StopAt, newest, tiny, wait_for
 
 
 @pytest.fixture
@@ -123,13 +123,13 @@ class Heard(Silent):
 @pytest.mark.slow
 def test_a_task_is_given_to_every_seed(tmp_path, no_key_checker):
     """One that no name leads to: it is what every seed trains on, whose demonstrations it has."""
-    probe, made = make_task(tiny().task), []
+    probe, made = make_task(tiny("bc").task), []
 
     def make_env():
         made.append(probe.make_env())
         return made[-1]
 
-    config = dataclasses.replace(tiny(), task="nowhere/mine")
+    config = dataclasses.replace(tiny("bc"), task="nowhere/mine")
     mine = dataclasses.replace(probe, name="nowhere/mine", make_env=make_env)
     results = train_seeds(config, tmp_path / "many", 2, task=mine)
     assert [result.error for result in results] == [None, None] and len(made) >= 2
@@ -146,13 +146,17 @@ def test_a_failing_seed_is_reported_and_the_others_go_on(tmp_path, mode, no_key_
     (tmp_path / "many" / "s1").mkdir(parents=True)
     (tmp_path / "many" / "s1" / "checkpoints").write_text("in the way")
     results = train_seeds(
-        tiny(), tmp_path / "many", 2, mode=mode, progress=lambda _: rows.append(Heard()) or rows[-1]
+        tiny("bc"),
+        tmp_path / "many",
+        2,
+        mode=mode,
+        progress=lambda _: rows.append(Heard()) or rows[-1],
     )
     assert results[0].summary is not None and results[0].error is None
     assert results[1].summary is None and "File exists" in str(results[1].error)
     assert any("seed 1 failed: " in line and "File exists" in line for line in rows[1].said)
-    assert finished(tmp_path / "many" / "s0", tiny()) and not finished(
-        tmp_path / "many" / "s1", tiny()
+    assert finished(tmp_path / "many" / "s0", tiny("bc")) and not finished(
+        tmp_path / "many" / "s1", tiny("bc")
     )
 
 
@@ -162,20 +166,9 @@ def test_a_signal_stops_all_processes_and_resume_goes_on(tmp_path, capsys, numbe
     """Real processes, a real signal to the command alone or, as terminals send it, to its children
     as well; then a real resumption."""
     folder, steps = tmp_path / "many", ["--train.online-steps", "100000", "--eval.every", "100000"]
-    args = [
-        "train",
-        "expo",
-        "--task",
-        "probe/bandit",
-        "--run-dir",
-        str(folder),
-        "--seeds",
-        "2",
-        *SMALL,
-        *steps,
-    ]
+    args = ["train", "bc", "--task", "probe/bandit", "--run-dir", str(folder), "--seeds", "2"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "exporl.cli", *args],
+        [sys.executable, "-m", "exporl.cli", *args, *SMALL_BC, *steps],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -19,8 +19,10 @@ import pytest
 
 from exporl.acting.asked import Asked, Watch
 from exporl.acting.failures import StoppedAtOnce
+from exporl.cli import entry
 from exporl.cli import train as command
 from exporl.cli.main import main
+from exporl.cli.status import STOPPED
 from exporl.cli.streams import Unbroken, unbroken
 from exporl.data.formats import save_npz
 from exporl.envs.probes import collect
@@ -243,6 +245,33 @@ def test_a_signal_after_all_is_done_changes_nothing(number):
         [sys.executable, "-c", LATE, number.name], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+class Interrupts:
+    """Ctrl-C while a module is being looked for."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self.module:
+            raise KeyboardInterrupt
+
+
+def test_an_interruption_before_the_command_is_imported_is_told(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "exporl.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts("exporl.cli.main"), *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        entry.command()
+    assert left.value.code == STOPPED == entry.STOPPED
+    assert capsys.readouterr().err == "stopped at once.\n"
+
+
+def test_nothing_of_the_library_is_imported_before_an_interruption_is_told():
+    """Importing the entry alone takes a few milliseconds."""
+    code = "import sys, exporl.cli.entry; print(*(m for m in sys.modules if 'exporl' in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"exporl", "exporl.cli", "exporl.cli.entry"}
 
 
 def test_many_seeds_that_are_stopped_at_once_say_what_goes_on(tmp_path, monkeypatch):

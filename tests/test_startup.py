@@ -91,6 +91,14 @@ def test_tables_of_a_suite_do_not_import_jax(tmp_path):
     assert not imported("bench", str(path), "--table") & {"jax", "flax", "optax", "gymnasium"}
 
 
+@pytest.mark.parametrize("module", ["exporl", "exporl.cli"])
+def test_the_command_is_there_without_its_script(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("exporl ") and done.stderr == ""
+
+
 def test_the_package_alone_imports_nothing():
     code = "import sys, exporl; dir(exporl); print(*sorted(sys.modules), file=sys.stderr)"
     assert not imported(code=code) & {"jax", "numpy", "gymnasium"}

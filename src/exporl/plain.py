@@ -14,6 +14,15 @@ from typing import Any, Literal, TypeVar
 from exporl.outside import OutsideName, is_outside
 from exporl.suggest import closest
 
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+    OutsideName: "MODULE:ATTRIBUTE",
+}
+"""What values of an annotation are called."""
 ABSENT = "absent"
 """Metadata of an option's field: the value that a file without the option stands for."""
 
@@ -78,7 +87,7 @@ def _parse(kind: Any, value: Any, where: str, generics: Mapping[Any, type]) -> A
         return float(value)
     elif kind in (int, bool, str, type(None)) and type(value) is kind:
         return value
-    raise ValueError(f"config option {where!r} must be {kind}, got {value!r}.")
+    raise ValueError(f"config option {where!r} must be {_in_words(kind)}, got {value!r}.")
 
 
 def _parse_any(kinds: Sequence[Any], value: Any, where: str, generics: Mapping[Any, type]) -> Any:
@@ -88,8 +97,21 @@ def _parse_any(kinds: Sequence[Any], value: Any, where: str, generics: Mapping[A
             return _parse(kind, value, where, generics)
         except ValueError:
             continue
-    names = " or ".join(str(kind) for kind in kinds)
+    names = " or ".join(map(_in_words, kinds))
     raise ValueError(f"config option {where!r} must be {names}, got {value!r}.")
+
+
+def _in_words(kind: Any) -> str:
+    """What an annotation asks for, without the words of a program."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        values = ", ".join(map(repr, args))
+        return values if len(args) == 1 else f"one of {values}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_in_words, args))
+    if origin is tuple:
+        return f"a list, each entry {_in_words(args[0])}"
+    return _WORDS.get(kind, str(kind))
 
 
 def _parse_options(kind: type, value: Any, where: str, generics: Mapping[Any, type]) -> Any:

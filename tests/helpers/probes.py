@@ -16,6 +16,7 @@ from exporl.algos import (
     ExpoConfig,
     FqlConfig,
     IdqlConfig,
+    QamConfig,
     QcConfig,
     QsmConfig,
     ResidualConfig,
@@ -119,6 +120,15 @@ CONFIGS = {
         tau=0.1,
         critic_learning_rate=3e-3,
         policy_learning_rate=3e-3,
+    ),
+    "qam": QamConfig(
+        q_weight=5.0,
+        num_qs=3,
+        hidden=HIDDEN,
+        tau=0.1,
+        critic_learning_rate=3e-3,
+        policy_learning_rate=3e-3,
+        initial_temperature=0.02,
     ),
     "residual": ResidualConfig(
         residual_scale=0.8,

@@ -114,7 +114,7 @@ class StopAt(Silent):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-SMALL = [
+SMALL_BC = [
     "--base.width",
     "16",
     "--base.num-blocks",
@@ -123,11 +123,6 @@ SMALL = [
     "8",
     "--base.num-steps",
     "2",
-    "--algo.hidden",
-    "16",
-    "16",
-    "--algo.num-qs",
-    "3",
     "--train.batch-size",
     "8",
     "--train.utd-ratio",
@@ -151,6 +146,9 @@ SMALL = [
     "--data.demos",
     "4",
 ]
+"""A tiny run of `bc`, whose programs are compiled soonest: for what is the same for all of them."""
+SMALL = [*SMALL_BC, "--algo.hidden", "16", "16", "--algo.num-qs", "3"]
+"""A tiny run of an algorithm with critics."""
 
 
 def wait_for(path: Path, text: str, timeout_s: float = 120) -> None:

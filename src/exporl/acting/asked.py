@@ -14,6 +14,7 @@ import numpy as np
 
 from exporl.acting.checked import UnusableValue
 from exporl.acting.failures import EnvironmentFailed, StoppedAtOnce
+from exporl.files.movies import FilmNotWritten
 
 
 class Answer(NamedTuple):
@@ -80,6 +81,7 @@ class Asked:
     Raises:
         EnvironmentFailed: from `reset` and `step`; says what happened in which episode, at which
             step.
+        FilmNotWritten: from `reset` and `step` of environments that are filmed.
     """
 
     def __init__(
@@ -147,6 +149,8 @@ class Asked:
             return ask()
         except StoppedAtOnce as stopped:
             stopped.inside = f"{what} {where}"
+            raise
+        except FilmNotWritten:  # no fault of the environment, whose pictures are taken
             raise
         except UnusableValue as error:
             raise EnvironmentFailed(f"{what} gave {error}, {where}.") from error

@@ -13,6 +13,7 @@ from exporl.algos.expo_entry import EXPO, expo
 from exporl.algos.expo_options import ExpoConfig
 from exporl.algos.fql import FQL, FqlConfig, fql
 from exporl.algos.idql import IDQL, IdqlConfig, idql
+from exporl.algos.qam import QAM, QamConfig, qam
 from exporl.algos.qc import QC, QcConfig, qc
 from exporl.algos.qsm import QSM, QsmConfig, qsm
 from exporl.algos.residual import RESIDUAL, ResidualConfig, residual
@@ -39,6 +40,7 @@ __all__ = [
     "Measurements",
     "Needs",
     "Preset",
+    "QamConfig",
     "QcConfig",
     "QsmConfig",
     "ResidualConfig",
@@ -59,6 +61,7 @@ __all__ = [
     "make_algorithm",
     "name_of",
     "option",
+    "qam",
     "qc",
     "qsm",
     "residual",
@@ -67,7 +70,7 @@ __all__ = [
 
 ALGORITHMS: dict[str, Entry[Any]] = {
     entry.name: entry
-    for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, DSRL, DAC, QSM, RESIDUAL, RLPD, BC)
+    for entry in (EXPO, BEST_OF_N, IDQL, FQL, CALQL, QC, DSRL, DAC, QSM, QAM, RESIDUAL, RLPD, BC)
 }
 """Name -> entry of the algorithms that come with the library."""
 

@@ -101,6 +101,11 @@ _STABLE: Preset = {
     "algo.clip_targets": ("auto", STABLE),
     "train.guard": ("auto", STABLE),
 }
+_STABLE_ADROIT: Preset = {
+    **_STABLE,
+    "algo.base_tau": (0.001, STABLE),
+    "algo.base_updates": (1, STABLE),
+}
 
 
 def _online(domain: str, edit_scale: float) -> Preset:
@@ -141,6 +146,7 @@ PRESETS: Mapping[str, Preset] = {
     "tiny": _on_a_cpu("tiny"),
     "demo": _on_a_cpu("demo"),
     "stable": {**_on_a_cpu("demo"), **_STABLE},
+    "stable-adroit": {**_on_a_cpu("demo"), **_STABLE_ADROIT},
 }
 
 METRICS = {**CRITIC_METRICS, **EDIT_METRICS, **CHOICE_METRICS, **FILTER_METRICS}

@@ -1,7 +1,6 @@
 """What algorithms share that train a diffusion policy by regression on its noise: DAC and QSM.
 
-The policy has the network of the base policy. It starts as a copy of the base that has imitated,
-and goes on alone; the base is then left as it is.
+The policy starts as a copy of the base that has imitated; the base is then left as it is.
 """
 
 import dataclasses
@@ -14,9 +13,10 @@ import optax
 from jaxtyping import Array, Float
 
 from exporl.algos import common
-from exporl.algos.common import Imitation, Model
-from exporl.policies.base import BasePolicy, propose
-from exporl.types import AnyArray, Batch, Decision, KeyArray, Observation, Params, Spec
+from exporl.algos.common import Imitation
+from exporl.algos.second_policy import SecondPolicy
+from exporl.policies.base import BasePolicy
+from exporl.types import AnyArray, Batch, KeyArray, Observation, Params, Spec
 
 
 class Noised(NamedTuple):
@@ -33,20 +33,13 @@ class Noised(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Regression:
-    """A diffusion policy that is trained by regression on its noise, beside the base policy that it
-    starts from."""
+class Regression(SecondPolicy):
+    """A diffusion policy that is trained by regression on its noise."""
 
-    name: str
-    """Of the algorithm, for error messages."""
-    spec: Spec
-    imitation: Imitation
     predict_noise: Callable[..., Float[Array, "b h a"]]
     """`BasePolicy.predict`."""
     diffuse: Callable[..., tuple[Float[Array, "b h a"], Float[Array, "b 1 1"]]]
     """`BasePolicy.diffuse`."""
-    optimizer: optax.GradientTransformation
-    """Of the policy."""
 
     @classmethod
     def create(
@@ -64,11 +57,7 @@ class Regression:
                 "another kind. Use base.kind=diffusion."
             )
         imitation, optimizer = Imitation(base), optax.flatten(optimizer)
-        return cls(name, spec, imitation, base.predict, base.diffuse, optimizer)
-
-    def start(self, base: Model) -> Model:
-        """The policy before its first step: a copy of the base policy."""
-        return Model.create(common.fresh(base.params), self.optimizer)
+        return cls(name, spec, imitation, optimizer, base.predict, base.diffuse)
 
     def noised(self, batch: Batch, key: KeyArray) -> Noised:
         """The data's actions, each at a random step."""
@@ -84,33 +73,6 @@ class Regression:
     ) -> Float[Array, "b h a"]:
         """The noise that the policy sees in noisy actions."""
         return self.predict_noise(params, observation, noised.action, noised.time)
-
-    def sample(
-        self, params: Params, observation: Observation, num: int, key: KeyArray
-    ) -> Float[Array, "b {num} h a"]:
-        """`num` actions of the policy for every observation."""
-        return propose(self.imitation.base, params, observation, num, key, self.spec)
-
-    def act_alone(
-        self,
-        params: Params,
-        observation: Observation,
-        key: KeyArray,
-        proposals: Float[Array, "b n h a"] | None,
-    ) -> Decision:
-        """One action of the base policy."""
-        return self.imitation.act(params, observation, key, self.spec, proposals)
-
-    def check_proposals(self, proposals: Float[Array, "b n h a"] | None) -> None:
-        """Whether the policy is asked for its own samples.
-
-        Raises:
-            ValueError: it was given samples of the base policy to choose among.
-        """
-        if proposals is not None:
-            raise ValueError(
-                f"{self.name} acts with samples of its own policy, not of its base policy."
-            )
 
 
 def valid_mean(values: Float[Array, "b h a"], valid: Float[AnyArray, "b h"]) -> Float[Array, ""]:

@@ -1,6 +1,6 @@
 """`python -m exporl.cli`: the command without its script."""
 
-from exporl.cli.main import command
+from exporl.cli.entry import command
 
 if __name__ == "__main__":
     command()

@@ -10,11 +10,12 @@ from rich.console import Console
 from exporl.bench.grid import PlannedRun, never_in, of_pairs, plan_runs
 from exporl.bench.on_ray import Share, on_ray
 from exporl.bench.pace import paces
-from exporl.bench.running import Outcome, run_suite
+from exporl.bench.running import ELSEWHERE, Outcome, run_suite
 from exporl.bench.suite import Suite
 from exporl.cli.bars import Bar, Bars
 from exporl.cli.bench import BenchRequest
 from exporl.cli.status import SOME_FAILED, STOPPED, notice
+from exporl.files.lock import check_place
 from exporl.parallel.processes import Start
 from exporl.run.progress import duration
 from exporl.run.stopping import stop_on_signals
@@ -29,13 +30,15 @@ def run_request(request: BenchRequest, suite: Suite) -> int:
     """Checks the suite, and lists or makes its runs; the exit status.
 
     Raises:
-        ValueError: entries that cannot be met, more jobs than cores, or runs that were made with
-            something else.
+        ValueError: entries that cannot be met, more jobs than cores, a folder that cannot be
+            written, or runs that were made with something else.
     """
     at_once = _jobs_here(request)
     runs = plan_runs(suite)
     for sentence in never_in(runs):
         notice(sentence)
+    if request.dry_run:
+        check_place(suite.folder, ELSEWHERE)
     if suite.search is not None:
         searching = importlib.import_module("exporl.cli.bench_search")
         if request.dry_run:

@@ -34,9 +34,7 @@ On a machine without it:               the lines in peg-policy/README.md
 def export_command(args: list[str]) -> int:
     """`exporl export RUN DIR [options]`."""
     parser = Parser(
-        prog="exporl export",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="exporl export", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("folder", type=Path, help="what to write")

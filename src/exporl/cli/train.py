@@ -22,6 +22,7 @@ from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED, notice, say
 from exporl.cli.train_help import WIDTH, train_help
 from exporl.cli.train_request import BASE, NOT_BEGUN, RUNS, Request
+from exporl.distributed.dry_run import dry_run
 from exporl.distributed.ray_actors import ray_actors
 from exporl.files.run_files import CONFIG, REPORT, seed_runs
 from exporl.parallel.order import ordered_config, ordered_seeds
@@ -48,20 +49,38 @@ def run_request(request: Request) -> int:
         "" if many else f"-s{config.seed}"
     )
     run_dir = request.resume or request.run_dir or RUNS / name
+    _check_actors(config, request.address, many, request.wait_for_cpus)
+    if request.dry_run:
+        return _show_plan(config, many)
     keep_compiled_programs(notice)
-    _check_actors(config, request.address, many)
     if not many:
-        return train_one(config, run_dir, resume=resume, address=request.address)
+        return train_one(config, run_dir, resume, request.address, request.wait_for_cpus)
     already = max(begun) - config.seed + 1 if begun else 0
     num_seeds = max(request.seeds or 0, already)
     return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
 
 
-def _check_actors(config: RunConfig[Any], address: str | None, many: bool) -> None:
+def _show_plan(config: RunConfig[Any], many: bool) -> int:
+    """Says what a run would hold and send; the exit status."""
+    if many:
+        raise ValueError("--dry-run is for one run: leave --seeds out.")
+    for line in dry_run(config):
+        say(line)
+    return 0
+
+
+def _check_actors(
+    config: RunConfig[Any], address: str | None, many: bool, wait_for_cpus: float | None = None
+) -> None:
     """Whether actors, their address and seeds go together."""
     if address is not None and not config.train.actors:
         raise ValueError(
             f"--address {address} has no effect without actors: add --actors N, or leave it out."
+        )
+    if wait_for_cpus is not None and address is None:
+        raise ValueError(
+            f"--wait-for-cpus {wait_for_cpus:g} has no effect without --address: add the address "
+            "of a Ray cluster, or leave it out."
         )
     if config.train.actors:
         check(config)  # before Ray is asked for
@@ -185,14 +204,20 @@ def _saying_what_goes_on(config: RunConfig[Any], folder: Path) -> Iterator[None]
 
 
 def train_one(
-    config: RunConfig[Any], run_dir: Path, *, resume: bool, address: str | None = None
+    config: RunConfig[Any],
+    run_dir: Path,
+    resume: bool,
+    address: str | None = None,
+    wait_for_cpus: float | None = None,
 ) -> int:
     """Trains one run under a bar; the exit status."""
     console = Console(stderr=True)
     progress = only_bar(console)
     try:
         with _saying_what_goes_on(config, run_dir):
-            actors = ray_actors(progress.say, address) if config.train.actors else None
+            actors = None
+            if config.train.actors:
+                actors = ray_actors(progress.say, address, wait_for_cpus_s=wait_for_cpus or 0.0)
             summary = train(config, run_dir, progress, resume=resume, actors=actors)
     except Interrupted as stopped:
         progress.close()

@@ -8,7 +8,8 @@ WIDTH = 100
 """No line of a help text is wider, on however wide a screen."""
 _DOMAINS = ("adroit", "antmaze", "robomimic", "mimicgen")
 _SIZES = ("small", "tiny", "demo")
-_OF_EXPO = (*_SIZES, "stable", "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS))
+_STABLE = ("stable", "stable-adroit")
+_OF_EXPO = (*_SIZES, *_STABLE, "paper", *_DOMAINS, *(f"{name}-pretrained" for name in _DOMAINS))
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "expo": _OF_EXPO,
     "best_of_n": _OF_EXPO,
@@ -19,6 +20,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "dsrl": (*_SIZES, "paper"),
     "dac": (*_SIZES, "paper", "antmaze"),
     "qsm": (*_SIZES, "paper", "qam"),
+    "qam": (*_SIZES, "paper"),
     "residual": (*_SIZES, "paper"),
     "rlpd": (*_SIZES, "stable", "paper", *_DOMAINS),
     "bc": (*_SIZES, "paper"),
@@ -56,6 +58,8 @@ the run:
   --actors N         N processes act while this one learns (pip install 'exporl[ray]'): for slow
                      simulators; with --num-envs N or a multiple. Not repeatable to the bit
   --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
+  --wait-for-cpus S  seconds that a cluster that grows by itself has for a CPU per actor (default 0)
+  --dry-run          say what the run would hold and send, on how many processes, and end
   --reward R         what is learnt from: -1/0 per step, 0/1, or env (the environment's own)
   -h, --help         this text; after an algorithm, all of its options as well
 """

@@ -3,6 +3,7 @@ waiting for JAX; then `cli/train.py` does it."""
 
 import dataclasses
 import importlib
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,10 @@ class Request:
     """Whether code that the run to resume names, module:attribute, may be loaded."""
     address: str | None
     """Of the Ray cluster whose machines act; None: this machine."""
+    wait_for_cpus: float | None
+    """Seconds within which that cluster has to have a CPU for every actor; None: at once."""
+    dry_run: bool
+    """Whether the run's plan is to be shown, and nothing else is to happen."""
     helping: bool
     """Whether only the options are to be shown."""
     options: tuple[str, ...]
@@ -84,11 +89,12 @@ def parse(args: Sequence[str]) -> Request:
             instead.
     """
     parser = Parser(prog="exporl train", add_help=False)
-    for name in ("run-dir", "preset", "task", "seeds", "seeds-mode", "address"):
+    for name in ("run-dir", "preset", "task", "seeds", "seeds-mode", "address", "wait-for-cpus"):
         spellings = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
         parser.add_argument(*spellings, dest=name.replace("-", "_"))
     parser.add_argument("--resume", nargs="?", const="")
     parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--dry-run", "--dry_run", action="store_true")
     known, rest = parser.parse_known_args(list(args))
     if known.resume == "":
         raise ValueError(f"--resume needs the folder of a run, or of seeds. {resumable_runs(RUNS)}")
@@ -106,6 +112,8 @@ def parse(args: Sequence[str]) -> Request:
         seeds_mode=known.seeds_mode,
         trust=known.trust,
         address=known.address,
+        wait_for_cpus=None if known.wait_for_cpus is None else _seconds(known.wait_for_cpus),
+        dry_run=known.dry_run,
         helping="--help" in rest or "-h" in rest,
         options=tuple(map(_in_full, rest)),
     )
@@ -155,3 +163,13 @@ def _seeds(text: str) -> int:
         return whole_number(text)
     except ValueError as error:
         raise ValueError(f"--seeds must be a number of seeds, got {text!r}.") from error
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"--wait-for-cpus must be a number of seconds, got {text!r}.")
+    return seconds

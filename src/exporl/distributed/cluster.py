@@ -3,12 +3,19 @@
 import importlib
 import os
 import socket
+import traceback
 import warnings
 from typing import Any
+
+from exporl.distributed.head import host_and_port
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 REACH_S = 10.0
 """Longest wait for a connection to a cluster's address; Ray itself would go on for many minutes."""
+
+ATTEMPTS = 3
+"""Of starting Ray here: its processes must answer within 30 s of its own, and on a machine that is
+busy they do so once their programs have been read."""
 
 
 def load_ray(option: str) -> Any:
@@ -22,6 +29,8 @@ def load_ray(option: str) -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's is 15 below everything else: on a busy machine the run would wait for its actors forever
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         return importlib.import_module("ray")
     except ModuleNotFoundError as error:
@@ -39,7 +48,8 @@ def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -
         store_bytes: memory, where it is started here, for what is on its way.
 
     Raises:
-        ValueError: no cluster answers at the address, or Ray could not be started.
+        ValueError: no cluster answers at the address, it has another version of Ray or Python or
+            wants a token, or Ray could not be started.
     """
     with warnings.catch_warnings():  # its processes are other programs, not forks of JAX
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -49,19 +59,47 @@ def connect(ray: Any, address: str | None, *, num_cpus: int, store_bytes: int) -
         try:
             _reach(address)
             ray.init(address=address, **QUIET)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"--address {address}: no Ray cluster answers there ({error}). Start one with "
-                "`ray start --head`, or leave --address out."
-            ) from error
+        except Exception as error:  # of other kinds, too, where a token is missing
+            raise ValueError(f"--address {address}: {_why_not(error)}") from error
+
+
+def _why_not(error: Exception) -> str:
+    """Why a cluster could not be joined, and what to do."""
+    said = " ".join(str(error).split())
+    if "Version mismatch" in said:
+        return (
+            f"the Ray cluster there is of another version. {said}. Install the same versions of "
+            "Python and Ray on every machine."
+        )
+    return (
+        f"no Ray cluster answers there ({said}). Start one with `ray start --head`, or leave "
+        "--address out. One that was started with a token is joined with RAY_AUTH_MODE=token in "
+        "front of the command, and its token in ~/.ray/auth_token or RAY_AUTH_TOKEN."
+    )
 
 
 def _start(ray: Any, num_cpus: int, store_bytes: int) -> None:
     local = {"include_dashboard": False, "object_store_memory": store_bytes}
-    try:
-        ray.init(address="local", num_cpus=num_cpus, **QUIET, **local)
-    except Exception as error:  # of no other kind, where its processes do not answer in time
-        raise ValueError(f"Ray could not be started on this machine: {error}") from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(address="local", num_cpus=num_cpus, **QUIET, **local)
+            return
+        except Exception as error:  # of no other kind, where its processes do not answer in time
+            _end_half_started(error)
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise ValueError(
+                    f"Ray could not be started on this machine, {ATTEMPTS} times: {error}"
+                ) from error
+
+
+def _end_half_started(error: BaseException) -> None:
+    """Ends the processes of a start that failed: nobody but the failed call knows them."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node: Any = frame.f_locals.get("self")
+        if hasattr(node, "kill_all_processes"):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
 
 
 def _reach(address: str) -> None:
@@ -70,6 +108,6 @@ def _reach(address: str) -> None:
     Raises:
         OSError: nothing does.
     """
-    host, colon, port = address.rpartition(":")
+    colon, port = address.rpartition(":")[1:]
     if colon and "/" not in address and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+        socket.create_connection(host_and_port(address), REACH_S).close()

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 from exporl.acting.failures import EnvironmentFailed
 from exporl.acting.guard import Arm, Guard, Outcome
 from exporl.distributed.actor_service import ActorService, Setup, setup_of
-from exporl.distributed.cluster import connect, load_ray
+from exporl.distributed.cluster import load_ray
 from exporl.distributed.learner_service import LearnerService
+from exporl.distributed.membership import Membership
 from exporl.distributed.messages import Chunk, Order
 from exporl.run.actors import MakeActors
 from exporl.run.build import Parts
+from exporl.run.endings import resumption
 from exporl.speed.tuning import keep_compiled_programs
 from exporl.types import Params, Step
 
@@ -25,13 +28,20 @@ DEADLINE_S, START_S = 120.0, 600.0
 compiled."""
 WAIT_S = 1.0
 """Longest wait for any chunk before the run looks after itself, such as for a signal to stop."""
+LAST_S = 5.0
+"""Longest wait for what has come already: where this process was stopped, Ray reads it late."""
 MOST_FAILURES = 3
 """Actors lost one after the other, without a chunk of any in between, that end the run."""
 STORE_BYTES = 256 * 2**20
 """Ray's memory for what is on its way, where the run starts Ray itself."""
 
 
-def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLINE_S) -> MakeActors:
+def ray_actors(
+    say: Say,
+    address: str | None = None,
+    deadline_s: float = DEADLINE_S,
+    wait_for_cpus_s: float = 0.0,
+) -> MakeActors:
     """What makes the actors of a run on Ray.
 
     Args:
@@ -39,12 +49,19 @@ def ray_actors(say: Say, address: str | None = None, deadline_s: float = DEADLIN
         address: of a Ray cluster that runs, HOST:PORT, or "auto" for the one of this machine; None
             starts Ray here, for the time of the run.
         deadline_s: seconds without an answer after which an actor is replaced.
+        wait_for_cpus_s: seconds within which the cluster has to have a CPU for every actor.
 
     Raises:
         ModuleNotFoundError: Ray is not installed; says how to install it.
     """
-    ray = load_ray("--actors")
-    return functools.partial(RayActors, ray=ray, say=say, address=address, deadline_s=deadline_s)
+    return functools.partial(
+        RayActors,
+        ray=load_ray("--actors"),
+        say=say,
+        address=address,
+        deadline_s=deadline_s,
+        wait_for_cpus_s=wait_for_cpus_s,
+    )
 
 
 class RemoteActor:
@@ -78,8 +95,13 @@ class RayActors:
         say: Say,
         address: str | None,
         deadline_s: float,
+        wait_for_cpus_s: float = 0.0,
     ):
-        """Starts or joins Ray, and begins the actors."""
+        """Starts or joins Ray; actors begin with the first step.
+
+        Raises:
+            ValueError: there is no cluster at the address, or it has too few CPUs.
+        """
         config = parts.config
         actors = config.train.actors
         self._ray, self._say, self._deadline_s = ray, say, deadline_s
@@ -94,13 +116,24 @@ class RayActors:
             lambda: parts.learner.updates,
             cut,
         )
-        connect(ray, address, num_cpus=actors, store_bytes=STORE_BYTES)
+        self._membership = Membership(
+            ray,
+            address,
+            actors=actors,
+            store_bytes=STORE_BYTES,
+            say=say,
+            wait_for_cpus_s=wait_for_cpus_s,
+            go_on=resumption(config, parts.run_dir),
+        )
         self._class = ray.remote(num_cpus=1, max_restarts=0)(RemoteActor)
         self._params: Any = None
         self._failures = 0
         self._handles: list[Any] = [None] * actors
         self._waiting: list[tuple[Any, float] | None] = [None] * actors
         """Of every place, the chunk that is waited for, and until when."""
+        self._orders = itertools.count()
+        self._turns = [0] * actors
+        """Of every place, the number of its last order."""
 
     def _count(self) -> None:
         self.env_steps, self.outcomes = self.service.env_steps, self.service.outcomes
@@ -111,21 +144,45 @@ class RayActors:
         return "explore"
 
     def step(self, acting: Params, mode: str = "policy") -> list[tuple[int, Step]]:
-        """The chunks that have come, as (stream, step) pairs; none where none came within a second.
+        """The next chunk that has come, as (stream, step) pairs; none where none came within a
+        second.
 
         Raises:
-            EnvironmentFailed: actors are lost again and again; says what the last one said.
+            EnvironmentFailed: actors are lost again and again; says what the last one said. Or the
+                head of the Ray cluster is gone.
         """
+        self._membership.check()
         self._ask(acting, mode)
         waiting = {each[0]: place for place, each in enumerate(self._waiting) if each is not None}
-        come, _ = self._ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
         steps: list[tuple[int, Step]] = []
-        for reference in come:
-            steps += self._receive(waiting[reference], reference)
-        for place, each in enumerate(self._waiting):
-            if each is not None and time.monotonic() > each[1]:
-                self._replace(place, "it does not answer")
+        if (reference := self._next(waiting)) is not None:
+            steps = self._receive(waiting[reference], reference)
+        for place in self._silent():
+            self._replace(place, "it does not answer")
         return steps
+
+    def _next(self, waiting: Mapping[Any, int]) -> Any:
+        """Of the chunks that have come, the one that was ordered first; None where none came within
+        a second. Ray says which have come, in no order: some would not be taken for a long time."""
+        one, _ = self._ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
+        if not one:
+            return None
+        come, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        return min(come or one, key=lambda reference: self._turns[waiting[reference]])
+
+    def _silent(self) -> list[int]:
+        """Places whose time is over and that have given nothing. What came while the run itself
+        did something else, such as an evaluation, came in time."""
+        now = time.monotonic()
+        late = {
+            each[0]: place
+            for place, each in enumerate(self._waiting)
+            if each is not None and now > each[1]
+        }
+        if not late:
+            return []
+        _, missing = self._ray.wait(list(late), num_returns=len(late), timeout=LAST_S)
+        return [late[reference] for reference in missing]
 
     def _ask(self, acting: Params, mode: str) -> None:
         """Gives every actor that has nothing to do an order, with the newest parameters."""
@@ -143,6 +200,7 @@ class RayActors:
             )
             patience = START_S if order.first == 0 else self._deadline_s
             self._waiting[place] = reference, time.monotonic() + patience
+            self._turns[place] = next(self._orders)
 
     def _receive(self, place: int, reference: Any) -> list[tuple[int, Step]]:
         try:
@@ -187,7 +245,7 @@ class RayActors:
         for handle in self._handles:
             if handle is not None:
                 self._ray.kill(handle, no_restart=True)
-        self._ray.shutdown()
+        self._membership.leave()
 
 
 def _why(error: Exception) -> str:

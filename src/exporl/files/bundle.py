@@ -42,6 +42,8 @@ KNOWN = {*FILES, *BASE_FILES}
 KIND, VERSION = "exporl-bundle", 1
 BASE_KIND = "exporl-base"
 """Kind of a bundle with a base policy from outside, which its own framework loads."""
+ENTRIES = ("kind", "version", "files")
+"""Of a manifest, beside the digest of itself."""
 LARGEST_MANIFEST = 2**16
 """Bytes; those that are written have less than 2,000."""
 NEEDED = {KIND: (CONFIG, POLICY, MODEL), BASE_KIND: (CONFIG, POLICY, WEIGHTS)}
@@ -228,6 +230,9 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     if not known or manifest.get("version") != VERSION:
         kind, version = manifest.get("kind"), manifest.get("version")
         raise ValueError(f"it is that of {kind!r}, version {version!r}, not {KIND!r}, {VERSION}")
+    for name in manifest:
+        if name not in ENTRIES:
+            raise ValueError(f"it has the entry {name!r}, which no manifest has")
     files = manifest.get("files")
     if not isinstance(files, dict):
         raise ValueError("it names no files")
@@ -237,6 +242,8 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         digest = isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)
         if name not in KNOWN or not digest or type(size) is not int:
             raise ValueError(f"it names {name!r}, which is no file of a bundle")
+        if len(entry) > 2:
+            raise ValueError(f"it says more of {name!r} than its bytes and its SHA-256")
 
 
 def _fault(folder: Path, name: str, files: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,7 @@
 """One process per run directory: a lock that ends with the process that holds it."""
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -49,6 +50,26 @@ def locked(folder: Path, advice: str = "Choose another --run-dir.") -> Iterator[
         for each in made:
             with contextlib.suppress(OSError):  # it holds a run now
                 each.rmdir()
+
+
+def check_place(folder: Path, advice: str) -> None:
+    """Whether `locked` could make a folder and write to it; nothing is made.
+
+    Args:
+        folder: as for `locked`.
+        advice: as for `locked`.
+
+    Raises:
+        ValueError: it could not; says why.
+    """
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        problem = errno.EEXIST if there == folder else errno.ENOTDIR
+    elif not os.access(there, os.W_OK | os.X_OK):
+        problem = errno.EACCES
+    else:
+        return
+    raise ValueError(f"cannot write to run directory {folder}: {os.strerror(problem)}. {advice}")
 
 
 def _take(path: Path, folder: Path) -> int:

@@ -1,8 +1,10 @@
 """MP4 files of pictures, written one by one, and what shows such a file at a glance."""
 
+import contextlib
 import importlib.util
 import io
 import uuid
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,22 @@ def require_packages() -> None:
         )
 
 
+class FilmNotWritten(OSError):
+    """A film cannot be written on; says where, why, and what to do."""
+
+
+@contextlib.contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    """While it lasts, an error of writing is one of the film."""
+    try:
+        yield
+    except OSError as error:
+        raise FilmNotWritten(
+            f"a film cannot be written into {folder}: {error.strerror or error}. Make room there, "
+            "or choose another folder for films."
+        ) from error
+
+
 class MovieWriter:
     """An MP4 file (H.264) that pictures are appended to.
 
@@ -62,11 +80,13 @@ class MovieWriter:
 
         Raises:
             ValueError: another size than the picture before.
+            FilmNotWritten: a disk that is full, for example.
         """
         import av
 
         if not self._shape:
-            self._begin(picture.shape)
+            with _writing_into(self._path.parent):
+                self._begin(picture.shape)
         if picture.shape != self._shape:
             raise ValueError(
                 f"a picture of shape {picture.shape} after pictures of shape {self._shape}: a film"
@@ -74,17 +94,24 @@ class MovieWriter:
             )
         even = picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2]
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+        with _writing_into(self._path.parent):
+            self._container.mux(self._stream.encode(frame))
 
     def close(self, path: Path) -> None:
-        """Ends the file, which is `path` from now on and replaces what was there."""
-        self._end()
-        self._path.replace(path)
+        """Ends the file, which is `path` from now on and replaces what was there.
+
+        Raises:
+            FilmNotWritten: a disk that is full, for example.
+        """
+        with _writing_into(path.parent):
+            self._end()
+            self._path.replace(path)
 
     def discard(self) -> None:
         """Removes what was written, where it was not closed."""
-        if self._container is not None:
-            self._end()
+        if self._shape:
+            with contextlib.suppress(OSError):  # the disk may be full
+                self._end()
             self._path.unlink(missing_ok=True)
 
     def _begin(self, shape: tuple[int, ...]) -> None:
@@ -98,10 +125,12 @@ class MovieWriter:
         self._stream.pix_fmt = "yuv420p"
 
     def _end(self) -> None:
-        if self._container is not None:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-            self._container = None
+        container, self._container = self._container, None
+        if container is not None:
+            try:
+                container.mux(self._stream.encode(None))
+            finally:
+                container.close()
 
 
 def read_movie(path: Path) -> np.ndarray:

@@ -92,10 +92,7 @@ def train_seeds(
     configs = [dataclasses.replace(of_one, seed=config.seed + i) for i in range(num_seeds)]
     _check_begun(folder, begun, configs, resume)
     jobs = [Job(one, folder / f"s{one.seed}", one.seed in begun) for one in configs]
-    results = {
-        job.config.seed: SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config))
-        for job in jobs
-    }
+    results = {job.config.seed: _so_far(job) for job in jobs}
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
@@ -111,6 +108,11 @@ def train_seeds(
     if reported:
         write_report(reported, folder / REPORT)
     return list(results.values())
+
+
+def _so_far(job: Job) -> SeedResult:
+    """The result of a seed that finished before; without a summary where it did not."""
+    return SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config))
 
 
 def _outcomes(jobs: Sequence[Job], ended: Sequence[Ended], num_seeds: int) -> dict[int, SeedResult]:

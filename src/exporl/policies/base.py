@@ -72,6 +72,8 @@ class BasePolicy(NamedTuple):
     ) = None
     """(action, step 0 ... k-1, noise) -> (noisy action of that step, its share of noise), as a
     diffusion is trained. None for other kinds."""
+    num_steps: int | None = None
+    """Euler steps with which `decode` follows the velocity of a flow. None for other kinds."""
 
 
 @dataclasses.dataclass(frozen=True)

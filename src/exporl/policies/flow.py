@@ -61,5 +61,6 @@ def flow(config: BaseConfig, spec: Spec, precision: Precision = "float32") -> Ba
         decode=decode,
         noise_shape=(spec.chunk_length, spec.action_dim),
         optimizer=optimizer,
+        num_steps=config.num_steps,
         metrics=tuple(METRICS.items()),
     )

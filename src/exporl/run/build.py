@@ -128,7 +128,7 @@ def build(
     task = task or make_task(config.task, config.reward)
     outside = opened_base(config, task, base, learns=learns)
     episodes, normalizer = _data(config, run_dir, task, say, data, learns, outside)
-    spec, network_spec = _specs_of(config, task)
+    spec, network_spec = specs_of(config, task)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
     algorithm = make_algorithm(config.algorithm, options, network_spec, record, config.precision)
@@ -173,7 +173,7 @@ def opened_base(
         ValueError: it cannot be had, does not fit, or has nothing to learn; says why.
         FileNotFoundError, ModuleNotFoundError, ConnectionError, TimeoutError: see `find_policy`.
     """
-    base = base_of(config.base, _specs_of(config, task)[0], given, task.action_units)
+    base = base_of(config.base, specs_of(config, task)[0], given, task.action_units)
     if base is None:
         return None
     if config.train.offline_steps and not base.learns:
@@ -203,7 +203,7 @@ def _try_out(
     refuse_misfit(base, seen, episodes, say, task=task, num=num, data=config.data.path)
 
 
-def _specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
+def specs_of(config: RunConfig[Any], task: Task) -> tuple[Spec, Spec]:
     """What the environments show, with the run's chunks and the values that its rewards allow; and
     what the networks see of it."""
     shapes, values = task.spec, value_range(task, config.train.discount)

@@ -181,18 +181,29 @@ def device_plan(
         columns: what its replays keep besides.
     """
     columns = {**columns, **proposal_columns(learner.algorithm.needs.attached, spec)}
+    return DevicePlan(
+        learner_bytes=_nbytes(learner.state),
+        batch_bytes=batch_bytes(config, spec, columns),
+        batch_size=config.train.batch_size,
+        devices=learner.devices,
+        memory=device_memory(),
+    )
+
+
+def batch_bytes(config: RunConfig[Any], spec: Spec, columns: Mapping[str, Column]) -> int:
+    """Bytes of the minibatches that a run holds at a time: of an update call, and of the next one
+    where they are drawn ahead.
+
+    Args:
+        config: of the run.
+        spec: of what its networks see.
+        columns: what minibatches have besides.
+    """
     train = config.train
     drawn = [
         num * (2 if train.prefetch and phase == "online" else 1) for phase, num in programs(train)
     ]
-    batches = empty_batches(spec, max(drawn, default=0), train.batch_size, columns)
-    return DevicePlan(
-        learner_bytes=_nbytes(learner.state),
-        batch_bytes=_nbytes(batches),
-        batch_size=train.batch_size,
-        devices=learner.devices,
-        memory=device_memory(),
-    )
+    return _nbytes(empty_batches(spec, max(drawn, default=0), train.batch_size, columns))
 
 
 def check_devices(

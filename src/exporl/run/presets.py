@@ -57,7 +57,9 @@ def preset_config(algorithm: str, name: str, task: str) -> "RunConfig[Any]":
 
     Args:
         algorithm: its name.
-        name: of the preset, or the path of a preset file, `NAME.toml`.
+        name: of the preset, or the path of a preset file, `NAME.toml`. Where the algorithm has a
+            preset `NAME-FAMILY` for the family of the task, that one is taken: `stable` on
+            adroit/pen is `stable-adroit`.
         task: of the run.
 
     Raises:
@@ -71,6 +73,8 @@ def preset_config(algorithm: str, name: str, task: str) -> "RunConfig[Any]":
     known = dict(entry.presets) if algorithm in ALGORITHMS else {**RUNS, **entry.presets}
     if name not in known:
         raise ValueError(f"unknown preset {name!r} for {algorithm}. {closest(name, known)}")
+    of_the_family = f"{name}-{task.partition('/')[0]}"
+    name = of_the_family if of_the_family in known else name
     config = RunConfig(task=task, algo=entry.config(), algorithm=algorithm, preset=name)
     return override(config, {option: value for option, (value, _) in known[name].items()})
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from exporl.algos import Algorithm
+from exporl.once import made_once
 from exporl.types import Batch, KeyArray, Metrics, Params, Phase
 
 ROWS = "rows"
@@ -124,7 +125,7 @@ def spread(algorithm: Algorithm, parallel: DataParallel | None) -> Algorithm:
     for the order in which float32 numbers are summed. For one device, as it is."""
     if parallel is None:
         return algorithm
-    update = SplitUpdate(algorithm.update, parallel.replicated, parallel.split)
+    update = made_once(SplitUpdate, algorithm.update, parallel.replicated, parallel.split)
     return algorithm._replace(update=update)
 
 

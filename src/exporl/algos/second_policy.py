@@ -1,0 +1,58 @@
+"""A second policy with the network of the base policy, which DAC, QSM and QAM train.
+
+It starts as a copy of the base that has imitated, and goes on alone.
+"""
+
+import dataclasses
+
+import optax
+from jaxtyping import Array, Float
+
+from exporl.algos import common
+from exporl.algos.common import Imitation, Model
+from exporl.policies.base import propose
+from exporl.types import Decision, KeyArray, Observation, Params, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondPolicy:
+    """A policy beside the base policy that it starts from."""
+
+    name: str
+    """Of the algorithm, for error messages."""
+    spec: Spec
+    imitation: Imitation
+    """Of the base policy."""
+    optimizer: optax.GradientTransformation
+    """Of the second policy."""
+
+    def start(self, base: Model) -> Model:
+        """The policy before its first step: a copy of the base policy."""
+        return Model.create(common.fresh(base.params), self.optimizer)
+
+    def sample(
+        self, params: Params, observation: Observation, num: int, key: KeyArray
+    ) -> Float[Array, "b {num} h a"]:
+        """`num` actions of the policy for every observation."""
+        return propose(self.imitation.base, params, observation, num, key, self.spec)
+
+    def act_alone(
+        self,
+        params: Params,
+        observation: Observation,
+        key: KeyArray,
+        proposals: Float[Array, "b n h a"] | None,
+    ) -> Decision:
+        """One action of the base policy."""
+        return self.imitation.act(params, observation, key, self.spec, proposals)
+
+    def check_proposals(self, proposals: Float[Array, "b n h a"] | None) -> None:
+        """Whether the policy is asked for its own samples.
+
+        Raises:
+            ValueError: it was given samples of the base policy to choose among.
+        """
+        if proposals is not None:
+            raise ValueError(
+                f"{self.name} acts with samples of its own policy, not of its base policy."
+            )
