@@ -46,6 +46,7 @@ def one(algorithm: str, seed: int, collect: bool) -> dict[str, Any]:
         "seed": seed,
         "env_steps": [line["env_steps"] for line in evals],
         "policy": [line["policy"]["success_rate"] for line in evals],
+        "base": [line["base"]["success_rate"] for line in evals],
         "base_before": evals[0]["base"]["success_rate"],
         "policy_minus_base_before": paired_difference(
             evals[-1]["policy"]["success"], evals[0]["base"]["success"]

@@ -123,9 +123,9 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             continue
         rates = ", ".join(f"{100 * each['success_rate']:.0f}%" for each in group)
         pairs = [(r["success"], own[r["seed"]]) for r in group if r["seed"] in own]
-        apart = over_seeds([[a - b for a, b in zip(*pair, strict=True)] for pair in pairs])
+        apart = over_seeds([[float(a - b) for a, b in zip(*pair, strict=True)] for pair in pairs])
         seconds = sum(each["train_s"] for each in group) / len(group)
-        mean, low, high = success_over_seeds([each["success"] for each in group])
+        mean, low, high = success_over_seeds([list(map(bool, each["success"])) for each in group])
         against = "-" if row == "jax" else "{:+.0f} [{:+.0f}, {:+.0f}]".format(
             *(100 * end for end in apart)
         )  # fmt: skip

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,7 +33,7 @@ def test_both_frameworks_compute_the_same_from_the_same_parameters():
     module.take(params)
     seen = {"state": 3 * rng.standard_normal((6, 5)).astype(np.float32)}
     noise = rng.standard_normal((6, *base.noise_shape)).astype(np.float32)
-    inside = np.asarray(base.decode(params, normalizer(seen), noise))
+    inside = np.asarray(base.decode(params, normalizer(seen), jnp.asarray(noise)))
     tensors = {"state": torch.from_numpy(seen["state"])}
     with torch.no_grad():
         rows = torch.from_numpy(np.moveaxis(noise, 1, 0).reshape(4, 6, 6))

@@ -105,11 +105,9 @@ def export_bundle(
     )
     training = _json(without_paths(config))
     if whole.outside is not None:
-        kind = BASE_KIND
-        contents, said = base_contents(whole, about, training)
+        kind, (contents, said) = BASE_KIND, base_contents(whole, about, training)
     else:
-        kind = KIND
-        contents, said = _contents(whole, about, training, trust, onnx=onnx)
+        kind, (contents, said) = KIND, _contents(whole, about, training, trust, onnx=onnx)
     write_bundle(folder, contents, replace=replace, kind=kind)
     return Exported(folder, {name: len(content) for name, content in contents.items()}, said)
 

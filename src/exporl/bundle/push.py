@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from exporl.files.bundle import BASE_KIND, FILES, KIND, MANIFEST, check_bundle
+from exporl.files.bundle import BASE_KIND, KIND, KNOWN, MANIFEST, check_bundle
 
 
 def push_bundle(folder: Path | str, repository: str) -> str:
@@ -30,6 +30,6 @@ def push_bundle(folder: Path | str, repository: str) -> str:
     api = huggingface_hub.HfApi()
     api.create_repo(repository, private=True, exist_ok=True)
     done = api.upload_folder(
-        repo_id=repository, folder_path=str(folder), allow_patterns=[*FILES, MANIFEST]
+        repo_id=repository, folder_path=str(folder), allow_patterns=[*sorted(KNOWN), MANIFEST]
     )
     return str(done)

@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporl.cli.parsing import Parser
 from exporl.cli.status import notice, say
+
+if TYPE_CHECKING:
+    from exporl.bundle.export import Exported
 
 HELP = """\
 Writes the policy of a run as one folder (a bundle): parameters, shapes and units, statistics, a
@@ -30,9 +34,7 @@ On a machine without it:               the lines in peg-policy/README.md
 def export_command(args: list[str]) -> int:
     """`exporl export RUN DIR [options]`."""
     parser = Parser(
-        prog="exporl export",
-        description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="exporl export", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("folder", type=Path, help="what to write")
@@ -77,9 +79,7 @@ def export_command(args: list[str]) -> int:
         replace=options.overwrite,
         trust=options.trust,
     )
-    for name, size in sorted(done.sizes.items()):
-        say(f"{name:18s} {size:>10,} bytes")
-    say(done.onnx)
+    _tell(done)
     if options.license == "unknown":
         notice("no licence is stated: others may not use it. Say one with --license.")
     say(done.folder)
@@ -88,6 +88,13 @@ def export_command(args: list[str]) -> int:
 
         say(push_bundle(done.folder, options.push))
     return 0
+
+
+def _tell(done: "Exported") -> None:
+    """What was written."""
+    for name, size in sorted(done.sizes.items()):
+        say(f"{name:18s} {size:>10,} bytes")
+    say(done.onnx)
 
 
 def _checkpoint(text: str | None) -> str | None:

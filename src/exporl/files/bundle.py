@@ -34,8 +34,11 @@ WEIGHTS = "weights.safetensors"
 """What a base policy from outside learnt, by its own names."""
 PROGRAMS = ("policy.pt", "policy.pt2")
 """The file that such a policy came from, with these weights."""
-FILES = (CONFIG, POLICY, STATISTICS, MODEL, ONNX, CARD, TRAINING, WEIGHTS, *PROGRAMS)
+FILES = (CONFIG, POLICY, STATISTICS, MODEL, ONNX, CARD, TRAINING)
 """All that a bundle may hold beside its manifest."""
+BASE_FILES = (CONFIG, POLICY, WEIGHTS, *PROGRAMS, CARD, TRAINING)
+"""The same of one with a base policy for its own framework."""
+KNOWN = {*FILES, *BASE_FILES}
 KIND, VERSION = "exporl-bundle", 1
 BASE_KIND = "exporl-base"
 """Kind of a bundle with a base policy from outside, which its own framework loads."""
@@ -71,7 +74,7 @@ def write_bundle(
 
     Args:
         folder: where; its parent folder is made.
-        contents: name of a file -> content; names are of `FILES`.
+        contents: name of a file -> content; names are of `FILES`, or of `BASE_FILES`.
         replace: whether a bundle that is there already is replaced. Nothing else ever is.
         kind: `KIND` or `BASE_KIND`.
 
@@ -118,7 +121,7 @@ def check_target(folder: Path, *, replace: bool) -> None:
     if not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder that does not exist yet.")
     found = sorted(path.name for path in folder.iterdir())
-    others = [name for name in found if name not in (*FILES, MANIFEST)]
+    others = [name for name in found if name not in (*KNOWN, MANIFEST)]
     if found and (others or not _has_manifest(folder)):
         raise ValueError(
             f"{folder} exists and is no bundle (it has {(others or found)[0]!r}): it is left as it "
@@ -237,7 +240,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         sha256 = entry.get("sha256") if isinstance(entry, dict) else None
         size = entry.get("bytes") if isinstance(entry, dict) else None
         digest = isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256)
-        if name not in FILES or not digest or type(size) is not int:
+        if name not in KNOWN or not digest or type(size) is not int:
             raise ValueError(f"it names {name!r}, which is no file of a bundle")
         if len(entry) > 2:
             raise ValueError(f"it says more of {name!r} than its bytes and its SHA-256")

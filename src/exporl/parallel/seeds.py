@@ -92,15 +92,10 @@ def train_seeds(
     configs = [dataclasses.replace(of_one, seed=config.seed + i) for i in range(num_seeds)]
     _check_begun(folder, begun, configs, resume)
     jobs = [Job(one, folder / f"s{one.seed}", one.seed in begun) for one in configs]
-    results = {
-        job.config.seed: SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config))
-        for job in jobs
-    }
+    results = {job.config.seed: _so_far(job) for job in jobs}
     waiting = [job for job in jobs if results[job.config.seed].summary is None]
     rows = [Silent() if progress is None else progress(f"s{job.config.seed}") for job in waiting]
     if waiting:
-        if config.base.policy is not None:  # before anything is collected
-            opened_base(of_one, make_task(config.task, config.reward))
         together = functools.partial(run_together, task=task, devices=devices)
         run, stop = run_processes if mode == "processes" else together, threading.Event()
         with ordered(folder, config, num_seeds):
@@ -113,6 +108,11 @@ def train_seeds(
     if reported:
         write_report(reported, folder / REPORT)
     return list(results.values())
+
+
+def _so_far(job: Job) -> SeedResult:
+    """The result of a seed that finished before; without a summary where it did not."""
+    return SeedResult(job.config.seed, job.run_dir, finished(job.run_dir, job.config))
 
 
 def _outcomes(jobs: Sequence[Job], ended: Sequence[Ended], num_seeds: int) -> dict[int, SeedResult]:
@@ -265,7 +265,10 @@ def _share_demonstrations(
     run_dirs: Sequence[Path],
     say: Callable[[str], None],
 ) -> None:
-    """Collects the demonstrations once: they do not depend on the training seed."""
+    """Collects the demonstrations once: they do not depend on the training seed. Before that, a
+    base policy from outside that is missing or does not fit is told."""
+    if config.base.policy is not None:
+        opened_base(config, task or make_task(config.task, config.reward))
     if config.data.path is not None or config.data.demos == 0 or len(run_dirs) == 1:
         return
     paths = [run_dir / DEMONSTRATIONS for run_dir in run_dirs]

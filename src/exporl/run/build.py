@@ -127,11 +127,7 @@ def build(
     parallel = DataParallel.over(config.train.devices if learns and share is None else 1)
     task = task or make_task(config.task, config.reward)
     outside = opened_base(config, task, base, learns=learns)
-    if outside is not None and learns and collects(config, run_dir):
-        _try_out(config, outside, task)
-    episodes, normalizer = _data(config, run_dir, task, say, data, learns)
-    if outside is not None and learns:
-        _try_out(config, outside, task, episodes, say)
+    episodes, normalizer = _data(config, run_dir, task, say, data, learns, outside)
     spec, network_spec = specs_of(config, task)
     record = make_base(config.base, network_spec, config.precision)
     options = decided_options(config, run_dir)
@@ -230,13 +226,23 @@ def _compiled(
 
 
 def _data(
-    config: RunConfig[Any], run_dir: Path, task: Task, say: Say, wanted: str | None, learns: bool
+    config: RunConfig[Any],
+    run_dir: Path,
+    task: Task,
+    say: Say,
+    wanted: str | None,
+    learns: bool,
+    base: OutsideBase | None,
 ) -> tuple[list[Episode], Normalizer | None]:
     """Prior data (the `wanted` one, if that is given) of a run that certainly fits into memory, and
-    the statistics of it."""
+    the statistics of it. A base policy from outside is tried on it, and before any is collected."""
     if learns:
         memory.check_memory(config, task.spec, available_bytes())
+        if base is not None and collects(config, run_dir):
+            _try_out(config, base, task)
     episodes = prior_episodes(config, run_dir, task, say, wanted) if learns else []
+    if base is not None and learns:
+        _try_out(config, base, task, episodes, say)
     if not task.normalize:
         return episodes, None
     known = learns or (run_dir / STATISTICS).is_file()
