@@ -316,9 +316,8 @@ NETWORK |= {"websockets", "huggingface_hub"}
 
 def test_network():
     """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`,
-    `exporl.Client`, a base policy `ws://HOST:PORT`, and Ray with `--actors` and `--ray`, whose
-    head is looked for: Ray runs whatever a member of its cluster sends it, so use a closed
-    network."""
+    `exporl.Client`, a base policy `ws://HOST:PORT`, and Ray with `--actors` and `--ray`: Ray runs
+    whatever a member of its cluster sends it, so use a closed network."""
     for path in SOURCES:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
