@@ -9,6 +9,7 @@ import numpy as np
 
 from exporl.data.episodes import within
 from exporl.spec import Spec
+from exporl.units import EXECUTED
 
 LARGEST_SEEN = 1e15
 """Largest observation or reward: squares of it, as optimisers keep them, are still float32
@@ -52,7 +53,10 @@ class Checked(gymnasium.Wrapper):
         _check_observation(self._spec, observation)
         paid = _reward(reward, self._rewards)
         ends = _flag("terminated", terminated), _flag("truncated", truncated)
-        return observation, paid, *ends, _info(info)
+        info = _info(info)
+        if EXECUTED in info:
+            _check_executed(info[EXECUTED], self._spec.action_dim)
+        return observation, paid, *ends, info
 
 
 def _parts(answer: Any, what: str, count: int) -> tuple[Any, ...]:
@@ -101,6 +105,15 @@ def _check_size(value: np.ndarray, what: str) -> None:
         f"{what} = {float(value[bad][0]):g}{where}; finite numbers up to {LARGEST_SEEN:g} can be "
         "learnt from"
     )
+
+
+def _check_executed(action: Any, action_dim: int) -> None:
+    value = _array(action, f"info[{EXECUTED!r}]")
+    if value.shape != (action_dim,):
+        raise UnusableValue(
+            f"info[{EXECUTED!r}] of shape {value.shape}; an action has shape {(action_dim,)}"
+        )
+    _check_size(value, f"info[{EXECUTED!r}]")
 
 
 def _reward(reward: Any, bounds: tuple[float, float] | None) -> float:
