@@ -159,7 +159,7 @@ class Asked:
         except FilmNotWritten:  # no fault of the environment, whose pictures are taken
             raise
         except EnvironmentLost as lost:
-            raise EnvironmentLost(f"{lost} {what} was waited for, {where}.") from lost
+            raise EnvironmentLost(f"{what} {where} got no answer: {lost}") from lost
         except UnusableValue as error:
             raise EnvironmentFailed(f"{what} gave {error}, {where}.") from error
         except BaseException as error:

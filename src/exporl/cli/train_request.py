@@ -203,13 +203,11 @@ def _seconds(option: str, text: str | None) -> float | None:
 
 def _listen(known: argparse.Namespace) -> Listen | None:
     """Where actors join, with the options that go with it."""
-    given = [
-        name for name in OF_LISTENING[1:] if getattr(known, name.replace("-", "_")) is not None
-    ]
-    given += ["open"] if known.open else []
     if known.listen is None:
-        if given:
-            raise ValueError(f"--{given[0]} has no effect without --listen HOST:PORT.")
+        values = {name: getattr(known, name.replace("-", "_")) for name in OF_LISTENING}
+        for name, value in {**values, "open": known.open or None}.items():
+            if value is not None:
+                raise ValueError(f"--{name} has no effect without --listen HOST:PORT.")
         return None
     key_file = known.key_file and Path(known.key_file)
     wait_s = _seconds("--wait-for-actors", known.wait_for_actors)

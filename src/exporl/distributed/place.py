@@ -33,6 +33,9 @@ class Deadlines:
         return {"reset": self.reset_s, "describe": self.describe_s}.get(call, self.step_s)
 
 
+DEADLINES = Deadlines()
+
+
 class Place:
     """Has an actor or waits for one. One thread at a time asks it."""
 
@@ -47,6 +50,8 @@ class Place:
         """Actors that had the place so far: the number of the one that has it."""
         self.user: object = None
         """The environment whose episode it plays."""
+        self.waits_for: Call | None = None
+        """The call that its actor has not answered."""
         self.absent_since = time.monotonic()
         self.left = threading.Event()
         """Set when the actor is lost."""
@@ -64,7 +69,7 @@ class Place:
 
     def enter(self, connection: Any) -> int:
         """An actor takes the place: its number."""
-        self._connection, self.user = connection, None
+        self._connection, self.user, self.waits_for = connection, None, None
         self.joined += 1
         self.left = threading.Event()
         return self.joined
@@ -91,15 +96,16 @@ class Place:
         connection = self._connection
         if connection is None or self.joined != joined:
             raise Lost("its connection was closed.")
-        self._asked += 1
+        self._asked, self.waits_for = self._asked + 1, call
         message = {"call": call, "number": self._asked, **content}
         try:
             connection.send(packed(message))
-            return self._read(connection.recv(timeout=deadline_s))
+            found = self._read(connection.recv(timeout=deadline_s))
+            self.waits_for = None
+            return found
         except TimeoutError as error:
             raise Lost(f"it gave no answer to {call!r} within {deadline_s:g} s.") from error
         except MessageError as error:
-            self.refuse(joined, str(error))
             raise Lost(str(error)) from error
         except (ConnectionClosed, OSError) as error:
             raise Lost(f"its connection was closed ({error}).") from error

@@ -12,7 +12,7 @@ from exporl.acting.failures import EnvironmentFailed, EnvironmentLost, in_words
 from exporl.actor.environment import PROTOCOL
 from exporl.actor.joining import LATER, REFUSED
 from exporl.distributed.described import Described, described
-from exporl.distributed.place import Call, Deadlines, Lost, Place
+from exporl.distributed.place import DEADLINES, Call, Deadlines, Lost, Place
 from exporl.serve.admission import has_key, quiet
 from exporl.serve.messages import LARGEST
 
@@ -35,7 +35,7 @@ class ActorPool:
         *,
         api_key: str | None = None,
         say: Callable[[str], None] = lambda message: None,
-        deadlines: Deadlines = Deadlines(),
+        deadlines: Deadlines = DEADLINES,
     ):
         """Listens from now on.
 
@@ -176,7 +176,8 @@ class ActorPool:
         try:
             answer = place.ask(joined, call, self.deadlines.of(call), **content)
         except Lost as lost:
-            self._lose(place, joined, str(lost), call)
+            place.refuse(joined, str(lost))
+            self._lose(place, joined, str(lost))
             raise EnvironmentLost(f"actor {place.number} was lost: {lost}") from lost
         if call == "step":
             self._in_a_row = 0
@@ -185,7 +186,8 @@ class ActorPool:
     def give_up(self, place: Place, joined: int, why: str) -> EnvironmentLost:
         """The error for an actor whose answers are of no use; it is told why, and lost."""
         place.refuse(joined, why)
-        self._lose(place, joined, why, "step")
+        place.waits_for = "step"  # whose answer is none
+        self._lose(place, joined, why)
         return EnvironmentLost(f"actor {place.number} was lost: {why}")
 
     def take_number(self) -> int:
@@ -198,13 +200,13 @@ class ActorPool:
         """An environment is closed."""
         self._open.discard(number)
 
-    def _lose(self, place: Place, joined: int, why: str, call: str = "") -> None:
+    def _lose(self, place: Place, joined: int, why: str) -> None:
         with self._changed:
             if not place.leave(joined):
                 return
             self.restarts += 1
             self._in_a_row += 1
-            self.lost_steps += call == "step"
+            self.lost_steps += place.waits_for == "step"
             self._last_words = why
             self._changed.notify_all()
         self._say(f"actor {place.number} was lost: {why} Its place is free: {self.command()}")
