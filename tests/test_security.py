@@ -315,10 +315,10 @@ NETWORK |= {"websockets", "huggingface_hub"}
 
 
 def test_network():
-    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`,
-    `exporl.Client`, a base policy `ws://HOST:PORT`, and Ray with `--actors` and `--ray`, whose
-    head is looked for: Ray runs whatever a member of its cluster sends it, so use a closed
-    network."""
+    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl
+    serve`, `exporl.Client`, `exporl actor`, `exporl train --listen`, a base policy
+    `ws://HOST:PORT`, and Ray with `--actors` and `--ray`: Ray runs whatever a member of its
+    cluster sends it, so use a closed network."""
     for path in SOURCES:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -330,9 +330,9 @@ def test_network():
         starts_ray = uses == "distributed/cluster.py"
         assert starts_ray or 'import_module("ray")' not in path.read_text(), path
         of_ray = starts_ray or uses == "distributed/head.py"
-        allowed = uses in ("data/download.py", "bundle/push.py") or uses.startswith(
-            ("serve/", "cli/serve")
-        )
+        of_actors = ("actor/joining.py", "distributed/pool.py", "distributed/place.py")
+        allowed = uses in ("data/download.py", "bundle/push.py", *of_actors)
+        allowed = allowed or uses.startswith(("serve/", "cli/serve"))
         assert not names & NETWORK or allowed or of_ray, path
 
 
@@ -347,11 +347,18 @@ def test_listening(tmp_path, capsys):
         assert running.address.startswith("ws://127.0.0.1:")
 
 
-def test_messages():
-    """A message to `exporl serve` runs no code, ends in an answer or in a sentence, and takes no
-    more memory than a small multiple of its length.
+def test_listening_for_actors(tmp_path, monkeypatch, capsys):
+    """`exporl train --listen HOST:PORT` listens beyond this machine only with a key or the
+    word `--open`. Whoever has the key decides what the run learns from, and the run decides
+    what its actors do."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "rlpd", "--task", "remote/arm", "--listen", "0.0.0.0:0"]) == 2
+    assert "give --key-file FILE" in capsys.readouterr().err
 
-    `tests/test_serve_hostile.py` sends a thousand."""
+
+def test_messages():
+    """A message to `exporl serve` or `exporl train --listen` runs no code, ends in an answer
+    or in a sentence, and takes no more memory than a small multiple of its length."""
     import msgpack
 
     array = {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": (1,)}
@@ -408,8 +415,9 @@ def test_bounds(run):
 
 
 def test_encryption():
-    """What `exporl serve` and `exporl.Client` send is not encrypted, the key included: beyond a
-    network of your own put a tunnel or a proxy with a certificate between them."""
+    """What `exporl serve` and `exporl.Client`, `exporl train --listen` and `exporl actor` send
+    is not encrypted, the key included: beyond a network of your own put a tunnel or a proxy
+    with a certificate between them."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"ws://127.0.0.1:{listening.getsockname()[1]}"
         heard = []
