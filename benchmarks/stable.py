@@ -81,6 +81,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no-bounds": dict.fromkeys(BOUNDS, False),
     "no-edits": {"algo.num_edit_samples": 0},
     "edits-act": {"algo.edits_act": "always"},
+    "noise-edits": {"algo.edit_learning_rate": 0.0},
     "small-edits": {"algo.edit_scale": 0.05, "algo.edits_act": "always"},
     "deploy-full-noise": {"algo.deploy_noise_scale": 1.0, "algo.edits_act": "always"},
     "large-edits": {"algo.edit_scale": 0.2, "algo.edits_act": "always"},

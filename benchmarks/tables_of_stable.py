@@ -105,12 +105,11 @@ def ablations() -> str:
                 rates = [rate for run in runs if (rate := at(run, step)) is not None]
                 cells.append(f"{statistics.mean(rates):.0f}" if rates else "")
             last = max(step for step in ABLATION_STEPS if all(step in r["env_steps"] for r in runs))
-            pairs = [(at(run, last), at(preset[task, run["seed"]], last)) for run in runs]
+            changed = [] if row == "new" else runs
+            pairs = [(at(run, last), at(preset[task, run["seed"]], last)) for run in changed]
             more = [
                 f"{own - its:+.0f}" for own, its in pairs if own is not None and its is not None
             ]
-            if row == "new":
-                more = []
             said = ABLATIONS.get(row, "the preset")
             rows.append((task, said, str(len(runs)), *cells, " ".join(more)))
     compared = {task for task, said, *_ in rows if said != "the preset"}
