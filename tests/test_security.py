@@ -330,7 +330,8 @@ def test_network():
         starts_ray = uses == "distributed/cluster.py"
         assert starts_ray or 'import_module("ray")' not in path.read_text(), path
         of_ray = starts_ray or uses == "distributed/head.py"
-        of_actors = ("actor/joining.py", "distributed/pool.py", "distributed/place.py")
+        of_actors = tuple(f"distributed/{name}.py" for name in ("pool", "place", "peers"))
+        of_actors += ("actor/joining.py",)
         allowed = uses in ("data/download.py", "bundle/push.py", *of_actors)
         allowed = allowed or uses.startswith(("serve/", "cli/serve"))
         assert not names & NETWORK or allowed or of_ray, path

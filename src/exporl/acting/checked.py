@@ -82,7 +82,7 @@ def _check_observation(spec: Spec, observation: Any) -> None:
             )
         if dtype == "uint8" and value.dtype != np.uint8:
             raise UnusableValue(f"observation[{name!r}] as {value.dtype}; the task says uint8")
-        _check_size(value, f"observation[{name!r}]")
+        check_size(value, f"observation[{name!r}]")
 
 
 def _array(value: Any, what: str) -> np.ndarray:
@@ -95,7 +95,7 @@ def _array(value: Any, what: str) -> np.ndarray:
     return array
 
 
-def _check_size(value: np.ndarray, what: str) -> None:
+def check_size(value: np.ndarray, what: str) -> None:
     """Refuses NaN, infinity and numbers that no float32 network can learn from."""
     if value.dtype.kind != "f" or (np.abs(value) <= LARGEST_SEEN).all():
         return
@@ -113,14 +113,14 @@ def _check_executed(action: Any, action_dim: int) -> None:
         raise UnusableValue(
             f"info[{EXECUTED!r}] of shape {value.shape}; an action has shape {(action_dim,)}"
         )
-    _check_size(value, f"info[{EXECUTED!r}]")
+    check_size(value, f"info[{EXECUTED!r}]")
 
 
 def _reward(reward: Any, bounds: tuple[float, float] | None) -> float:
     value = _array(reward, "the reward")
     if value.size != 1:
         raise UnusableValue(f"a reward of shape {value.shape} instead of one number")
-    _check_size(value, "the reward")
+    check_size(value, "the reward")
     paid = float(value.reshape(()))
     if bounds is not None and not within(paid, bounds):
         raise UnusableValue(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from exporl.outside import load_outside
+from exporl.outside import is_outside, load_outside
 from exporl.units import EXECUTED
 
 PROTOCOL = 1
@@ -62,13 +62,12 @@ class ActorEnvironment:
         entry, nested names joined by "/" and "" for a lone Box; "action" with "low", "high",
         "dtype"; "max_episode_steps"; "control_hz"; "protocol"."""
         space = self._action
-        entries = [[name, list(leaf.shape), str(leaf.dtype)] for name, _, leaf in self._leaves]
-        dtype = str(space.dtype)
+        entries = [[name, list(leaf.shape), _dtype(leaf)] for name, _, leaf in self._leaves]
         bounds = {"low": np.asarray(space.low), "high": np.asarray(space.high)}
         return {
             "protocol": PROTOCOL,
             "observation": entries,
-            "action": {**bounds, "dtype": dtype},
+            "action": {**bounds, "dtype": _dtype(space)},
             "max_episode_steps": self._limit,
             "control_hz": self._hz,
         }
@@ -165,6 +164,11 @@ def _leaves(env: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
         waiting = [((*way, key), part) for key, part in pairs] + waiting
 
 
+def _dtype(space: Any) -> str:
+    """A space's type of numbers, as NumPy writes it."""
+    return str(np.dtype(space.dtype))
+
+
 def _refuse_no_box(space: Any, what: str) -> None:
     if not all(hasattr(space, name) for name in ("shape", "dtype", "low", "high")):
         raise ValueError(f"{what} is {space}; it must be a Box, or Dicts of Boxes.")
@@ -191,6 +195,11 @@ def load_environment(name: str) -> Any:
     Raises:
         ValueError: no such module or function, it fails, or it returns something else.
     """
+    if not is_outside(name):
+        raise ValueError(
+            f"{name!r} is not module:function, such as my_robot:make_env for the function make_env "
+            "in my_robot.py."
+        )
     make = load_outside(name, "environment")
     if not callable(make):
         raise ValueError(f"{name} is {type(make).__name__}, not a function.")

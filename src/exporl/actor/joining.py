@@ -94,6 +94,7 @@ class Joining:
                 self._address,
                 compression=None,
                 max_size=LARGEST,
+                max_queue=1,
                 additional_headers=self._headers,
                 open_timeout=max(end - time.monotonic(), 0.01),
                 close_timeout=1,
@@ -138,7 +139,7 @@ class Joining:
 
     def _read(self, data: bytes | str) -> Mapping[str, Any]:
         if isinstance(data, str):
-            raise ValueError(f"the training at {self._address} answered: {data}")
+            raise ValueError(f"the training at {self._address} answered: {data:.1000}")
         found = unpacked(data)
         if not isinstance(found, dict) or found.get("call") not in _CALLS:
             raise MessageError(f"what answers at {self._address} is no training of exporl.")

@@ -40,7 +40,7 @@ def for_actors(config: RunConfig[Any], listen: Listen | None, many: bool) -> Run
                 "HOST:PORT."
             )
         return config
-    if not remote:
+    if not remote or config.task == REMOTE:
         raise ValueError(
             f"--listen {listen.address} is for environments on other machines, which say what the "
             f"task is: give it a name of yours, --task {REMOTE}NAME."

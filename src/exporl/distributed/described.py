@@ -2,15 +2,22 @@
 
 import collections
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
-from exporl.actor.environment import PROTOCOL
+from exporl.acting.checked import UnusableValue, check_size
+from exporl.actor.environment import PROTOCOL, SUCCESS_KEYS
 from exporl.serve.messages import LARGEST, MessageError
-from exporl.units import ActionUnits
+from exporl.units import EXECUTED, ActionUnits
+
+MOST_ACTIONS = 1_000
+"""Numbers of an action."""
+_DTYPE = re.compile(r"[<>|=]?(float(16|32|64)|u?int(8|16|32|64)|f[248]|[iu][1248])")
+"""Types of numbers, as NumPy writes them."""
 
 
 class Described(NamedTuple):
@@ -58,8 +65,56 @@ class Described(NamedTuple):
                 raise MessageError(
                     f"observation {name!r} has shape {value.shape}, and was described as {shape}."
                 )
+            _check_size(value, f"observation {name!r}")
             found[name] = value
         return found[""] if list(found) == [""] else found
+
+    def executed(self, value: Any) -> np.ndarray:
+        """The action that an actor says it executed, within the bounds.
+
+        Raises:
+            MessageError: it is none; says why.
+        """
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
+            raise MessageError("a step was answered without the action that was executed.")
+        if value.size != len(self.low):
+            raise MessageError(
+                f"{EXECUTED!r} has shape {value.shape}, an action {self.action_shape}."
+            )
+        _check_size(value, repr(EXECUTED))
+        return np.clip(value.ravel(), self.low, self.high)
+
+
+def number(value: Any, what: str) -> float:
+    """A number that an actor sent.
+
+    Raises:
+        MessageError: it is none, or too large to learn from; says what it is.
+    """
+    known = isinstance(value, bool | int | float | np.generic | np.ndarray)
+    array = np.asarray(value) if known else np.array(None)
+    if array.ndim != 0 or array.dtype.kind not in "biuf":
+        raise MessageError(f"{what} is {value!r:.60}, which is no number.")
+    _check_size(array, what)
+    return float(array)
+
+
+def told(info: Any) -> dict[str, bool]:
+    """What an actor's info says of success.
+
+    Raises:
+        MessageError: it is no info; says why.
+    """
+    if not isinstance(info, Mapping):
+        raise MessageError("an answer has no info.")
+    return {key: number(info[key], repr(key)) != 0 for key in SUCCESS_KEYS if key in info}
+
+
+def _check_size(value: np.ndarray, what: str) -> None:
+    try:
+        check_size(value, what)
+    except UnusableValue as error:
+        raise MessageError(f"{error}.") from error
 
 
 def _box(shape: tuple[int, ...], dtype: np.dtype) -> gymnasium.spaces.Box:
@@ -81,15 +136,17 @@ def described(message: Any) -> Described:
             "this is a training that waits for actors, and no actor answered: the command on a "
             "robot's machine is exporl actor --env module:function --address HOST:PORT."
         )
-    if message["protocol"] != PROTOCOL:
+    protocol = message["protocol"]
+    if type(protocol) is not int or protocol != PROTOCOL:
         raise MessageError(
-            f"the actor speaks version {message['protocol']!r} of the calls, this training "
-            f"{PROTOCOL}: install the same version of exporl on both."
+            f"the actor speaks version {protocol!r:.60} of the calls, this training {PROTOCOL}: "
+            "install the same version of exporl on both."
         )
-    action, entries = message.get("action"), message.get("observation")
-    if not isinstance(action, Mapping) or not isinstance(entries, list) or not entries:
+    action, listed = message.get("action"), message.get("observation")
+    if not isinstance(action, Mapping) or not isinstance(listed, list) or not listed:
         raise MessageError("an actor describes an action and the entries of its observation.")
     low, high = _bound(action.get("low")), _bound(action.get("high"))
+    entries = _entries(listed)
     dtype = _dtype(action.get("dtype"), "the action")
     if low.shape != high.shape or dtype.kind != "f":
         raise MessageError(
@@ -97,16 +154,13 @@ def described(message: Any) -> Described:
             f"{low.shape} and {high.shape}."
         )
     ActionUnits(tuple(low.ravel().tolist()), tuple(high.ravel().tolist()), low.shape, str(dtype))
-    names = [entry[0] for entry in map(_entry, entries)]
-    if len(set(names)) < len(names):
-        raise MessageError(f"two entries of the observation have one name: {names!r:.200}.")
     limit, hz = message.get("max_episode_steps"), message.get("control_hz")
     if type(limit) is not int or limit < 1:
         raise MessageError(f"max_episode_steps must be a whole number above 0, got {limit!r:.60}.")
     if hz is not None and not (isinstance(hz, int | float) and 0 < hz < math.inf):
         raise MessageError(f"control_hz must be a number above 0, got {hz!r:.60}.")
     return Described(
-        tuple(map(_entry, entries)),
+        entries,
         tuple(low.ravel().tolist()),
         tuple(high.ravel().tolist()),
         low.shape,
@@ -114,6 +168,16 @@ def described(message: Any) -> Described:
         limit,
         hz,
     )
+
+
+def _entries(listed: list[Any]) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    entries = tuple(map(_entry, listed))
+    names = [name for name, _, _ in entries]
+    if len(set(names)) < len(names):
+        raise MessageError(f"two entries of the observation have one name: {names!r:.200}.")
+    if sum(math.prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype in entries) > LARGEST:
+        raise MessageError(f"an observation has more than the {LARGEST} bytes of a message.")
+    return entries
 
 
 def _entry(entry: Any) -> tuple[str, tuple[int, ...], str]:
@@ -130,16 +194,14 @@ def _entry(entry: Any) -> tuple[str, tuple[int, ...], str]:
 
 
 def _dtype(name: Any, what: str) -> np.dtype:
-    try:
-        kind = np.dtype(name) if isinstance(name, str) else None
-    except TypeError:
-        kind = None
-    if kind is None or kind.kind not in "iuf":
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
         raise MessageError(f"{what} has the type {name!r:.60}, which is no number.")
-    return kind
+    return np.dtype(name.lstrip("<>|="))
 
 
 def _bound(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.size == 0:
         raise MessageError("the bounds of the action are no arrays of numbers.")
+    if value.size > MOST_ACTIONS:
+        raise MessageError(f"an action has {value.size} numbers; {MOST_ACTIONS} are the most.")
     return value.astype(np.float64)

@@ -69,9 +69,9 @@ class Place:
 
     def enter(self, connection: Any) -> int:
         """An actor takes the place: its number."""
-        self._connection, self.user, self.waits_for = connection, None, None
-        self.joined += 1
-        self.left = threading.Event()
+        self.user, self.waits_for, self.left = None, None, threading.Event()
+        self.joined += 1  # first: whoever asks the one before must not reach this one
+        self._connection = connection
         return self.joined
 
     def leave(self, joined: int) -> bool:
@@ -114,7 +114,8 @@ class Place:
         if isinstance(data, str):
             raise MessageError("an actor answers with binary messages, and this one sent text.")
         found = unpacked(data)
-        if not isinstance(found, dict) or found.get("number") != self._asked:
+        number = found.get("number") if isinstance(found, dict) else None
+        if type(number) is not int or number != self._asked:
             raise MessageError(
                 f"call {self._asked} was not answered: this is no actor. On a robot's machine: "
                 "exporl actor --env module:function --address HOST:PORT"

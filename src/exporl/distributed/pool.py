@@ -3,6 +3,7 @@
 import contextlib
 import http
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from exporl.serve.messages import LARGEST
 MOST_FAILURES = 3
 """Actors lost one after the other, for each place, without a step of any in between, that end the
 run."""
+MOST_STRANGERS = 16
+"""Connections beside those of the actors that may be open at a time."""
 _LOOK_S = 0.2
 """Between two looks whether an idle actor is still there."""
 
@@ -52,10 +55,14 @@ class ActorPool:
         """
         from websockets.sync.server import serve
 
+        from exporl.distributed.peers import at_most
+
         self.places = [Place(number) for number in range(num_actors)]
         self.deadlines, self._say, self._api_key = deadlines, say, api_key
         self.described: Described | None = None
-        """What every actor's environment is like: what the first one said."""
+        """What every actor's environment is like: what the first one said of those that are there,
+        and from the beginning of the training on for good."""
+        self._begun = False
         self.restarts = self.lost_steps = 0
         """Actors lost so far, and steps they were asked for and did not make."""
         self._in_a_row = 0
@@ -68,9 +75,13 @@ class ActorPool:
                 self._welcome,
                 host,
                 port,
+                family=socket.AF_INET6 if ":" in host else socket.AF_INET,
                 process_request=self._admit,
+                create_connection=at_most(num_actors + MOST_STRANGERS),
+                origins=[None],  # no page that a browser of this machine shows takes part
                 compression=None,
                 max_size=LARGEST,
+                max_queue=1,
                 close_timeout=1,
                 server_header=None,
                 logger=quiet("exporl.distributed"),
@@ -118,9 +129,11 @@ class ActorPool:
         end = time.monotonic() + self.deadlines.join_s
         told = -1
         while True:
-            there = sum(place.present for place in self.places)
-            if there == len(self.places) and self.described is not None:
-                return self.described
+            with self._changed:
+                there = sum(place.present for place in self.places)
+                if there == len(self.places) and self.described is not None:
+                    self._begun = True
+                    return self.described
             if there != told:
                 told = there
                 self._say(
@@ -183,10 +196,10 @@ class ActorPool:
             self._in_a_row = 0
         return answer
 
-    def give_up(self, place: Place, joined: int, why: str) -> EnvironmentLost:
-        """The error for an actor whose answers are of no use; it is told why, and lost."""
+    def give_up(self, place: Place, joined: int, call: Call, why: str) -> EnvironmentLost:
+        """The error for an actor whose answer to a call is of no use; it is told why, and lost."""
         place.refuse(joined, why)
-        place.waits_for = "step"  # whose answer is none
+        place.waits_for = call  # whose answer is none
         self._lose(place, joined, why)
         return EnvironmentLost(f"actor {place.number} was lost: {why}")
 
@@ -205,8 +218,10 @@ class ActorPool:
             if not place.leave(joined):
                 return
             self.restarts += 1
-            self._in_a_row += 1
+            self._in_a_row += place.waits_for is not None  # who was asked for nothing broke nothing
             self.lost_steps += place.waits_for == "step"
+            if not self._begun and not any(each.present for each in self.places):
+                self.described = None
             self._last_words = why
             self._changed.notify_all()
         self._say(f"actor {place.number} was lost: {why} Its place is free: {self.command()}")

@@ -1,13 +1,15 @@
 """An environment whose calls an actor on another machine answers, and the task around it."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
 
 from exporl.acting.failures import EnvironmentFailed, EnvironmentLost
-from exporl.distributed.described import Described
+from exporl.distributed.described import Described, number, told
+from exporl.distributed.place import Call
 from exporl.distributed.pool import ActorPool
 from exporl.envs.custom import custom_task
 from exporl.envs.task import Reward, Task
@@ -77,7 +79,8 @@ class RemoteEnv(gymnasium.Env[Any, np.ndarray]):
         self._joined = self.place.joined
         answer = self._pool.ask(self.place, self._joined, "reset", seed=seed)
         self.place.user = self
-        return self._shown(answer), self._told(answer)
+        with self._useful("reset"):
+            return self._described.shown(answer.get("observation")), dict(told(answer.get("info")))
 
     def step(self, action: np.ndarray):
         """One step; its info has the action that was executed.
@@ -88,12 +91,14 @@ class RemoteEnv(gymnasium.Env[Any, np.ndarray]):
         if not self.goes_on:
             raise EnvironmentLost(f"actor {self.place.number} plays this episode no longer.")
         answer = self._pool.ask(self.place, self._joined, "step", action=action)
-        info = self._told(answer)
-        executed = info.get(EXECUTED)
-        if not isinstance(executed, np.ndarray) or executed.size != action.size:
-            raise self._useless("a step was answered without the action that was executed.")
-        ends = answer.get("terminated"), answer.get("truncated")
-        return self._shown(answer), answer.get("reward"), *ends, info
+        with self._useful("step"):
+            info = answer.get("info")
+            success = told(info)
+            executed = self._described.executed(info.get(EXECUTED))
+            reward = number(answer.get("reward"), "the reward")
+            ends = [number(answer.get(name), name) != 0 for name in ("terminated", "truncated")]
+            seen = self._described.shown(answer.get("observation"))
+        return seen, reward, *ends, {**success, EXECUTED: executed}
 
     def observation(self) -> Any:
         """What is seen now, without acting.
@@ -101,26 +106,21 @@ class RemoteEnv(gymnasium.Env[Any, np.ndarray]):
         Raises:
             EnvironmentLost: the actor was lost.
         """
-        return self._shown(self._pool.ask(self.place, self._joined, "observation"))
+        answer = self._pool.ask(self.place, self._joined, "observation")
+        with self._useful("observation"):
+            return self._described.shown(answer.get("observation"))
 
     def close(self) -> None:
         """Lets go of the place; the actor stays."""
         self._pool.give_number(self._number)
 
-    def _shown(self, answer: dict[str, Any]) -> Any:
+    @contextlib.contextmanager
+    def _useful(self, call: Call) -> Iterator[None]:
+        """Gives up an actor whose answer to a call is of no use."""
         try:
-            return self._described.shown(answer.get("observation"))
+            yield
         except MessageError as error:
-            raise self._useless(str(error)) from error
-
-    def _told(self, answer: dict[str, Any]) -> dict[str, Any]:
-        info = answer.get("info")
-        if not isinstance(info, dict):
-            raise self._useless("an answer has no info.")
-        return info
-
-    def _useless(self, why: str) -> EnvironmentLost:
-        return self._pool.give_up(self.place, self._joined, why)
+            raise self._pool.give_up(self.place, self._joined, call, str(error)) from error
 
 
 def remote_task(pool: ActorPool, name: str, reward: Reward, **options: Any) -> Task:
