@@ -13,6 +13,7 @@ from websockets.sync.server import serve
 from exporl.actor.environment import ActorEnvironment, load_environment
 from exporl.actor.joining import Joining
 from exporl.cli.main import main
+from exporl.distributed.described import described
 from exporl.distributed.pool import ActorPool
 from exporl.serve.messages import packed
 from helpers.joining import actor_threads
@@ -34,6 +35,17 @@ def test_limits_of_wrapped_environments_are_found():
     wrapped.observation_space, wrapped.env = Arm.observation_space, Arm()
     wrapped._max_episode_steps = 3
     assert ActorEnvironment(wrapped).describe()["max_episode_steps"] == 3
+
+
+def test_types_may_be_given_as_numpy_has_them():
+    """Environments without gymnasium write what they like into their spaces."""
+
+    class Typed(Arm):
+        action_space = SimpleNamespace(shape=(2,), dtype=np.float32, low=LOW, high=HIGH)
+        observation_space = SimpleNamespace(shape=(3,), dtype=np.dtype("<f4"), low=0, high=1)
+
+    found = described(ActorEnvironment(Typed()).describe())
+    assert (found.observation, found.action_dtype) == ((("", (3,), "float32"),), "float32")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +115,7 @@ def test_nothing_is_played_of_what_is_no_action(action, sentence):
         ("helpers.joining:actor_process", "takes? no arguments|raised TypeError"),
         ("builtins:dict", "returned dict, which has no reset, step"),
         ("no_such_module:f", "cannot import 'no_such_module'"),
+        ("my_robot", "'my_robot' is not module:function, such as my_robot:make_env"),
     ],
 )
 def test_names_that_lead_to_no_environment(name, sentence):
@@ -134,6 +147,19 @@ def test_a_policy_server_is_no_training():
         pytest.raises(ValueError, match="is no training of exporl"),
     ):
         joining(running.address, wait_s=5.0).run()
+
+
+def test_a_long_answer_is_told_in_short():
+    def talking(connection):
+        connection.send(100_000 * "no ")
+        connection.recv()
+
+    with serve(talking, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.socket.getsockname()[1]
+        with pytest.raises(ValueError, match="answered: no no no") as raised:
+            joining(f"127.0.0.1:{port}").run()
+    assert len(str(raised.value)) < 2000
 
 
 def test_another_version_of_the_calls():

@@ -1,16 +1,13 @@
 """Who joins a training over the network: actors, and anybody else."""
 
-import contextlib
 import re
 import urllib.error
 import urllib.request
-from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("websockets")
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from exporl.acting.failures import EnvironmentFailed, EnvironmentLost
@@ -20,7 +17,8 @@ from exporl.distributed.place import Deadlines
 from exporl.distributed.pool import ActorPool
 from exporl.distributed.remote_env import RemoteEnv, remote_task
 from exporl.serve.client import Client
-from exporl.serve.messages import packed, unpacked
+from exporl.serve.messages import packed
+from helpers.by_hand import ACTION, GOOD, SEEN, acting, heard, told
 from helpers.joining import actor_threads
 from helpers.robots import Arm, Other, Stuck
 from helpers.serving import until
@@ -30,31 +28,6 @@ from helpers.serving import until
 def pool():
     with ActorPool(1, port=0) as pool:
         yield pool
-
-
-def heard(connection) -> Any:
-    return connection.recv(timeout=30)
-
-
-def told(pool, *answers):
-    """What the training says to somebody who gives these answers."""
-    with connect(f"ws://{pool.address}", proxy=None) as connection:
-        for answer in answers:
-            call = unpacked(heard(connection))
-            number = call["number"]
-            connection.send(
-                packed({"number": number, **answer}) if isinstance(answer, dict) else answer
-            )
-        said = heard(connection)
-        if not isinstance(said, str):
-            return said
-        with pytest.raises(ConnectionClosed):
-            heard(connection)
-        return said
-
-
-GOOD = ActorEnvironment(Arm()).describe()
-ACTION = GOOD["action"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +58,6 @@ ACTION = GOOD["action"]
     ],
 )
 def test_whoever_is_no_actor_is_told_why(pool, answer, sentence):
-
     assert re.search(sentence, told(pool, answer))
     assert not pool.places[0].present and pool.restarts == 0
 
@@ -143,40 +115,9 @@ def test_the_place_is_taken_already(pool):
         ActorPool(1, port=pool.port)
 
 
-@contextlib.contextmanager
-def acting(pool, answer):
-    """An environment whose actor is of the right kind, and answers the first reset with this."""
-    with connect(f"ws://{pool.address}", proxy=None) as connection:
-        unpacked(heard(connection))
-        connection.send(packed({"number": 1, **GOOD}))
-        until(lambda: pool.places[0].present)
-        env = RemoteEnv(pool)
-        env.waits = False
-        connection.send(packed({"number": 1, **answer}))  # it lies there when it is asked for
-        yield env
-
-
-@pytest.mark.parametrize(
-    ("answer", "sentence"),
-    [
-        ({"observation": {}, "info": {}}, "has no array of numbers 'pose/q'"),
-        ({"observation": [1], "info": {}}, "is a map of arrays"),
-        ({"observation": {"pose/q": np.zeros(3)}, "info": {}}, "described as"),
-        ({"observation": {"pose/q": np.array(["a", "b"])}, "info": {}}, "no array of numbers"),
-        ({"number": 5}, "call 1 was not answered"),
-    ],
-)
-def test_an_actor_whose_answers_are_of_no_use_is_lost(pool, answer, sentence):
-    lost = pytest.raises(EnvironmentLost, match=f"actor 0 was lost: .*{sentence}")
-    with acting(pool, answer) as env, lost:
-        env.reset(seed=0)
-    assert pool.restarts == 1 and not pool.places[0].present
-
-
 def test_an_actor_that_does_not_answer_is_lost():
     with ActorPool(1, port=0, deadlines=Deadlines(step_s=0.05)) as pool:
-        seen = {"pose/q": np.zeros(2), "force": np.zeros((1, 2))}
-        with acting(pool, {"observation": seen, "info": {}}) as env:
+        with acting(pool, {"observation": SEEN, "info": {}}) as env:
             env.reset(seed=0)
             with pytest.raises(EnvironmentLost, match=r"no answer to 'step' within 0.05 s"):
                 env.step(np.zeros(2, np.float32))

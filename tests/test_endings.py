@@ -179,6 +179,8 @@ def test_the_command_that_goes_on_can_be_typed_as_it_stands():
     """With trust where the run names code of the user's own, and quoted."""
     own = dataclasses.replace(tiny("bc"), task="my_module:my_task")
     assert resumption(own, Path("runs/one")) == "exporl train --resume runs/one --trust"
+    remote = dataclasses.replace(tiny("bc"), task="remote/arm")
+    assert resumption(remote, Path("run")) == "exporl train --resume run --listen HOST:PORT"
     assert resumption(tiny("bc"), Path("my run")) == "exporl train --resume 'my run'"
     assert what_is_kept(own, Path("nowhere")).startswith("No checkpoint was written before")
 

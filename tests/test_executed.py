@@ -80,7 +80,8 @@ def test_a_run_that_is_resumed_gives_its_environment_what_it_was_given(tmp_path)
     """Within an episode: its actions are repeated as they were given, not as they were
     executed."""
     scratch = {"data.demos": 0, "data.prior_ratio": 0.0, "train.online_steps": 9}
-    config = tiny("rlpd", "robot", **scratch, **{"eval.every": 100, "train.random_steps": 4})
+    scratch |= {"eval.every": 100, "eval.episodes": 1, "eval.num_envs": 1, "train.random_steps": 4}
+    config = tiny("rlpd", "robot", **scratch)
     task = custom_task(functools.partial(here, Weak))
     whole, first, then = Stop(), Stop(after=3), Stop()
     train(config, tmp_path / "whole", task=task, callbacks=[whole])

@@ -1,6 +1,7 @@
 """Training in environments that actors on other machines play: what it gives is what the same
 environments give here, and whoever is lost is replaced."""
 
+import shutil
 import threading
 
 import numpy as np
@@ -21,7 +22,7 @@ from exporl.run.callbacks import Callback
 from exporl.run.loop import train
 from exporl.run.stopping import Interrupted
 from helpers.joining import actor_process, actor_threads
-from helpers.robots import HIGH, KILL, LOW, Arm, Broken, Weak, here
+from helpers.robots import HIGH, KILL, LOW, STEPS, Arm, Broken, Far, Weak, here
 from helpers.runs import evaluations, tiny
 from helpers.serving import until
 
@@ -71,10 +72,17 @@ def joined(pool, config, run_dir, steps, **options):
     return train(config, run_dir, task=task, actors=made, callbacks=[steps], **options)
 
 
-def learnt(run_dir):
-    found = checkpoint.find_newest(run_dir / "checkpoints", only=("learner",))
+def saved(run_dir, part="learner"):
+    """A part of the newest checkpoint."""
+    found = checkpoint.find_newest(run_dir / "checkpoints", only=(part,))
     assert found is not None
-    return found.parts["learner"]
+    return found.parts[part]
+
+
+def lengths(replay, stream=0):
+    """Steps of every episode of a stream that has ended, in their order."""
+    ends = np.flatnonzero(replay["terminated"][stream] | replay["truncated"][stream])
+    return np.diff(np.cumsum(replay["is_step"][stream])[ends], prepend=0).tolist()
 
 
 @pytest.mark.slow
@@ -90,7 +98,7 @@ def test_training_through_an_actor_without_jax_is_training_here_to_the_bit(tmp_p
     for name in theirs:
         np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
     assert len(mine["action"]) == 16 and mine["ends"].any()
-    one, other = learnt(tmp_path / "there"), learnt(tmp_path / "here")
+    one, other = saved(tmp_path / "there"), saved(tmp_path / "here")
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
@@ -115,7 +123,7 @@ class Killing(Steps):
     def __init__(self, pool, fault):
         super().__init__()
         self._pool, self._fault = pool, fault
-        self.begun = [actor_process(pool.address, **{KILL: str(fault)}) for _ in range(2)]
+        self.begun = [actor_process(pool.address, "Far", **{KILL: str(fault)}) for _ in range(2)]
         self.alone = 0
         """Steps that one actor made alone."""
 
@@ -125,7 +133,7 @@ class Killing(Steps):
         if env_steps == 6:
             self._fault.touch()
         if self.alone == 2 and len(self.begun) == 2:
-            self.begun.append(actor_process(self._pool.address))
+            self.begun.append(actor_process(self._pool.address, "Far"))
             until(lambda: all(place.present for place in self._pool.places))
 
 
@@ -142,6 +150,10 @@ def test_an_actor_that_is_killed_is_replaced_and_counted(tmp_path):
     assert sum("was lost: its connection was closed" in each for each in said) == 1
     both = [len(steps.columns(stream)["action"]) for stream in (0, 1)]
     assert sum(both) >= 40 and steps.alone >= 2 and abs(both[0] - both[1]) == steps.alone
+    replay = saved(tmp_path / "run", "replay")
+    ended = lengths(replay, 0) + lengths(replay, 1)
+    assert sorted(ended)[:2] == [1, STEPS], "cut before the step in which it died"
+    assert not replay["terminated"].any(), "and no end that is learnt from as one"
     last = read_lines(tmp_path / "run" / "metrics.jsonl")[-1]
     names = ("actors/number", "actors/restarts", "actors/lost_steps")
     assert [last[name] for name in names] == [2, 1, 1]
@@ -167,6 +179,21 @@ def test_nobody_takes_a_lost_place_in_time(tmp_path):
     with ActorPool(1, port=0) as pool, actor_threads(pool, Arm()) as raised:
         joined(pool, config, run, again, resume=True)
     assert raised == [] and len(again.steps) == 10
+
+
+def test_a_run_whose_process_was_killed_goes_on_with_the_same_robot(tmp_path):
+    """From its files as they are in the middle of an episode, two steps after a checkpoint."""
+    config, run, killed = config_of(**{"log.save_every": 3}), tmp_path / "run", tmp_path / "killed"
+    first = Steps(5, lambda: shutil.copytree(run, killed))
+    with ActorPool(1, port=0) as pool, actor_threads(pool, Far()):
+        joined(pool, config, run, first)
+    with ActorPool(1, port=0) as pool, actor_threads(pool, Far()) as raised:
+        joined(pool, config, killed, again := Steps(), resume=True)
+    assert raised == [] and len(again.steps) == 16 - 3
+    replay = saved(killed, "replay")
+    assert lengths(replay)[:2] == [3, STEPS], "the open episode ends, and a new one begins"
+    np.testing.assert_array_equal(replay["action"][0, :3], first.columns()["action"][:3])
+    assert (again.steps[0][1].observation["force"] == 0).all()
 
 
 def test_an_environment_that_always_raises_ends_the_run(tmp_path):

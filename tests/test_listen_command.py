@@ -11,8 +11,8 @@ from exporl.envs.registry import make_task
 from helpers.joining import actor_process
 
 RUN = ["--data.demos", "0", "--data.prior-ratio", "0", "--train.online-steps", "8"]
-RUN += ["--algo.hidden", "16", "--algo.num-qs", "2"]
-RUN += ["--train.batch-size", "8", "--train.utd-ratio", "1", "--train.update-after", "4"]
+RUN += ["--algo.hidden", "16", "16", "--algo.num-qs", "3"]
+RUN += ["--train.batch-size", "8", "--train.utd-ratio", "2", "--train.update-after", "4"]
 RUN += ["--train.offline-steps", "0", "--train.critic-pretrain-steps", "0"]
 RUN += ["--eval.episodes", "1", "--eval.num-envs", "1", "--preset", "tiny"]
 LISTEN = ["--task", "remote/arm", "--listen"]
@@ -44,6 +44,7 @@ def test_a_run_with_an_actor_is_begun_and_resumed(tmp_path, capsys):
     [
         (["--task", "remote/arm"], "the environments of remote/arm are actors on other machines"),
         (["--task", "probe/delay", "--listen", "localhost:0"], "--task remote/NAME"),
+        (["--task", "remote/", "--listen", "localhost:0"], "give it a name of yours"),
         (["--task", "probe/delay", "--key-file", "k"], "--key-file has no effect without --listen"),
         (["--task", "probe/delay", "--open"], "--open has no effect without --listen"),
         ([*LISTEN, "localhost"], "--listen must be HOST:PORT, such as 0.0.0.0:8765"),

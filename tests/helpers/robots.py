@@ -71,6 +71,15 @@ class Weak(Arm):
     share = 0.5
 
 
+class Far(Arm):
+    """Begins out of reach: every episode has all of its steps."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place += 100
+        return self._seen(), {}
+
+
 class Broken(Arm):
     """Raises in its first step."""
 

@@ -13,6 +13,7 @@ from exporl.acting.failures import EnvironmentFailed, EnvironmentLost, in_words
 from exporl.actor.environment import PROTOCOL
 from exporl.actor.joining import LATER, REFUSED
 from exporl.distributed.described import Described, described
+from exporl.distributed.peers import at_most
 from exporl.distributed.place import DEADLINES, Call, Deadlines, Lost, Place
 from exporl.serve.admission import has_key, quiet
 from exporl.serve.messages import LARGEST
@@ -54,8 +55,6 @@ class ActorPool:
             OSError: nobody can listen there; names the address.
         """
         from websockets.sync.server import serve
-
-        from exporl.distributed.peers import at_most
 
         self.places = [Place(number) for number in range(num_actors)]
         self.deadlines, self._say, self._api_key = deadlines, say, api_key
