@@ -17,7 +17,7 @@ from exporl.distributed.described import described
 from exporl.distributed.pool import ActorPool
 from exporl.serve.messages import packed
 from helpers.joining import actor_threads
-from helpers.robots import HIGH, LOW, Arm, Weak
+from helpers.robots import HIGH, LOW, Arm, Broken, Weak
 from helpers.serving import Arithmetic, serving, until
 
 
@@ -41,11 +41,12 @@ def test_types_may_be_given_as_numpy_has_them():
     """Environments without gymnasium write what they like into their spaces."""
 
     class Typed(Arm):
-        action_space = SimpleNamespace(shape=(2,), dtype=np.float32, low=LOW, high=HIGH)
+        action_space = SimpleNamespace(shape=(2,), dtype=np.float32, low=-1, high=1.0)
         observation_space = SimpleNamespace(shape=(3,), dtype=np.dtype("<f4"), low=0, high=1)
 
     found = described(ActorEnvironment(Typed()).describe())
     assert (found.observation, found.action_dtype) == ((("", (3,), "float32"),), "float32")
+    assert (found.low, found.high) == ((-1.0, -1.0), (1.0, 1.0)), "one bound for all"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,8 @@ def test_nobody_is_there():
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
     with pytest.raises(ConnectionError, match=rf"127.0.0.1:{port}; tried for 0.1 s .* --listen"):
-        joining(f"127.0.0.1:{port}", wait_s=0.1).run()
+        joining(f"127.0.0.1:{port}", wait_s=0.1, say=(said := []).append).run()
+    assert len(said) == 1 and "waiting up to 0.1 s for a training with room at ws://127" in said[0]
 
 
 @pytest.mark.parametrize("address", ["http://robot:1", "robot:port", ""])
@@ -191,6 +193,31 @@ def test_it_comes_back_to_a_training_that_was_begun_again():
         place._connection.close()  # as where the training's process has ended
         until(lambda: place.joined == 2)
     assert raised == []
+
+
+class Jammed(Broken):
+    """Cannot be closed, either."""
+
+    def close(self):
+        raise RuntimeError("the brake is stuck")
+
+
+def test_an_environment_that_cannot_be_closed_is_told(monkeypatch, capsys):
+    """Alone, and beside what has failed before."""
+    monkeypatch.setattr("helpers.robots.Jammed", Jammed, raising=False)
+    command = ["actor", "--env", "helpers.robots:Jammed", "--address"]
+    assert main([*command, "127.0.0.1:1", "--wait", "0.01"]) == 2
+    told = capsys.readouterr().err
+    assert "no training has room" in told and "close raised RuntimeError: the brake" in told
+    with ActorPool(1, port=0) as pool:
+        status = []
+        actor = threading.Thread(target=lambda: status.append(main([*command, pool.address])))
+        actor.start()
+        pool.wait_until_full()
+        pool.close()
+        actor.join(60)
+    assert status == [2]
+    assert "error: the environment's close raised RuntimeError" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(capsys):

@@ -40,7 +40,7 @@ from exporl.run.presets import preset_config
 from exporl.run.prior import prior_episodes
 from exporl.run.session import load_run
 from exporl.serve.client import Client
-from exporl.serve.messages import MessageError, unpacked
+from exporl.serve.messages import MessageError, packed, unpacked
 from exporl.spec import Spec
 from helpers.reports import film_run
 from helpers.runs import content_of, newest
@@ -207,7 +207,7 @@ def test_sizes(run):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"demonstrations\.npz: actions claims \d+ bytes"):
-            prior_episodes(load_config(run), run, make_task("probe/bandit"), str)
+            prior_episodes(load_config(run), run, make_task("probe/bandit"), print)
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
@@ -360,13 +360,12 @@ def test_listening_for_actors(tmp_path, monkeypatch, capsys):
 def test_messages():
     """A message to `exporl serve` or `exporl train --listen` runs no code, ends in an answer
     or in a sentence, and takes no more memory than a small multiple of its length."""
-    import msgpack
 
     array = {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": (1,)}
     bombs = [b"\xdd\x00\x98\x96\x80" + b"\x80" * 10_000_000, b"\x91" * 10_000_000]
     tracemalloc.start()
     try:
-        for message in (*bombs, msgpack.packb({"state": array})):
+        for message in (*bombs, packed({"state": array})):
             with pytest.raises(MessageError, match=r"^[^\n]{20,}\.$"):
                 unpacked(message)
         assert tracemalloc.get_traced_memory()[1] < 2**21
@@ -449,7 +448,7 @@ def test_files_that_ask_for_runs(tmp_path, monkeypatch):
         plan_runs(read_suite(suite))
     preset = tmp_path / "preset.toml"
     preset.write_text('algorithm = "expo"\noptions.base.policy = "preset_stranger:make"\n')
-    named = preset_config("expo", str(preset), "probe/delay").base.policy
+    named = preset_config("expo", str(preset), "probe/delay").base.policy or ""
     with pytest.raises(ValueError, match="base policy 'preset_stranger:make'"):
         find_policy(named, Spec((("state", (2,), "float32"),), 1))
     assert proof.read_text() == other.read_text() == "ran"

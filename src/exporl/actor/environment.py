@@ -63,7 +63,10 @@ class ActorEnvironment:
         "dtype"; "max_episode_steps"; "control_hz"; "protocol"."""
         space = self._action
         entries = [[name, list(leaf.shape), _dtype(leaf)] for name, _, leaf in self._leaves]
-        bounds = {"low": np.asarray(space.low), "high": np.asarray(space.high)}
+        bounds = {
+            "low": np.broadcast_to(space.low, space.shape),
+            "high": np.broadcast_to(space.high, space.shape),
+        }
         return {
             "protocol": PROTOCOL,
             "observation": entries,

@@ -70,17 +70,41 @@ class Joining:
             ValueError: the training did not like this actor; says what it said.
             EnvironmentBroke: the environment raised something.
         """
+        failed = None
         try:
-            end = time.monotonic() + self._wait_s
-            wait = FIRST_WAIT_S
-            while not self._ended(end):
-                before, end = end, max(end, self._end)
-                wait = FIRST_WAIT_S if end > before else min(2 * wait, LONGEST_WAIT_S)
-                if time.monotonic() + wait >= end:
-                    raise self._nobody()
-                time.sleep(wait)
+            self._until_the_end()
+        except BaseException as error:
+            failed = error
+            raise
         finally:
+            self._close(failed)
+
+    def _until_the_end(self) -> None:
+        end = time.monotonic() + self._wait_s
+        wait, told = FIRST_WAIT_S, False
+        while not self._ended(end):
+            if self._end > end:  # it was connected meanwhile
+                end, wait, told = self._end, FIRST_WAIT_S, False
+            if not told:
+                self._say(
+                    f"waiting up to {self._wait_s:g} s for a training with room at "
+                    f"{self._address} ({self._why})"
+                )
+            told = True
+            if time.monotonic() + wait >= end:
+                raise self._nobody()
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+    def _close(self, failed: BaseException | None) -> None:
+        """Closes the environment; what it raises is said beside what has failed before."""
+        try:
             self._env.close()
+        except Exception as error:  # whatever the environment raises
+            said = f"the environment's close raised {type(error).__name__}: {error}."
+            if failed is None:
+                raise EnvironmentBroke(said) from error
+            failed.add_note(said)
 
     def _ended(self, end: float) -> bool:
         """Connects once and answers while the connection lasts; whether the training is over. Sets

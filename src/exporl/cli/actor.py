@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from exporl.acting.failures import in_words
 from exporl.actor.environment import ActorEnvironment, load_environment
 from exporl.actor.joining import EnvironmentBroke, Joining
 from exporl.cli.keys import read_key
@@ -36,7 +37,7 @@ def actor_command(args: list[str]) -> int:
     try:
         joining.run()
     except EnvironmentBroke as error:
-        notice(f"error: {error}")
+        notice(f"error: {in_words(error)}")
         return FAILED
     return 0
 

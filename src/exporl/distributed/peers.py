@@ -2,14 +2,13 @@
 come."""
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 MOST_FRAGMENTS = 1000
 """Frames that a message may come in: a piece of no length takes memory as well."""
 
 
-def at_most(count: int) -> Callable[..., Any]:
+def at_most(count: int) -> Any:
     """What makes the connections of a server, and no more of them at a time than this.
 
     A connection costs a thread and the messages that wait in it, also one that has said nothing
