@@ -35,6 +35,9 @@ def test_a_run_with_an_actor_is_begun_and_resumed(tmp_path, capsys):
             _, said = actor.communicate(timeout=120)
         assert actor.returncode == 0, said
     assert f"--address {address} --key-file FILE" in capsys.readouterr().err
+    again = ["train", "rlpd", "--task", "remote/arm", "--run-dir", str(run), "--wait-for-actors"]
+    assert main([*again, "0.1", *RUN, *listen]) == 2, "at once: no actor is there"
+    assert f"{run} already holds a run" in capsys.readouterr().err
     assert main(["train", "--resume", str(run)]) == 2
     assert "add --listen HOST:PORT" in capsys.readouterr().err
 
@@ -51,6 +54,7 @@ def test_a_run_with_an_actor_is_begun_and_resumed(tmp_path, capsys):
         ([*LISTEN, "localhost:99999"], "--listen must be HOST:PORT"),
         ([*LISTEN, "0.0.0.0:0"], "whoever reaches 0.0.0.0 could take part in the run"),
         ([*LISTEN, "localhost:0", "--key-file", "none.txt"], "none.txt cannot be read"),
+        ([*LISTEN, "localhost:0", "--data.path", "none.npz"], "none.npz"),
         ([*LISTEN, "localhost:0", "--seeds", "2"], "--listen is for one run"),
         ([*LISTEN, "localhost:0", "--actors", "1"], "leave one"),
         ([*LISTEN, "localhost:0", "--wait-for-actors", "x"], "--wait-for-actors must be a number"),

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporl.cli.keys import check_host, read_key
@@ -15,6 +16,8 @@ from exporl.envs.registry import REMOTE
 from exporl.envs.task import Task
 from exporl.run.actors import MakeActors
 from exporl.run.config import RunConfig, check
+from exporl.run.directory import open_run
+from exporl.run.prior import check_file
 from exporl.serve.client import check_packages
 
 
@@ -55,14 +58,31 @@ def for_actors(config: RunConfig[Any], listen: Listen | None, many: bool) -> Run
 
 
 @contextlib.contextmanager
-def joined(config: RunConfig[Any], listen: Listen, say: Callable[[str], None]) -> Iterator[Joined]:
+def joined(
+    config: RunConfig[Any],
+    run_dir: Path,
+    listen: Listen,
+    say: Callable[[str], None],
+    *,
+    resume: bool,
+) -> Iterator[Joined]:
     """Waits for the actors of a run; in the end they are told that it is over.
+
+    Args:
+        config: of the run.
+        run_dir: of the run.
+        listen: where actors join.
+        say: told who comes and goes.
+        resume: whether the run has begun already.
 
     Raises:
         ValueError: the address is none, or anybody could come; says what to do.
         TimeoutError: not all joined in time.
+        FileExistsError, FileNotFoundError: see `run.loop.train`: nobody waits in vain.
     """
     check_packages()
+    open_run(config, run_dir, resume=resume)
+    check_file(config)
     host, port = _split(listen.address)
     key = None if listen.key_file is None else read_key(listen.key_file)
     check_host(host, key, listen.is_open, "take part in the run")

@@ -223,7 +223,8 @@ def train_one(
             if config.train.actors:
                 actors = ray_actors(progress.say, address, wait_for_cpus_s=wait_for_cpus or 0.0)
             if listen is not None:
-                task, actors = until_the_end.enter_context(joined(config, listen, progress.say))
+                joining = joined(config, run_dir, listen, progress.say, resume=resume)
+                task, actors = until_the_end.enter_context(joining)
             summary = train(config, run_dir, progress, resume=resume, task=task, actors=actors)
     except Interrupted as stopped:
         progress.close()
