@@ -1,6 +1,7 @@
 """Who joins a training over the network: actors, and anybody else."""
 
 import re
+import time
 import urllib.error
 import urllib.request
 
@@ -130,6 +131,23 @@ def test_an_environment_that_cannot_be_reset_is_given_up():
         pool.wait_until_full()
         with pytest.raises(EnvironmentFailed, match=r"3 actors .* the gripper is stuck"):
             RemoteEnv(pool).reset(seed=0)
+
+
+def test_actors_are_told_the_end_before_their_connection_is_closed(pool, monkeypatch):
+    """However long it takes until it is an actor's turn."""
+    place = pool.places[0]
+    told = place.tell_the_end
+
+    def slow():
+        end = time.monotonic() + 0.5
+        while place._connection.close_code is None and time.monotonic() < end:
+            time.sleep(0.01)
+        told()
+
+    with actor_threads(pool, Arm(), wait_s=5.0) as raised:
+        pool.wait_until_full()
+        monkeypatch.setattr(place, "tell_the_end", slow)
+    assert raised == []
 
 
 def test_one_actor_plays_one_episode_at_a_time(pool):

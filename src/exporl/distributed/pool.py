@@ -67,7 +67,7 @@ class ActorPool:
         self._in_a_row = 0
         self._last_words = ""
         self._changed = threading.Condition()
-        self._closed = threading.Event()
+        self._closed = False
         self._open: set[int] = set()
         try:
             self._server = serve(
@@ -105,7 +105,8 @@ class ActorPool:
 
     def close(self) -> None:
         """Tells every actor that the training is over, and listens no longer."""
-        self._closed.set()
+        with self._changed:
+            self._closed = True
         for place in self.places:
             with contextlib.suppress(Lost):
                 place.tell_the_end()
@@ -259,7 +260,7 @@ class ActorPool:
             return
         self._say(f"{who} acts as actor {place.number}")
         joined = place.joined
-        while place.has(joined) and not self._closed.is_set():
+        while place.has(joined):  # until it is lost, or was told the end
             if connection.close_code is not None:
                 self._lose(place, joined, "its connection was closed.")
             place.left.wait(_LOOK_S)
@@ -277,11 +278,12 @@ class ActorPool:
                     f"{_difference(self.described, found)}."
                 )
             place = next((place for place in self.places if not place.present), None)
-            if place is not None:
+            if place is not None and not self._closed:
                 self.described = found
                 place.enter(connection)
                 self._changed.notify_all()
-            return place
+                return place
+            return None
 
 
 def _difference(before: Described, now: Described) -> str:
