@@ -219,7 +219,7 @@ def test_the_command_ends_with_the_reason_and_a_status(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     fault, _ = FAULTS[name]
 
-    def failing_train(config, run_dir, progress, *, resume, actors):
+    def failing_train(config, run_dir, progress, *, resume, task, actors):
         config = tiny("bc", **{"train.offline_steps": 0})
         return train(config, run_dir, task=faulty_task(config, fault, at_step=5))
 

@@ -17,6 +17,8 @@ REFUSED = 1011
 _FINAL = (401, 403)
 """HTTP answers that trying again does not change."""
 _CALLS = ("describe", "reset", "step", "observation", "close")
+_HANDSHAKE_S = 10.0
+"""That a connection has at least once it is begun: its answer says more than a cut one."""
 _GREETING_S = 30.0
 """Longest wait for the first call."""
 
@@ -120,7 +122,7 @@ class Joining:
                 max_size=LARGEST,
                 max_queue=1,
                 additional_headers=self._headers,
-                open_timeout=max(end - time.monotonic(), 0.01),
+                open_timeout=max(end - time.monotonic(), _HANDSHAKE_S),
                 close_timeout=1,
                 proxy=None,
             ) as connection:

@@ -54,8 +54,6 @@ class ActorPool:
         Raises:
             OSError: nobody can listen there; names the address.
         """
-        from websockets.sync.server import serve
-
         self.places = [Place(number) for number in range(num_actors)]
         self.deadlines, self._say, self._api_key = deadlines, say, api_key
         self.described: Described | None = None
@@ -69,14 +67,24 @@ class ActorPool:
         self._changed = threading.Condition()
         self._closed = False
         self._open: set[int] = set()
+        self._server = self._listening(host, port)
+        found, self.port = self._server.socket.getsockname()[:2]
+        self.address = f"[{found}]:{self.port}" if ":" in found else f"{found}:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def _listening(self, host: str, port: int) -> Any:
+        """The server of the connections."""
+        from websockets.sync.server import serve
+
         try:
-            self._server = serve(
+            return serve(
                 self._welcome,
                 host,
                 port,
                 family=socket.AF_INET6 if ":" in host else socket.AF_INET,
                 process_request=self._admit,
-                create_connection=at_most(num_actors + MOST_STRANGERS),
+                create_connection=at_most(len(self.places) + MOST_STRANGERS),
                 origins=[None],  # no page that a browser of this machine shows takes part
                 compression=None,
                 max_size=LARGEST,
@@ -90,10 +98,6 @@ class ActorPool:
                 f"cannot listen on {host}:{port}: {error.strerror or error}. Choose another "
                 "--listen HOST:PORT."
             ) from error
-        found, self.port = self._server.socket.getsockname()[:2]
-        self.address = f"[{found}]:{self.port}" if ":" in found else f"{found}:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
 
     def __enter__(self) -> "ActorPool":
         """Itself."""
