@@ -73,7 +73,8 @@ class Step(NamedTuple):
 
     observation: dict[str, np.ndarray]
     action: np.ndarray
-    """[a], the action that was handed to the environment; what it clips itself is not seen."""
+    """[a], the action that the environment says it executed (`units.EXECUTED`); where it says
+    nothing, the one that was handed to it: what it clips itself is not seen."""
     reward: float
     """In the task's learning convention, see `Task.reward`."""
     terminated: bool

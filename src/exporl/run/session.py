@@ -1,13 +1,17 @@
 """What a run has learnt: evaluated while it is trained and afterwards."""
 
+import contextlib
 import dataclasses
+import functools
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from exporl.acting.evaluate import EvalResult, evaluate
+from exporl.acting.failures import EnvironmentLost
 from exporl.acting.filming import Film
 from exporl.acting.guard import Arm
 from exporl.acting.rollout import close_all
@@ -22,6 +26,9 @@ from exporl.run.phases import online_updates
 from exporl.run.progress import Progress, Silent
 from exporl.run.saved import find_saved
 from exporl.types import Mode
+
+LOST_TRIES = 3
+"""How often an evaluation is begun that loses an environment which another can replace."""
 
 
 class Evaluator:
@@ -69,7 +76,8 @@ class Evaluator:
             self._envs.append(parts.make_env())
         seed = options.seed if seed is None else seed
         envs = self._envs if film is None else film.around(self._envs, seed)
-        result = evaluate(
+        play = functools.partial(
+            evaluate,
             envs,
             parts.algorithm.act,
             parts.learner.acting(),
@@ -81,6 +89,7 @@ class Evaluator:
             discount=parts.config.train.discount,
             watch=parts.watch,
         )
+        result = _again_where_lost(play)
         if film is not None:
             film.finish(result.success, result.returns, result.lengths)
         return result
@@ -112,6 +121,15 @@ class Evaluator:
         envs, self._envs = self._envs, []
         self._parts.watch.close()
         close_all(envs)
+
+
+def _again_where_lost(play: Callable[[], EvalResult]) -> EvalResult:
+    """An evaluation, from its beginning again where an environment was lost: its episodes and draws
+    follow from its seed."""
+    for _ in range(LOST_TRIES - 1):
+        with contextlib.suppress(EnvironmentLost):
+            return play()
+    return play()
 
 
 @dataclasses.dataclass(frozen=True)
