@@ -110,10 +110,10 @@ class Qsm:
             ValueError: there is no base policy, or it is no diffusion.
         """
         critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
-        adam = optax.adam(learning_rate(config.policy_learning_rate, config.decay_steps))
+        rate = learning_rate(config.policy_learning_rate, config.decay_steps)
         return cls(
             config=config,
-            regression=Regression.create("qsm", spec, base, adam),
+            regression=Regression.create("qsm", spec, base, optax.flatten(optax.adam(rate))),
             critic=critic_trainer.critic,
             critic_trainer=critic_trainer,
         )
