@@ -5,7 +5,7 @@ algorithm its own TD target for them.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -17,6 +17,7 @@ from exporl.options import check_members, check_options
 from exporl.types import Batch, KeyArray, Metrics, Params, Spec
 
 
+@runtime_checkable
 class CriticOptions(Protocol):
     """The options that every algorithm with critics has."""
 
@@ -33,6 +34,7 @@ class CriticOptions(Protocol):
     def tau(self) -> float: ...
 
 
+@runtime_checkable
 class MinimumOptions(CriticOptions, Protocol):
     """The options of an algorithm whose TD target is a minimum over some of the critics."""
 
@@ -40,6 +42,7 @@ class MinimumOptions(CriticOptions, Protocol):
     def num_min_qs(self) -> int: ...
 
 
+@runtime_checkable
 class WithCritics(Protocol):
     """A state with critics in it."""
 

@@ -125,9 +125,9 @@ class Idql:
         """The state before the first update."""
         base_key, critic_key, value_key = jax.random.split(key, 3)
         observation, _ = self.spec.example()
-        value = self.value.init(value_key, flat_observation(observation))
         base = self.imitation.init(base_key)
         critic = init_critics(self.critic_trainer, self.spec, critic_key)
+        value = self.value.init(value_key, flat_observation(observation))
         return IdqlState(
             base=base,
             base_ema=common.fresh(base.params),

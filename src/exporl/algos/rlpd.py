@@ -117,8 +117,8 @@ class Rlpd:
         """The state before the first update."""
         policy_key, critic_key = jax.random.split(key)
         observation, _ = self.spec.example()
-        critic = init_critics(self.critic_trainer, self.spec, critic_key)
         policy = self.policy.init(policy_key, flat_observation(observation))
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
         return RlpdState(
             policy=self.policy_trainer.init(policy),
             critic=critic,

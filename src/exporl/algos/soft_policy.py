@@ -6,7 +6,7 @@ temperature alpha, which steers that entropy towards a goal. Every state here ha
 """
 
 import dataclasses
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax.numpy as jnp
 import optax
@@ -17,6 +17,7 @@ from exporl.algos.common import Model
 from exporl.types import Params
 
 
+@runtime_checkable
 class SoftOptions(Protocol):
     """The options that every algorithm with such a policy has."""
 
@@ -30,6 +31,7 @@ class SoftOptions(Protocol):
     def initial_temperature(self) -> float: ...
 
 
+@runtime_checkable
 class WithSoftPolicy(Protocol):
     """A state with such a policy in it."""
 
@@ -83,8 +85,8 @@ class SoftTrainer:
             grads: of the policy's loss.
             entropy: of the policy as it was, in nats.
         """
+        policy = state.policy.apply_gradients(grads, self.optimizer)
         log_temperature = common.update_temperature(
             state.log_temperature, self.temperature_optimizer, entropy, self.entropy_goal
         )
-        policy = state.policy.apply_gradients(grads, self.optimizer)
         return dataclasses.replace(state, policy=policy, log_temperature=log_temperature)
