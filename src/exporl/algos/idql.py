@@ -22,6 +22,7 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
 from exporl.nets.critic import Critic, StateValue, q_values, state_value
 from exporl.nets.encoder import flat_observation
 from exporl.ops.selection import select, take_candidate
@@ -108,35 +109,31 @@ class Idql:
         cls, config: IdqlConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32"
     ) -> "Idql":
         """IDQL with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
         return cls(
             config=config,
             spec=spec,
             imitation=Imitation(base, config.base_tau, config.base_data == "successes"),
-            critic=critic,
-            ranking_critic=critic.clone(precision=precision),
+            critic=critic_trainer.critic,
+            ranking_critic=critic_trainer.critic.clone(precision=precision),
             value=StateValue(config.hidden),
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, bounds
-            ),
+            critic_trainer=critic_trainer,
             value_optimizer=optax.flatten(optax.adam(config.value_learning_rate)),
         )
 
     def init(self, key: KeyArray) -> IdqlState:
         """The state before the first update."""
         base_key, critic_key, value_key = jax.random.split(key, 3)
-        observation, action = self.spec.example()
-        features = flat_observation(observation)
+        observation, _ = self.spec.example()
         base = self.imitation.init(base_key)
-        critic = self.critic_trainer.init(critic_key, features, action)
-        value = self.critic_trainer.bounds.start(self.value.init(value_key, features))
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
+        value = self.value.init(value_key, flat_observation(observation))
         return IdqlState(
             base=base,
             base_ema=common.fresh(base.params),
             critic=critic,
             target_critic=common.fresh(critic.params),
-            value=Model.create(value, self.value_optimizer),
+            value=Model.create(self.critic_trainer.bounds.start(value), self.value_optimizer),
         )
 
     # V follows an expectile of Q over the data's actions; Q bootstraps from V.
@@ -176,9 +173,7 @@ class Idql:
         """One step of V, then one of all critics towards y with the new V; one Polyak step."""
         state, value_metrics = self.update_value(state, batch)
         y = self.target(state.value.params, batch)
-        features, slow = flat_observation(batch.observation), state.target_critic
-        critic, slow, metrics = self.critic_trainer.step(state.critic, slow, batch, features, y)
-        state = dataclasses.replace(state, critic=critic, target_critic=slow)
+        state, metrics = step_critics(self.critic_trainer, state, batch, y)
         return state, metrics | value_metrics
 
     # One update call.
@@ -292,9 +287,7 @@ _SMALL: Preset = {
 PRESETS = {
     "paper": _PAPER,
     "antmaze": {**_PAPER, "algo.expectile": (0.9, _IQL)},
-    **{
-        size: {**presets.on_a_cpu(size, IdqlConfig), **_SMALL} for size in ("small", "tiny", "demo")
-    },
+    **presets.on_cpus(IdqlConfig, _SMALL),
 }
 
 IDQL = Entry(

@@ -22,6 +22,8 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.ops.ensemble import aggregate
@@ -96,24 +98,20 @@ class Qc:
         cls, config: QcConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32"
     ) -> "Qc":
         """QC with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
         return cls(
             config=config,
             spec=spec,
             imitation=Imitation(base, successes_only=config.base_data == "successes"),
-            critic=critic,
-            ranking_critic=critic.clone(precision=precision),
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, bounds
-            ),
+            critic=critic_trainer.critic,
+            ranking_critic=critic_trainer.critic.clone(precision=precision),
+            critic_trainer=critic_trainer,
         )
 
     def init(self, key: KeyArray) -> QcState:
         """The state before the first update."""
         base_key, critic_key = jax.random.split(key)
-        observation, action = self.spec.example()
-        critic = self.critic_trainer.init(critic_key, flat_observation(observation), action)
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
         return QcState(
             base=self.imitation.init(base_key),
             critic=critic,
@@ -156,16 +154,19 @@ class Qc:
 
     # One update call: critics and flow learn from every minibatch.
 
-    def critic_step(
-        self, state: QcState, batch: Batch, key: KeyArray
-    ) -> tuple[Model, Params, Metrics]:
+    def update_critic(self, state: QcState, batch: Batch, key: KeyArray) -> tuple[QcState, Metrics]:
         """One step of all critics towards y, one Polyak step of the target critics."""
         samples = self.propose(state.base.params, batch.next_observation, key)
         y, q = self.target(state, batch, samples)
-        features, models = flat_observation(batch.observation), (state.critic, state.target_critic)
-        critic, slow, metrics = self.critic_trainer.step(*models, batch, features, y)
-        gain = (q.max(axis=-1) - q.mean(axis=-1)).mean()
-        return critic, slow, metrics | {"choice/gain": gain}
+        state, metrics = step_critics(self.critic_trainer, state, batch, y)
+        return state, metrics | {"choice/gain": (q.max(axis=-1) - q.mean(axis=-1)).mean()}
+
+    def step(self, state: QcState, batch: Batch, key: KeyArray) -> tuple[QcState, Metrics]:
+        """One step of critics and flow, each with the other as before it."""
+        critic_key, base_key = jax.random.split(key)
+        learnt, critic_metrics = self.update_critic(state, batch, critic_key)
+        base, base_metrics = self.imitation.imitate(state.base, batch, base_key)
+        return dataclasses.replace(learnt, base=base), critic_metrics | base_metrics
 
     def update(
         self, state: QcState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
@@ -177,18 +178,7 @@ class Qc:
         if phase == "pretrain":
             base, _, metrics = self.imitation.pretrain(state.base, batches, key)
             return dataclasses.replace(state, base=base), metrics
-
-        def step(state: QcState, inputs: tuple[Batch, KeyArray]) -> tuple[QcState, Metrics]:
-            """Critics and flow, each with the other as before."""
-            batch, step_key = inputs
-            critic_key, base_key = jax.random.split(step_key)
-            critic, slow, critic_metrics = self.critic_step(state, batch, critic_key)
-            base, base_metrics = self.imitation.imitate(state.base, batch, base_key)
-            return QcState(base, critic, slow), critic_metrics | base_metrics
-
-        keys = jax.random.split(key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(step, state, (batches, keys))
-        return state, common.reduce_metrics(metrics)
+        return each_minibatch(self.step, state, batches, key)
 
     # Acting.
 
@@ -257,7 +247,7 @@ _SMALL: Preset = {
 
 PRESETS = {
     "paper": _PAPER,
-    **{size: {**presets.on_a_cpu(size, QcConfig), **_SMALL} for size in ("small", "tiny", "demo")},
+    **presets.on_cpus(QcConfig, _SMALL),
 }
 
 QC = Entry("qc", QcConfig, qc, presets=PRESETS, metrics={**CRITIC_METRICS, **CHOICE_METRICS})
