@@ -1,0 +1,100 @@
+"""Which settings serve a policy from outside best on a changed robot? Short runs of one seed.
+
+    .venv/bin/python benchmarks/own_policy_settings.py --policies FOLDER
+
+HalfCheetah with actuators 0.6 times as strong, the policy and its prior data as in own_policy.py;
+5,000 environment steps, three evaluation episodes. EXPO, then RLPD: the same trials of what both
+have, each with what is its own. One after the other; finished runs are not repeated. Writes
+benchmarks/results/own_policy_settings.json.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import own_policy
+from common import write_result
+
+from exporl.files.atomic import read_lines
+from exporl.files.run_files import CONFIG, EVAL, SUMMARY
+from exporl.run.config import override
+from exporl.run.loop import train
+from exporl.speed.tuning import keep_compiled_programs
+
+ROBOT, STEPS = "cheetah_gears", 5_000
+FOLDER = Path("runs/own_policy_settings")
+SHORT: dict[str, Any] = {
+    "eval.at": (2_500,),
+    "eval.episodes": 3,
+    "eval.base": False,
+    "log.save_every": STEPS,
+}
+QUICK: dict[str, Any] = {
+    "train.discount": 0.98,
+    "data.prior_ratio": 0.25,
+    "algo.tau": 0.02,
+    "algo.hidden": (128, 128),
+    "algo.num_qs": 2,
+    "algo.critic_learning_rate": 1e-3,
+}
+"""Values arrive quickly: with a target that follows at tau per update they need about
+1 / (tau (1 - discount)) updates, 2,500 here and 20,000 with 0.005 and 0.99."""
+EXPO: dict[str, Any] = QUICK | {
+    "algo.num_base_samples": 1,
+    "algo.num_edit_samples": 1,
+    "algo.edit_learning_rate": 1e-3,
+    "algo.edit_scale": 1.0,
+}
+RLPD: dict[str, Any] = QUICK | {"algo.policy_learning_rate": 1e-3}
+CALM: dict[str, Any] = {"algo.initial_temperature": 0.02, "algo.target_entropy": -6.0}
+"""Little noise from the start: -d nats, as soft actor-critic has it."""
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "quick": ("expo", EXPO),
+    "quick, edits of 2": ("expo", EXPO | {"algo.edit_scale": 2.0}),
+    "quick, calm": ("expo", EXPO | CALM),
+    "quick, calm, rlpd": ("rlpd", RLPD | CALM),
+    "quick, calm, 8 updates": ("expo", EXPO | CALM | {"train.utd_ratio": 8}),
+    "quick, rlpd": ("rlpd", RLPD),
+    "quick, calm, 8 updates, rlpd": ("rlpd", RLPD | CALM | {"train.utd_ratio": 8}),
+    "quick, calm, edits of 2": ("expo", EXPO | CALM | {"algo.edit_scale": 2.0}),
+}
+"""Setting -> the row of own_policy.py that it changes, and how."""
+
+
+def measured(setting: str, policies: Path) -> dict[str, Any]:
+    """One run, made where it is missing."""
+    row, changed = SETTINGS[setting]
+    run = FOLDER / f"{row}-{setting.replace(', ', '-').replace(' ', '-')}"
+    if not (run / SUMMARY).is_file():
+        own_policy.record_prior(ROBOT, policies)
+        config = own_policy.configured(ROBOT, row, 0, STEPS, policies)
+        train(override(config, SHORT | changed), run, resume=(run / CONFIG).is_file())
+    lines = read_lines(run / EVAL)
+    return {
+        "row": row,
+        "setting": setting,
+        "env_steps": [line["env_steps"] for line in lines],
+        "return": [line["policy"]["return_mean"] for line in lines],
+        "train_s": lines[-1]["time/train_s"],
+    }
+
+
+def main() -> None:
+    """Every setting, one after the other."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--policies", type=Path, default=Path("../shared/policies"))
+    options = parser.parse_args()
+    keep_compiled_programs()
+    results = []
+    for setting in options.settings:
+        results.append(measured(setting, options.policies))
+        print(results[-1], flush=True)
+    changes = {name: {"row": row, **own} for name, (row, own) in SETTINGS.items()}
+    print(write_result("own_policy_settings", {"settings": changes, "results": results}))
+
+
+if __name__ == "__main__":
+    main()
