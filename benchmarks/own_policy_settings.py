@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/own_policy_settings.py --policies FOLDER
 
 HalfCheetah with actuators 0.6 times as strong, the policy and its prior data as in own_policy.py;
-5,000 environment steps, three evaluation episodes. EXPO, then RLPD: the same trials of what both
-have, each with what is its own. One after the other; finished runs are not repeated. Writes
-benchmarks/results/own_policy_settings.json.
+5,000 environment steps, or `--steps`; three evaluation episodes. EXPO and RLPD: the same trials of
+what both have, each with what is its own. One after the other; finished runs are not repeated, and
+go on where more steps are asked for. Writes benchmarks/results/own_policy_settings.json.
 """
 
 import argparse
@@ -16,18 +16,18 @@ import own_policy
 from common import write_result
 
 from exporl.files.atomic import read_lines
-from exporl.files.run_files import CONFIG, EVAL, SUMMARY
+from exporl.files.run_files import CONFIG, EVAL
 from exporl.run.config import override
 from exporl.run.loop import train
 from exporl.speed.tuning import keep_compiled_programs
 
-ROBOT, STEPS = "cheetah_gears", 5_000
+ROBOT = "cheetah_gears"
 FOLDER = Path("runs/own_policy_settings")
 SHORT: dict[str, Any] = {
-    "eval.at": (2_500,),
+    "eval.every": 2_500,
     "eval.episodes": 3,
     "eval.base": False,
-    "log.save_every": STEPS,
+    "log.save_every": 2_500,
 }
 QUICK: dict[str, Any] = {
     "train.discount": 0.98,
@@ -61,17 +61,33 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 """Setting -> the row of own_policy.py that it changes, and how."""
 
 
-def measured(setting: str, policies: Path) -> dict[str, Any]:
-    """One run, made where it is missing."""
+def folder(setting: str) -> Path:
+    """Where its run lives."""
+    return FOLDER / setting.replace(", ", "-").replace(" ", "-")
+
+
+def trained(setting: str, steps: int, policies: Path) -> None:
+    """Makes the run of a setting, or goes on with it."""
     row, changed = SETTINGS[setting]
-    run = FOLDER / f"{row}-{setting.replace(', ', '-').replace(' ', '-')}"
-    if not (run / SUMMARY).is_file():
-        own_policy.record_prior(ROBOT, policies)
-        config = own_policy.configured(ROBOT, row, 0, STEPS, policies)
-        train(override(config, SHORT | changed), run, resume=(run / CONFIG).is_file())
-    lines = read_lines(run / EVAL)
+    run, done = folder(setting), evaluations(setting)
+    if done and done[-1]["env_steps"] >= steps:
+        return
+    own_policy.record_prior(ROBOT, policies)
+    config = own_policy.configured(ROBOT, row, 0, steps, policies)
+    train(override(config, SHORT | changed), run, resume=(run / CONFIG).is_file())
+
+
+def evaluations(setting: str) -> list[dict[str, Any]]:
+    """Those of its run so far."""
+    path = folder(setting) / EVAL
+    return read_lines(path) if path.is_file() else []
+
+
+def measured(setting: str) -> dict[str, Any]:
+    """What its run has reached."""
+    lines = evaluations(setting)
     return {
-        "row": row,
+        "row": SETTINGS[setting][0],
         "setting": setting,
         "env_steps": [line["env_steps"] for line in lines],
         "return": [line["policy"]["return_mean"] for line in lines],
@@ -85,13 +101,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--steps", type=int, default=5_000, help="environment steps per run")
     parser.add_argument("--policies", type=Path, default=Path("../shared/policies"))
     options = parser.parse_args()
     keep_compiled_programs()
-    results = []
     for setting in options.settings:
-        results.append(measured(setting, options.policies))
-        print(results[-1], flush=True)
+        trained(setting, options.steps, options.policies)
+        print(measured(setting), flush=True)
+    results = [measured(setting) for setting in SETTINGS if evaluations(setting)]
     changes = {name: {"row": row, **own} for name, (row, own) in SETTINGS.items()}
     print(write_result("own_policy_settings", {"settings": changes, "results": results}))
 
