@@ -40,15 +40,20 @@ QUICK: dict[str, Any] = {
 """Values arrive quickly: with a target that follows at tau per update they need about
 1 / (tau (1 - discount)) updates, 2,500 here and 20,000 with 0.005 and 0.99."""
 EXPO: dict[str, Any] = QUICK | {
+    "algo.initial_temperature": 0.1,
     "algo.num_base_samples": 1,
     "algo.num_edit_samples": 1,
     "algo.edit_learning_rate": 1e-3,
     "algo.edit_scale": 1.0,
 }
-RLPD: dict[str, Any] = QUICK | {"algo.policy_learning_rate": 1e-3}
+RLPD: dict[str, Any] = QUICK | {
+    "algo.initial_temperature": 0.1,
+    "algo.policy_learning_rate": 1e-3,
+}
 CALM: dict[str, Any] = {"algo.initial_temperature": 0.02, "algo.target_entropy": -6.0}
 """Little noise from the start: -d nats, as soft actor-critic has it."""
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "first": ("expo", own_policy.FIRST),
     "quick": ("expo", EXPO),
     "quick, edits of 2": ("expo", EXPO | {"algo.edit_scale": 2.0}),
     "quick, calm": ("expo", EXPO | CALM),

@@ -31,7 +31,7 @@ from exporl.policies import base as policies
 from exporl.randomness import env_seed
 from exporl.run.build import build
 from exporl.run.callbacks import Callback
-from exporl.run.config import check, override
+from exporl.run.config import check, override, with_given
 from exporl.run.loop import train
 from exporl.run.outside_learning import OutsideLearning
 from exporl.run.presets import around_a_policy, preset_config
@@ -272,7 +272,7 @@ class Counted(Drawn):
 
 def test_a_policy_that_stays_as_it_is_is_evaluated_alone_once(tmp_path):
     """Not so one whose draws do not repeat, or that has got other parameters."""
-    config = tiny(**ROUND)
+    config = with_given(tiny(**ROUND), Counted())
     run = build(config, tmp_path / "a", Silent().say, base=Counted(), task=TASK)
     with Evaluator(run) as evaluator:
         first = evaluator.during_training("explore", guarded=False)["base"]
