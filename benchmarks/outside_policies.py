@@ -140,7 +140,7 @@ def serve_numeric(said: Connection) -> None:
     def converse(connection: ServerConnection) -> None:
         connection.send(packed({"action_horizon": 1, "expo": told}))
         for message in connection:
-            asked = unpacked(message)
+            asked = unpacked(bytes(message))
             seen = {"state": asked["state"][None]}
             actions = policy(seen, asked["expo/samples"], asked["expo/seed"])[0]
             connection.send(packed({"actions": actions.astype(np.float32)}))
@@ -170,7 +170,7 @@ class Split(gymnasium.ObservationWrapper):
     def __init__(self, env: gymnasium.Env):
         super().__init__(env)
         low, high = env.observation_space.low, env.observation_space.high  # pyright: ignore[reportAttributeAccessIssue]
-        spaces = {
+        spaces: dict[str, gymnasium.Space] = {
             name: gymnasium.spaces.Box(low[part], high[part], dtype=np.float32)
             for name, part in SPLIT.items()
         }

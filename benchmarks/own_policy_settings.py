@@ -9,6 +9,7 @@ go on where more steps are asked for. Writes benchmarks/results/own_policy_setti
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,18 @@ def measured(setting: str) -> dict[str, Any]:
     }
 
 
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Mean returns at every evaluation that some run has."""
+    steps = sorted({step for result in results for step in result["env_steps"] if step})
+    heads = ("algorithm", "setting", *(f"after {step:,}" for step in steps))
+    text = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for result in results:
+        reached = dict(zip(result["env_steps"], result["return"], strict=True))
+        cells = [f"{reached[step]:,.0f}" if step in reached else "-" for step in steps]
+        text.append(f"| {' | '.join((result['row'], result['setting'], *cells))} |")
+    return "\n".join(text)
+
+
 def main() -> None:
     """Every setting, one after the other."""
     parser = argparse.ArgumentParser(
@@ -108,13 +121,17 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--steps", type=int, default=5_000, help="environment steps per run")
     parser.add_argument("--policies", type=Path, default=Path("../shared/policies"))
+    parser.add_argument(
+        "--collect", action="store_true", help="train nothing, report what there is"
+    )
     options = parser.parse_args()
     keep_compiled_programs()
-    for setting in options.settings:
+    for setting in [] if options.collect else options.settings:
         trained(setting, options.steps, options.policies)
         print(measured(setting), flush=True)
     results = [measured(setting) for setting in SETTINGS if evaluations(setting)]
     changes = {name: {"row": row, **own} for name, (row, own) in SETTINGS.items()}
+    print(table(results))
     print(write_result("own_policy_settings", {"settings": changes, "results": results}))
 
 

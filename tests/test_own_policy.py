@@ -52,6 +52,17 @@ def test_a_setting_says_what_its_run_has_reached(tmp_path, monkeypatch):
     }
 
 
+def test_settings_are_listed_as_far_as_they_went():
+    one = {"row": "expo", "setting": "quick", "env_steps": [0, 2_500], "return": [1.0, 1_234.5]}
+    other = {"row": "rlpd", "setting": "rlpd", "env_steps": [0, 5_000], "return": [0.0, 99.6]}
+    assert own_policy_settings.table([one, other]).splitlines() == [
+        "| algorithm | setting | after 2,500 | after 5,000 |",
+        "|---|---|---|---|",
+        "| expo | quick | 1,234 | - |",
+        "| rlpd | rlpd | - | 100 |",
+    ]
+
+
 def test_returns_are_compared_on_the_same_starts():
     run = {"robot": "cheetah_gears", "row": "expo", "seed": 0, "env_steps": [0, 100]}
     run |= {"policy": [[1.0, 2.0], [4.0, 8.0]], "base": [[2.0, 4.0], [2.0, 4.0]]}

@@ -61,8 +61,8 @@ def run_key(seed: int, purpose: int, counter: int = 0, *within: int) -> Key[Any,
     words = _purpose_words(seed, purpose)
     if words is None:
         return functools.reduce(jax.random.fold_in, counts, _purpose_key(seed, purpose))
-    folded = functools.reduce(_folded, map(int, counts), words)
-    return jax.random.wrap_key_data(np.array(folded, np.uint32))
+    folded: Any = np.array(functools.reduce(_folded, map(int, counts), words), np.uint32)
+    return jax.random.wrap_key_data(folded)
 
 
 @functools.cache
