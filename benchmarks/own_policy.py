@@ -64,9 +64,8 @@ LEARNING: dict[str, Any] = {
 """Of all rows: what own_policy_settings.py calls quick."""
 AROUND: dict[str, Any] = {"train.offline_steps": 0, "train.critic_warmup_steps": 500}
 """Of those around the policy: it is trained, and acts alone at first."""
-TEMPERATURE: dict[str, Any] = {"algo.initial_temperature": 0.1}
 EDITS: dict[str, Any] = {
-    **TEMPERATURE,
+    "algo.initial_temperature": 0.1,
     "algo.num_base_samples": 1,
     "algo.num_edit_samples": 1,
     "algo.edit_scale": 1.0,
@@ -86,16 +85,20 @@ FIRST: dict[str, Any] = {
     "algo.edit_learning_rate": 3e-4,
 }
 """The settings before that: the paper's, with fewer critics and updates."""
+SCRATCH: dict[str, Any] = {
+    "train.random_steps": 0,
+    "algo.initial_temperature": 0.02,
+    "algo.target_entropy": -6.0,
+    "algo.policy_learning_rate": 1e-3,
+}
+"""Of RLPD."""
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "expo": ("expo", AROUND | EDITS),
     "expo-edits-.5": ("expo", AROUND | EDITS | {"algo.edit_scale": 0.5}),
     "expo-edits-2": ("expo", AROUND | EDITS | {"algo.edit_scale": 2.0}),
     "expo-first": ("expo", AROUND | EDITS | FIRST),
     "best-of-n": ("best_of_n", AROUND | {"algo.num_base_samples": 4}),
-    "rlpd": (
-        "rlpd",
-        TEMPERATURE | {"train.random_steps": 0, "algo.policy_learning_rate": 1e-3},
-    ),
+    "rlpd": ("rlpd", SCRATCH),
 }
 """Row -> algorithm and its options."""
 COMPARED = ("expo", "best-of-n", "rlpd")
