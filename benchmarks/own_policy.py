@@ -49,7 +49,7 @@ LEARNING: dict[str, Any] = {
     "reward": "env",
     "chunk_length": 1,
     "train.batch_size": 128,
-    "train.utd_ratio": 4,
+    "train.utd_ratio": 8,
     "train.discount": 0.98,
     "train.update_after": 200,
     "data.prior_ratio": 0.25,
@@ -61,11 +61,13 @@ LEARNING: dict[str, Any] = {
     "log.every": 1_000,
     "log.save_every": 5_000,
 }
-"""Of all rows: what own_policy_settings.py calls quick."""
+"""Of all rows; with CALM what own_policy_settings.py calls 'quick, calm, 8 updates'."""
 AROUND: dict[str, Any] = {"train.offline_steps": 0, "train.critic_warmup_steps": 500}
 """Of those around the policy: it is trained, and acts alone at first."""
+CALM: dict[str, Any] = {"algo.initial_temperature": 0.02, "algo.target_entropy": -6.0}
+"""Little noise from the start: -d nats, as soft actor-critic has it."""
 EDITS: dict[str, Any] = {
-    "algo.initial_temperature": 0.1,
+    **CALM,
     "algo.num_base_samples": 1,
     "algo.num_edit_samples": 1,
     "algo.edit_scale": 1.0,
@@ -73,12 +75,15 @@ EDITS: dict[str, Any] = {
     "algo.decay_steps": 0,
 }
 FIRST: dict[str, Any] = {
+    "train.utd_ratio": 4,
     "train.discount": 0.99,
     "data.prior_ratio": 0.5,
     "algo.hidden": (256, 256),
     "algo.num_qs": 4,
     "algo.tau": 0.005,
     "algo.critic_learning_rate": 3e-4,
+    "algo.initial_temperature": 0.1,
+    "algo.target_entropy": "attainable",
     "algo.num_base_samples": 2,
     "algo.num_edit_samples": 2,
     "algo.edit_scale": 0.5,
@@ -86,9 +91,8 @@ FIRST: dict[str, Any] = {
 }
 """The settings before that: the paper's, with fewer critics and updates."""
 SCRATCH: dict[str, Any] = {
+    **CALM,
     "train.random_steps": 0,
-    "algo.initial_temperature": 0.02,
-    "algo.target_entropy": -6.0,
     "algo.policy_learning_rate": 1e-3,
 }
 """Of RLPD."""

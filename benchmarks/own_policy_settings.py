@@ -31,6 +31,7 @@ SHORT: dict[str, Any] = {
     "log.save_every": 2_500,
 }
 QUICK: dict[str, Any] = {
+    "train.utd_ratio": 4,
     "train.discount": 0.98,
     "data.prior_ratio": 0.25,
     "algo.tau": 0.02,
@@ -42,6 +43,7 @@ QUICK: dict[str, Any] = {
 1 / (tau (1 - discount)) updates, 2,500 here and 20,000 with 0.005 and 0.99."""
 EXPO: dict[str, Any] = QUICK | {
     "algo.initial_temperature": 0.1,
+    "algo.target_entropy": "attainable",
     "algo.num_base_samples": 1,
     "algo.num_edit_samples": 1,
     "algo.edit_learning_rate": 1e-3,
@@ -49,20 +51,19 @@ EXPO: dict[str, Any] = QUICK | {
 }
 RLPD: dict[str, Any] = QUICK | {
     "algo.initial_temperature": 0.1,
+    "algo.target_entropy": "released",
     "algo.policy_learning_rate": 1e-3,
 }
-CALM: dict[str, Any] = {"algo.initial_temperature": 0.02, "algo.target_entropy": -6.0}
-"""Little noise from the start: -d nats, as soft actor-critic has it."""
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "first": ("expo", own_policy.FIRST),
     "quick": ("expo", EXPO),
     "quick, edits of 2": ("expo", EXPO | {"algo.edit_scale": 2.0}),
-    "quick, calm": ("expo", EXPO | CALM),
-    "quick, calm, rlpd": ("rlpd", RLPD | CALM),
-    "quick, calm, 8 updates": ("expo", EXPO | CALM | {"train.utd_ratio": 8}),
+    "quick, calm": ("expo", EXPO | own_policy.CALM),
+    "quick, calm, rlpd": ("rlpd", RLPD | own_policy.CALM),
+    "quick, calm, 8 updates": ("expo", EXPO | own_policy.CALM | {"train.utd_ratio": 8}),
     "quick, rlpd": ("rlpd", RLPD),
-    "quick, calm, 8 updates, rlpd": ("rlpd", RLPD | CALM | {"train.utd_ratio": 8}),
-    "quick, calm, edits of 2": ("expo", EXPO | CALM | {"algo.edit_scale": 2.0}),
+    "quick, calm, 8 updates, rlpd": ("rlpd", RLPD | own_policy.CALM | {"train.utd_ratio": 8}),
+    "quick, calm, edits of 2": ("expo", EXPO | own_policy.CALM | {"algo.edit_scale": 2.0}),
 }
 """Setting -> the row of own_policy.py that it changes, and how."""
 
