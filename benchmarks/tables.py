@@ -14,6 +14,7 @@ from typing import Any
 
 from common import LOOP_PARTS
 from own_policy import table as own_policy_table
+from own_policy_settings import table as own_settings_table
 from published import result, table
 from tables_of_actors import faults, plan, seeds, speed
 from tables_of_stable import ablations, deployed_edits, ranking, stable
@@ -226,6 +227,11 @@ def own_policy() -> str:
     return own_policy_table(result("own_policy")["results"])
 
 
+def own_settings() -> str:
+    """Returns of the settings that were tried around one of these policies."""
+    return own_settings_table(result("own_policy_settings")["results"])
+
+
 def torch_base() -> str:
     """Success of a diffusion policy trained in PyTorch, and of the library's own."""
     return torch_base_table(result("torch_base")["results"])
@@ -334,7 +340,11 @@ EXPO_PARTS: dict[str, Callable[[], str]] = {
     "deployed edits": deployed_edits,
     "demo": demo_details,
 }
-OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy, "torch base": torch_base}
+OWN_PARTS: dict[str, Callable[[], str]] = {
+    "own policy": own_policy,
+    "own settings": own_settings,
+    "torch base": torch_base,
+}
 ACTORS_PARTS: dict[str, Callable[[], str]] = {
     "actors speed": speed,
     "actors faults": faults,

@@ -29,12 +29,14 @@ from exporl.parallel.seeds import train_seeds
 from exporl.policies import BaseConfig, make_base
 from exporl.policies import base as policies
 from exporl.randomness import env_seed
+from exporl.run.build import build
 from exporl.run.callbacks import Callback
-from exporl.run.config import check, override
+from exporl.run.config import check, override, with_given
 from exporl.run.loop import train
 from exporl.run.outside_learning import OutsideLearning
 from exporl.run.presets import around_a_policy, preset_config
-from exporl.run.session import load_run
+from exporl.run.progress import Silent
+from exporl.run.session import Evaluator, load_run
 from exporl.run.stopping import Interrupted
 from exporl.types import Spec
 from helpers.batches import random_batch, same, to_device, to_host
@@ -257,6 +259,36 @@ def test_a_frozen_policy_loses_nothing_by_being_wrapped(tmp_path):
 
 
 @pytest.mark.slow
+class Counted(Drawn):
+    """Counts the questions to the policy alone: those for one sample."""
+
+    def __init__(self, seeded=True):
+        self.asked, self.seeded, self.version = [], seeded, "first"
+
+    def sample(self, observations, num, seed):
+        self.asked.append(num)
+        return super().sample(observations, num, seed)
+
+
+def test_a_policy_that_stays_as_it_is_is_evaluated_alone_once(tmp_path):
+    """Not so one whose draws do not repeat, or that has got other parameters."""
+    config = with_given(tiny(**ROUND), Counted())
+    run = build(config, tmp_path / "a", Silent().say, base=Counted(), task=TASK)
+    with Evaluator(run) as evaluator:
+        first = evaluator.during_training("explore", guarded=False)["base"]
+        once = run.base.policy.asked.count(1)
+        assert evaluator.during_training("explore", guarded=False)["base"] == first
+        assert run.base.policy.asked.count(1) == once > 0
+        run.base.policy.version = "second"
+        evaluator.during_training("explore", guarded=False)
+        assert run.base.policy.asked.count(1) == 2 * once
+    run = build(config, tmp_path / "b", Silent().say, base=Counted(seeded=False), task=TASK)
+    with Evaluator(run) as evaluator:
+        for _ in range(2):
+            evaluator.during_training("explore", guarded=False)
+    assert run.base.policy.asked.count(1) == 2 * once
+
+
 def test_a_learning_policy_goes_on_exactly(tmp_path):
     options = {"base.learns": True, "algo.backup": "cached", "algo.cache_refresh": 8}
     config = tiny(**ROUND, **options, **{"algo.base_updates": 2})

@@ -368,5 +368,6 @@ class CanonicalEnv(gymnasium.Wrapper):
         raise ValueError(
             f"{self._name}: the info of a step has no {' or '.join(map(repr, keys))} (it has "
             f"{sorted(info)}). Set info['success'], or return custom_task(make_env, success=...)"
-            " with another entry's name or a function of (reward, terminated, info)."
+            " with another entry's name or a function of (reward, terminated, info); or learn from "
+            "what the environment pays, which needs neither: reward 'env' (--reward env)."
         )

@@ -40,6 +40,7 @@ class Evaluator:
     def __init__(self, parts: Parts):
         self._parts = parts
         self._envs: list[gymnasium.Env] = []
+        self._alone: tuple[str, dict[str, Any]] | None = None
 
     def __enter__(self) -> "Evaluator":
         """Nothing to begin."""
@@ -105,7 +106,7 @@ class Evaluator:
         options, has_base = self._parts.config.eval, self._parts.algorithm.has_base
         results: dict[str, Any] = {}
         if has_base and (options.base or deployed == "base"):
-            results["base"] = self.evaluate("base").to_json()
+            results["base"] = self._base_alone()
         if deployed == "explore" or guarded:
             results["policy"] = self.evaluate("evaluate").to_json()
         if guarded:
@@ -115,6 +116,17 @@ class Evaluator:
         if options.unedited and has_base:
             results["unedited"] = self.evaluate("unedited").to_json()
         return results
+
+    def _base_alone(self) -> dict[str, Any]:
+        """The base policy alone. One from outside that stays as it is plays once: again it would
+        do the same."""
+        base = self._parts.base
+        if self._alone is None or base is None or base.steady != self._alone[0]:
+            played = self.evaluate("base").to_json()
+            steady = None if base is None else base.steady
+            self._alone = None if steady is None else (steady, played)
+            return played
+        return dict(self._alone[1])
 
     def close(self) -> None:
         """Closes the environments; new ones are made if they are needed again."""
