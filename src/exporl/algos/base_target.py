@@ -13,6 +13,4 @@ class BaseTargetExpo(Expo):
         """The last base sample of EXPO's candidates, whose noise `min_noise_scale` leaves whole:
         there is nothing to choose."""
         candidates = super().target_candidates(state, batch, key)
-        return candidates._replace(
-            base=candidates.base[:, -1:], edited=candidates.edited[:, :0]
-        )
+        return candidates._replace(base=candidates.base[:, -1:], edited=candidates.edited[:, :0])

@@ -7,9 +7,9 @@ from jaxtyping import Array, Float
 
 from exporl.algos import presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_target import BaseTargetExpo
 from exporl.algos.bounds import TargetBounds
 from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, Imitation, required
-from exporl.algos.base_target import BaseTargetExpo
 from exporl.algos.expo import EDIT_METRICS, Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, check_outside, resolve
 from exporl.algos.filtered import FILTER_METRICS, FilteredExpo

@@ -94,7 +94,7 @@ def _results(suite: Suite, found: Mapping[str, Any]) -> Results:
 
 
 def _lines(each: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Evaluations as eval.jsonl has them, but for episodes in between and all but the last times."""
+    """Evaluations as eval.jsonl has them; without episodes in between, and one time for all."""
     lines: list[dict[str, Any]] = [{"env_steps": step} for step in each["env_steps"]]
     for who, rates in each["success_rate"].items():
         for line, rate in zip(lines, rates, strict=True):
