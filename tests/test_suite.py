@@ -113,8 +113,6 @@ def test_parts_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"no run of .*suite.toml is all of slow, seed=5\."):
         selected(suite, ("slow", "seed=5"))
     search = 'score = 1\n[algorithms.expo]\n[tasks."probe/delay"]\n[search.space]\n'
-        'score = 1\n[algorithms.expo]\n[tasks."probe/delay"]\n[search.space]\nalgo.tau = [0.1]\n'
-    )
     with pytest.raises(ValueError, match="is a search, and every trial is all of its runs"):
         selected(read(tmp_path, search + "algo.tau = [0.1, 0.2]\n"), ("expo",))
 
