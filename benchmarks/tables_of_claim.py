@@ -127,15 +127,9 @@ def tasks(results: Results) -> str:
     found, halfway = Comparison(results), Comparison(with_scores(results, half))
     for task in found.tasks:
         score = results.suite.scores[task]
-        heads = [
-            "",
-            "seeds",
-            "base before",
-            "at the end",
-            f"reached {score:g}",
-            f"steps to {score:g}",
-        ]
-        heads += [f"reached {half[task]:.2f}", f"steps to {half[task]:.2f}"] if task in half else []
+        heads = ["", "seeds", "base before", "at the end"]
+        for at in (score, half[task]) if task in half else (score,):
+            heads += [f"reached {at:.2f}", f"steps to {at:.2f}"]
         rows = []
         for label in results.suite.labels:
             runs = results.of(label, task)
