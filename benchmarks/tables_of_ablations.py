@@ -104,7 +104,9 @@ def base_starts(results: Results) -> str:
                 noise = f".{label.removeprefix('noise-')}"
                 ends = wilson(sum(solved), len(solved))
                 rows.append((short(task), noise, rate((sum(solved) / len(solved), *ends))))
-    return table(("task", "noise", "success, %"), rows) if rows else NO_RUNS
+    if not rows:
+        return NO_RUNS
+    return "\n\n".join((table(("task", "noise", "success, %"), rows), *results.problems))
 
 
 def paper_size() -> str:
