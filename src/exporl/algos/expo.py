@@ -346,7 +346,7 @@ class Expo:
     ) -> tuple[StateT, Metrics]:
         """The base policy (while online) and the edit policy learn from the last minibatches."""
         metrics: Metrics = {}
-        if phase == "online":
+        if phase == "online" and self.config.base_updates:
             state, metrics = self.update_base(state, batches, base_key)
         if self.config.num_edit_samples:
             last = common.last_minibatch(batches)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from exporl.algos import presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_target import BaseTargetExpo
 from exporl.algos.bounds import TargetBounds
 from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, Imitation, required
 from exporl.algos.expo import EDIT_METRICS, Expo, ExpoState
@@ -26,7 +27,8 @@ def make_expo(
     critic = Critic(config.hidden, config.num_qs)
     edit = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim, config.edit_dropout)
     edit_rate = learning_rate(config.edit_learning_rate, config.decay_steps)
-    return Expo(
+    kind = BaseTargetExpo if config.target_policy == "base" else Expo
+    return kind(
         config=config,
         spec=spec,
         base=base,
