@@ -50,9 +50,9 @@ def run_request(request: Request) -> int:
     )
     run_dir = request.resume or request.run_dir or RUNS / name
     _check_actors(config, request.address, many, request.wait_for_cpus)
+    keep_compiled_programs(notice)
     if request.dry_run:
         return _show_plan(config, many)
-    keep_compiled_programs(notice)
     if not many:
         return train_one(config, run_dir, resume, request.address, request.wait_for_cpus)
     already = max(begun) - config.seed + 1 if begun else 0
