@@ -19,7 +19,7 @@ from exporl.nets.gaussian import Normal, TanhGaussian
 from exporl.nets.mlp import flat_action
 from exporl.policies import BaseConfig, make_base
 from exporl.types import Spec
-from helpers.batches import random_batch, same
+from helpers.batches import random_batch, same, to_device
 
 SPEC = Spec((("state", (3,), "float32"),), action_dim=2, chunk_length=2)
 BASE = BaseConfig("flow", num_steps=2, width=8, num_blocks=1, time_dim=4)
@@ -59,12 +59,14 @@ def functions(**changes):
     return make_expo(dataclasses.replace(CONFIG, **changes), SPEC, make_base(BASE, SPEC))
 
 
-def over_noise(unit, action=0.0, signs=SIGNS, **changes):
+def over_noise(unit, action=0.0, signs=SIGNS, temperature=0.0, **changes):
     """Of EXPO's edits of an action with the same number in every dimension."""
     agent = dataclasses.replace(functions(**changes), edit=Constant((), 2, 2), critic=Slopes((), 2))
     batch = random_batch(SPEC, 8).replace(action=jnp.full((8, 2, 2), action))
     eps = jnp.zeros((8, 2, 2))
-    _, metrics = agent.edit_loss(constant(unit), {}, jnp.float32(1.0), batch, eps, signs=signs)
+    _, metrics = agent.edit_loss(
+        constant(unit), {}, jnp.float32(temperature), batch, eps, signs=signs
+    )
     return float(metrics["edit/over_noise"])
 
 
@@ -87,8 +89,13 @@ def test_edits_against_random_ones_of_the_same_size(unit, action, changes, expec
 
 
 def test_against_their_own_direction_edits_gain_nothing():
-    assert over_noise(0.5, signs=jnp.ones((8, 2, 2))) == 0
-    assert over_noise(-0.5, signs=-jnp.ones((8, 2, 2))) == 0
+    assert abs(over_noise(0.5, signs=jnp.ones((8, 2, 2)))) < 1e-6
+    assert abs(over_noise(-0.5, signs=-jnp.ones((8, 2, 2)))) < 1e-6
+
+
+def test_the_entropy_in_the_loss_is_no_value():
+    found = over_noise(0.5, temperature=0.3, entropy_scale=0.25)
+    np.testing.assert_allclose(found, 1.5 * (0.1 - 0.05), rtol=1e-4)
 
 
 def test_the_edit_policy_of_qam_has_the_same():
@@ -96,7 +103,7 @@ def test_the_edit_policy_of_qam_has_the_same():
     edit = EditPolicy(0.05, -1.0, Constant((), 2, 2), Slopes((), 2), adam, adam)
     given = Edited(jnp.zeros((8, 3)), jnp.zeros((8, 2, 2)), {})
     eps = jnp.zeros((8, 2, 2))
-    _, metrics = edit.loss(constant(0.5), jnp.float32(1.0), given, eps, SIGNS)
+    _, metrics = edit.loss(constant(0.5), jnp.float32(0.1), given, eps, SIGNS)
     np.testing.assert_allclose(metrics["edit/over_noise"], 1.5 * (0.1 - 0.05), rtol=1e-4)
 
 
@@ -110,7 +117,7 @@ def test_edits_without_a_direction_are_worth_nothing():
     eps = jax.random.normal(jax.random.key(4), shape)
 
     def found(eps):
-        given = constant(0.0, log_std=0.0), {}, jnp.float32(1.0), batch, eps
+        given = constant(0.0, log_std=0.0), {}, jnp.float32(0.1), batch, eps
         return float(agent.edit_loss(*given, signs=signs)[1]["edit/over_noise"])
 
     assert abs(found(eps)) < 0.008
@@ -132,7 +139,7 @@ def test_signs_are_random_and_of_a_key_of_their_own():
 @pytest.mark.slow
 def test_nothing_that_is_learnt_depends_on_it(monkeypatch):
     """Whatever the signs, the step is the one that the edit loss alone gives, to the bit."""
-    agent, batch, key = functions(), random_batch(SPEC, 8), jax.random.key(1)
+    agent, batch, key = functions(), to_device(random_batch(SPEC, 8)), jax.random.key(1)
     state = jax.jit(agent.init)(jax.random.key(0))
 
     def step():

@@ -4,7 +4,7 @@ Exponential weights as in advantage-weighted regression (arXiv 1910.00177), with
 age of a row's episode in place of the advantage, standardised as in MARWIL, and bounded.
 """
 
-from typing import Any, Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -59,7 +59,22 @@ def _exponential(
     return weight * num / jnp.maximum(weight.sum(), 1e-6)
 
 
-def check_imitation(config: Any) -> None:
+@runtime_checkable
+class ImitationOptions(Protocol):
+    """Options of an algorithm that chooses what its base policy imitates."""
+
+    @property
+    def base_data(self) -> str:
+        """Which rows: "all" or "successes"."""
+        ...
+
+    @property
+    def base_weight(self) -> BaseWeight:
+        """Which of the successes count most."""
+        ...
+
+
+def check_imitation(config: ImitationOptions) -> None:
     """Checks the ranges of an algorithm's options, and that `base_weight` finds its successes.
 
     Raises:

@@ -45,10 +45,20 @@ def random_signs(key: KeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     return jax.random.rademacher(jax.random.fold_in(key, 2), shape, jnp.float32)
 
 
-def over_noise(q: Float[Array, " b"], q_random: Float[Array, " b"]) -> Metrics:
-    """What the direction of edits is worth: their values, less those of random edits of the same
-    size. About 0 where edits are noise."""
-    return {"edit/over_noise": (q - q_random).mean()}
+def over_noise(
+    loss: Float[Array, ""], entropy_bonus: Float[Array, ""], q_random: Float[Array, " b"]
+) -> Metrics:
+    """What the direction of edits is worth: their mean value, less that of random edits of the same
+    size. About 0 where edits are noise.
+
+    Args:
+        loss: of the edit policy, -(mean value of its edits + entropy_bonus).
+        entropy_bonus: what the loss has beside values.
+        q_random: values of the random edits.
+    """
+    # Read back from the loss: a second use of Q would be compiled into another rounding of it.
+    mean_q = -loss - entropy_bonus
+    return {"edit/over_noise": mean_q - q_random.mean()}
 
 
 def temperature_metrics(

@@ -101,11 +101,11 @@ class EditPolicy:
         def value(action: Float[Array, "b h a"]) -> Float[Array, " b"]:
             return q_values(self.critic, given.critic, given.features, action).mean(axis=0)
 
-        q = value(edits.action)
-        loss = (temperature * edits.log_prob - q).mean()
-        size = jnp.abs(jax.lax.stop_gradient(edits.unit))
-        random = edit_metrics.over_noise(q, value(self.moved(given.action, signs * size)))
-        return loss, edit_metrics.drawn_metrics(loss, edits, self.scale) | random
+        loss = (temperature * edits.log_prob - value(edits.action)).mean()
+        metrics = edit_metrics.drawn_metrics(loss, edits, self.scale)
+        bonus, size = temperature * metrics["edit/entropy"], jnp.abs(edits.unit)
+        q_random = value(self.moved(given.action, signs * jax.lax.stop_gradient(size)))
+        return loss, metrics | edit_metrics.over_noise(loss, bonus, q_random)
 
     def step(
         self,

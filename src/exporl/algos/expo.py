@@ -248,12 +248,13 @@ class Expo:
             q_all = q_values(self.critic, critic_params, features, action)
             return aggregate(q_all, self.config.edit_value)
 
-        q = value(edits.action)
-        loss = (self.config.entropy_scale * temperature * edits.log_prob - q).mean()
+        weight = self.config.entropy_scale * temperature
+        loss = (weight * edits.log_prob - value(edits.action)).mean()
         metrics = edit_metrics.drawn_metrics(loss, edits, self.config.edit_scale)
         if signs is not None:
-            size = jnp.abs(jax.lax.stop_gradient(edits.unit))
-            metrics |= edit_metrics.over_noise(q, value(self.moved(batch.action, signs * size)))
+            bonus, size = weight * metrics["edit/entropy"], jnp.abs(edits.unit)
+            q_random = value(self.moved(batch.action, signs * jax.lax.stop_gradient(size)))
+            metrics |= edit_metrics.over_noise(loss, bonus, q_random)
         return loss, metrics
 
     def update_edit(self, state: StateT, batch: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
