@@ -59,7 +59,7 @@ the run:
                      simulators; with --num-envs N or a multiple. Not repeatable to the bit
   --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
   --wait-for-cpus S  seconds that a cluster that grows by itself has for a CPU per actor (default 0)
-  --dry-run          say what the run would do, hold and send, on how many processes, and end
+  --dry-run          say what the run would hold and send, on how many processes, and end
   --reward R         what is learnt from: -1/0 per step, 0/1, or env (the environment's own)
   -h, --help         this text; after an algorithm, all of its options as well
 """
