@@ -139,11 +139,11 @@ def test_signs_are_random_and_of_a_key_of_their_own():
 @pytest.mark.slow
 def test_nothing_that_is_learnt_depends_on_it(monkeypatch):
     """Whatever the signs, the step is the one that the edit loss alone gives, to the bit."""
-    agent, batch, key = functions(), to_device(random_batch(SPEC, 8)), jax.random.key(1)
+    agent, batch = functions(), to_device(random_batch(SPEC, 8))
     state = jax.jit(agent.init)(jax.random.key(0))
 
     def step():
-        return jax.jit(lambda state: agent.update_edit(state, batch, key))(state)
+        return jax.jit(agent.update_edit)(state, batch, jax.random.key(1))
 
     usual, metrics = step()
     monkeypatch.setattr(edit_metrics, "random_signs", lambda key, shape: jnp.full(shape, 0.25))
