@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporl.algos import ExpoConfig, expo, make_algorithm
-from exporl.algos.common import choice_metrics
+from exporl.algos.edit_metrics import choice_metrics
 from exporl.algos.expo_entry import make_expo
 from exporl.nets.critic import Critic
 from exporl.ops.gaussian import tanh_sample

@@ -125,8 +125,22 @@ def test_acting_ranks_what_the_policy_proposes():
     assert same(chosen.action, by_hand.action)
 
 
-def test_rows_are_imitated_as_the_library_imitates_them():
-    config = ExpoConfig(**SIZES, num_edit_samples=2, base_data="successes", base_updates=2)
+@pytest.mark.parametrize(
+    ("base_weight", "weights"),
+    [
+        ("uniform", [1, 1, 1, 1]),
+        # lengths 10, 11, 12, 13: in standard deviations -1.3416, -.4472, .4472, 1.3416
+        ("shorter", [2.432599, 0.994548, 0.406613, 0.166240]),
+    ],
+)
+def test_rows_are_imitated_as_the_library_imitates_them(base_weight, weights):
+    config = ExpoConfig(
+        **SIZES,
+        num_edit_samples=2,
+        base_data="successes",
+        base_weight=base_weight,
+        base_updates=2,
+    )
     algorithm = make_algorithm("expo", config, SPEC, make_base(OUTSIDE, SPEC))
     heard = []
 
@@ -142,11 +156,12 @@ def test_rows_are_imitated_as_the_library_imitates_them():
             pass
 
     learning = beside(Listens(None), config, algorithm.needs, learns=True)
-    batches = random_batch(SPEC, 3, 8)
+    lengths = np.broadcast_to(np.arange(10, 18, dtype="f4"), (3, 8))
+    batches = random_batch(SPEC, 3, 8).replace(extra={"episode_length": lengths})
     assert float(learning.imitate(batches, "online", 0, 5)["base/loss"]) == 1.5
     assert len(heard) == 2 and heard[0].seed != heard[1].seed
     np.testing.assert_array_equal(heard[1].action, batches.action[2])
-    np.testing.assert_array_equal(heard[1].valid[:, 0], batches.success[2])
+    np.testing.assert_allclose(heard[1].valid[:, 0], [*weights, 0, 0, 0, 0], rtol=1e-5)
     learning.imitate(batches, "pretrain", 0, 6)
     assert len(heard) == 5 and learning.imitate(batches, "critic_pretrain", 0, 7) == {}
     assert beside(Drawn(), config, algorithm.needs).imitate(batches, "online", 0, 0) == {}

@@ -22,6 +22,11 @@ PARTIAL = ("_prior", "_online")
 is a fault."""
 PROPOSALS = "next_proposals"
 """The replay column that holds the base samples kept for the next observation."""
+EPISODE_LENGTH = "episode_length"
+"""The replay column with the steps of a step's episode, once it has ended."""
+EPISODE_NUMBER = "episode_number"
+"""The replay column with the number of a step's episode, once it has ended; later ones are
+greater."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,9 @@ import dataclasses
 from typing import Literal
 
 from exporl.algos.algorithm import Measurements
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions
-from exporl.options import check_members, check_options, option, sizes
+from exporl.options import check_members, option, sizes
 from exporl.plain import added
 from exporl.types import Mode
 
@@ -77,6 +78,10 @@ class ExpoConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The base imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
     acting_base: Literal["ema", "live"] = "ema"
     """Base parameters that act; the TD target always samples the live ones."""
     backup: Backup = "fresh"
@@ -109,7 +114,7 @@ def check(config: ExpoConfig) -> None:
     Raises:
         ValueError: naming the options, their values and what is possible.
     """
-    check_options(config)
+    check_imitation(config)
     check_members(config.num_qs, config.num_min_qs)
     num, edits = config.num_base_samples, config.num_edit_samples
     if not 0 <= edits <= num or num < 1:

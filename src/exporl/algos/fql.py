@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
@@ -29,7 +30,8 @@ from exporl.nets.encoder import flat_observation
 from exporl.nets.one_step import OneStep, one_step_action
 from exporl.ops.ensemble import aggregate
 from exporl.ops.td import td_target
-from exporl.options import check_options, option, sizes
+from exporl.options import option, sizes
+from exporl.plain import added
 from exporl.policies.base import BasePolicy
 from exporl.types import (
     Batch,
@@ -76,6 +78,10 @@ class FqlConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The flow imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
 
 
 @struct.dataclass
@@ -107,7 +113,11 @@ class Fql:
         return cls(
             config=config,
             spec=spec,
-            imitation=Imitation(base, successes_only=config.base_data == "successes"),
+            imitation=Imitation(
+                base,
+                successes_only=config.base_data == "successes",
+                base_weight=config.base_weight,
+            ),
             policy=OneStep(config.hidden),
             critic=critic_trainer.critic,
             policy_optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
@@ -270,7 +280,7 @@ def fql(
     Raises:
         ValueError: options out of range, no base policy, or one that is no flow.
     """
-    check_options(config)
+    check_imitation(config)
     base = common.required(base, "fql")
     chunk = (spec.chunk_length, spec.action_dim)
     if base.noise_shape != chunk:
@@ -279,7 +289,7 @@ def fql(
             f"base policy's has {base.noise_shape}. Use base.kind=flow."
         )
     agent = Fql.create(config, spec, base)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
     return compiled(agent, needs, has_base=True)
 
 
@@ -322,6 +332,7 @@ FQL = Entry(
     "fql",
     FqlConfig,
     fql,
+    check_imitation,
     presets=PRESETS,
     metrics={**CRITIC_METRICS, **POLICY_METRICS},
 )

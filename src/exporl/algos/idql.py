@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
@@ -27,7 +28,8 @@ from exporl.nets.critic import Critic, StateValue, q_values, state_value
 from exporl.nets.encoder import flat_observation
 from exporl.ops.selection import select, take_candidate
 from exporl.ops.td import expectile_loss, td_target
-from exporl.options import check_options, option, sizes
+from exporl.options import option, sizes
+from exporl.plain import added
 from exporl.policies.base import BasePolicy, propose
 from exporl.types import (
     Batch,
@@ -75,6 +77,10 @@ class IdqlConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The base imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
 
 
 @struct.dataclass
@@ -113,7 +119,9 @@ class Idql:
         return cls(
             config=config,
             spec=spec,
-            imitation=Imitation(base, config.base_tau, config.base_data == "successes"),
+            imitation=Imitation(
+                base, config.base_tau, config.base_data == "successes", config.base_weight
+            ),
             critic=critic_trainer.critic,
             ranking_critic=critic_trainer.critic.clone(precision=precision),
             value=StateValue(config.hidden),
@@ -250,9 +258,9 @@ def idql(
     Raises:
         ValueError: options out of range, or there is no base policy.
     """
-    check_options(config)
+    check_imitation(config)
     agent = Idql.create(config, spec, common.required(base, "idql"), precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
     return compiled(agent, needs, has_base=True)
 
 
@@ -294,6 +302,7 @@ IDQL = Entry(
     "idql",
     IdqlConfig,
     idql,
+    check_imitation,
     presets=PRESETS,
     metrics={**CRITIC_METRICS, **VALUE_METRICS},
 )

@@ -22,7 +22,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
-from exporl.algos import common, presets
+from exporl.algos import common, edit_metrics, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
@@ -267,7 +267,8 @@ class Qam:
         action = self.policy.sample(state.policy.params, observation, 1, flow_key)[:, 0]
         given = Edited(flat_observation(observation), action, state.critic.params)
         eps = jax.random.normal(eps_key, action.shape)
-        return self.edit.step(state.edit, state.log_temperature, given, eps)
+        signs = edit_metrics.random_signs(key, action.shape)
+        return self.edit.step(state.edit, state.log_temperature, given, eps, signs)
 
     # One update call.
 

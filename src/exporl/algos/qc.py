@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
@@ -29,7 +30,8 @@ from exporl.nets.encoder import flat_observation
 from exporl.ops.ensemble import aggregate
 from exporl.ops.selection import take_candidate
 from exporl.ops.td import td_target
-from exporl.options import check_options, option, sizes
+from exporl.options import option, sizes
+from exporl.plain import added
 from exporl.policies.base import BasePolicy, propose
 from exporl.types import (
     Batch,
@@ -68,6 +70,10 @@ class QcConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The flow imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
 
 
 @struct.dataclass
@@ -102,7 +108,11 @@ class Qc:
         return cls(
             config=config,
             spec=spec,
-            imitation=Imitation(base, successes_only=config.base_data == "successes"),
+            imitation=Imitation(
+                base,
+                successes_only=config.base_data == "successes",
+                base_weight=config.base_weight,
+            ),
             critic=critic_trainer.critic,
             ranking_critic=critic_trainer.critic.clone(precision=precision),
             critic_trainer=critic_trainer,
@@ -212,9 +222,9 @@ def qc(
     Raises:
         ValueError: options out of range, or there is no base policy.
     """
-    check_options(config)
+    check_imitation(config)
     agent = Qc.create(config, spec, common.required(base, "qc"), precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
     return compiled(agent, needs, has_base=True)
 
 
@@ -250,4 +260,6 @@ PRESETS = {
     **presets.on_cpus(QcConfig, _SMALL),
 }
 
-QC = Entry("qc", QcConfig, qc, presets=PRESETS, metrics={**CRITIC_METRICS, **CHOICE_METRICS})
+METRICS = {**CRITIC_METRICS, **CHOICE_METRICS}
+
+QC = Entry("qc", QcConfig, qc, check_imitation, presets=PRESETS, metrics=METRICS)

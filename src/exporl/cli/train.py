@@ -52,9 +52,9 @@ def run_request(request: Request) -> int:
     )
     run_dir = request.resume or request.run_dir or RUNS / name
     _check_actors(config, request.address, many, request.wait_for_cpus)
+    keep_compiled_programs(notice)
     if request.dry_run:
         return _show_plan(config, many)
-    keep_compiled_programs(notice)
     if not many:
         waiting = request.wait_for_cpus
         return train_one(config, run_dir, resume, request.address, waiting, request.listen)

@@ -39,7 +39,8 @@ class OutsideLearning:
     ) -> "OutsideLearning":
         """As a run's options say."""
         successes_only = getattr(config.algo, "base_data", "all") == "successes"
-        imitation = Imitation(record, successes_only=successes_only)
+        base_weight: Any = getattr(config.algo, "base_weight", "uniform")
+        imitation = Imitation(record, successes_only=successes_only, base_weight=base_weight)
         return cls(base, seen, needs.attached, imitation, getattr(config.algo, "base_updates", 1))
 
     def attach(self, batches: Batch, phase: Phase, key: KeyArray) -> Batch:
