@@ -86,6 +86,7 @@ def test_every_method_is_optional_and_all_callbacks_are_told(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("runs_long")
 def test_the_example_stops_a_run_that_is_good_enough(tmp_path, monkeypatch, capsys):
     path = ROOT / "examples" / "callback.py"
     code = [line for line in path.read_text().split('"""')[2].splitlines() if line.strip()]

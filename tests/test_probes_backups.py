@@ -17,6 +17,7 @@ from exporl.envs.probes import SPEC, collect
 from exporl.policies import BaseConfig, make_base
 from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
+pytestmark = pytest.mark.usefixtures("runs_long")
 BASE = BaseConfig(
     kind="diffusion",
     num_steps=3,
