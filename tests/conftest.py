@@ -26,8 +26,8 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 QUICK_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 """Half the time to compile, on the pinned version of jax."""
 FEW_OPTIMIZATIONS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
-"""A fifth of the time to run, thrice that to compile: what `runs_long` asks for. JAX's own setting
-takes all others without any."""
+"""A fifth of the time to run, thrice that to compile: for programs that are compiled under
+`helpers.compiling.a_little_optimized`. All others have none, by JAX's own setting."""
 KEPT = 64
 """Base policies and algorithms that a process of tests keeps."""
 
@@ -73,15 +73,6 @@ def records_are_kept():
     once._kept = functools.lru_cache(KEPT, typed=True)(kept.__wrapped__)
     yield
     once._kept = kept
-
-
-@pytest.fixture
-def runs_long():
-    """For tests that run a program hundreds of times: what they compile is optimised a little."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

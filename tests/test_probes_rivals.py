@@ -5,7 +5,6 @@ import pytest
 
 from helpers.probes import DISCOUNT, bandit_reward, learn, replay_of, samples, value
 
-pytestmark = pytest.mark.usefixtures("runs_long")
 VALUED = ["idql", "fql", "calql", "qc", "dsrl", "dac", "qsm", "qam", "residual"]
 """Algorithms whose values are asked for."""
 
