@@ -85,9 +85,8 @@ def twin_flow(params, observation, noise):
 @pytest.mark.parametrize("q_weight", [1.0, 0.0])
 def test_the_policys_loss_is_distillation_minus_value(initial, normalize, q_weight):
     observation = row(ONE).observation
-    loss, metrics = jax.jit(functions(normalize_q=normalize).policy_loss)(
-        initial.policy.params, initial, observation, jnp.asarray(NOISE), q_weight
-    )
+    chosen = functools.partial(functions(normalize_q=normalize).policy_loss, q_weight=q_weight)
+    loss, metrics = jax.jit(chosen)(initial.policy.params, initial, observation, jnp.asarray(NOISE))
     action = twin_policy(initial.policy.params, observation["state"], NOISE)
     distill = ((action - twin_flow(initial.base.params, observation, NOISE)) ** 2).mean()
     clipped = np.clip(action, -1, 1)
@@ -104,8 +103,9 @@ def test_the_policy_climbs_the_value_by_hand(initial):
     """Without distillation the gradient at the output's bias is -dQ/da, by finite differences of
     the twin; none passes where the action is clipped."""
     observation, free = row(ONE).observation, functions(distill_weight=0.0)
-    grads = jax.jit(jax.grad(free.policy_loss, has_aux=True))(
-        initial.policy.params, initial, observation, jnp.asarray(NOISE), 1.0
+    loss = functools.partial(free.policy_loss, q_weight=1.0)
+    grads = jax.jit(jax.grad(loss, has_aux=True))(
+        initial.policy.params, initial, observation, jnp.asarray(NOISE)
     )[0]
     action = twin_policy(initial.policy.params, observation["state"], NOISE)
 

@@ -88,7 +88,7 @@ def test_seeds_in_one_program_equal_single_runs(tmp_path, no_key_checker):
 def test_seeds_stop_at_one_step_and_resume_singly_and_together(tmp_path, no_key_checker):
     """One seed goes on alone, then the rest together, each as if nothing had happened; a new seed
     joins."""
-    config = tiny("rlpd", seed=3)
+    config = tiny(seed=3)
     with pytest.raises(Interrupted, match="stopped 2 of 2 seeds; everything is saved"):
         train_seeds(
             config,
@@ -102,11 +102,11 @@ def test_seeds_stop_at_one_step_and_resume_singly_and_together(tmp_path, no_key_
         for s in (3, 4)
     ]
     assert steps[0] == steps[1] and 0 < steps[0] < 24
-    train(tiny("rlpd", seed=4), tmp_path / "many" / "s4", resume=True)
+    train(tiny(seed=4), tmp_path / "many" / "s4", resume=True)
     results = train_seeds(config, tmp_path / "many", 3, mode="vmap", resume=True)
     assert [result.error for result in results] == [None] * 3
     for seed in (3, 4):
-        train(tiny("rlpd", seed=seed), tmp_path / f"single{seed}")
+        train(tiny(seed=seed), tmp_path / f"single{seed}")
         assert_close_runs(tmp_path / "many" / f"s{seed}", tmp_path / f"single{seed}")
 
 
