@@ -33,7 +33,8 @@ _PROBE: dict[str, Any] = {
     "eval.every": 30, "eval.episodes": 4, "eval.num-envs": 2, "log.every": 10,
     "log.save-every": 15, "data.demos": 6,
 }  # fmt: skip
-_CRITICS = {"algo.hidden": 16, "algo.num-qs": 3, "algo.num-base-samples": 2}
+_SMALL_CRITICS = {"algo.hidden": 16, "algo.num-qs": 3}
+_CRITICS = _SMALL_CRITICS | {"algo.num-base-samples": 2}
 _EXPO = _CRITICS | {"algo.num-edit-samples": 2, "train.critic-warmup-steps": 6}
 _GUARD = {"train.guard": "auto"}
 _DIFFUSION = {"base.kind": "diffusion"}
@@ -87,8 +88,8 @@ class Variant:
 _FILTERED = _EXPO | _DIFFUSION | {"algo.backup": "filtered", "num-envs": 2}
 _CACHED = _EXPO | {"algo.backup": "cached", "algo.cache-refresh": 8}
 _NO_BASE = dict.fromkeys(name for name in _PROBE if name.startswith("base."))
-_RLPD = _NO_BASE | {
-    "algo.hidden": 16, "algo.num-qs": 3, "train.offline-steps": 0, "train.random-steps": 6,
+_RLPD = _NO_BASE | _SMALL_CRITICS | {
+    "train.offline-steps": 0, "train.random-steps": 6,
 }  # fmt: skip
 SINGLE = {
     "expo, fresh, flow": Variant("expo", _EXPO | _GUARD),
@@ -97,6 +98,11 @@ SINGLE = {
     "expo, cached, diffusion": Variant(
         "expo", _CACHED | _DIFFUSION | {"train.critic-pretrain-steps": 40}
     ),
+    "idql, diffusion": Variant("idql", _CRITICS | _DIFFUSION | {"num-envs": 2}),
+    "fql, flow": Variant(
+        "fql", _SMALL_CRITICS | {"num-envs": 3, "train.critic-pretrain-steps": 40}
+    ),
+    "qam, flow": Variant("qam", _CRITICS),
     "rlpd": Variant("rlpd", _RLPD | {"num-envs": 2}),
     "bc, diffusion": Variant("bc", _DIFFUSION | {"num-envs": 3, "train.offline-steps": 600}),
     "custom algorithm": Variant("custom_algorithm:BEST_OF_N", {"algo.num-samples": 2}),

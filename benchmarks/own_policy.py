@@ -6,9 +6,10 @@ it bring?
 Policies: Stable-Baselines3 archives of github.com/DLR-RM/rl-trained-agents, commit cd35bde, in the
 folder `--policies`; robots: changed_robots.py. Every row has the same prior data, five episodes of
 the policy on the changed robot, of actions drawn from its Gaussian, and the same options but for
-its algorithm's own (`ROWS`). Evaluated on ten starts, the same for all; the base alone plays its
-mean action. One run after the other; finished runs are not repeated, one that was stopped goes on,
-and `--collect` reports what there is. Writes benchmarks/results/own_policy.json.
+its algorithm's own (`ROWS`), chosen by short runs (own_policy_settings.py). Evaluated on ten
+starts, the same for all; the base alone plays its mean action. One run after the other; finished
+runs are not repeated, one that was stopped goes on, and `--collect` reports what there is. Writes
+benchmarks/results/own_policy.json.
 """
 
 import argparse
@@ -48,33 +49,60 @@ LEARNING: dict[str, Any] = {
     "reward": "env",
     "chunk_length": 1,
     "train.batch_size": 128,
-    "train.utd_ratio": 4,
-    "train.discount": 0.99,
+    "train.utd_ratio": 8,
+    "train.discount": 0.98,
     "train.update_after": 200,
-    "data.prior_ratio": 0.5,
-    "algo.hidden": (256, 256),
-    "algo.num_qs": 4,
+    "data.prior_ratio": 0.25,
+    "algo.hidden": (128, 128),
+    "algo.num_qs": 2,
+    "algo.tau": 0.02,
+    "algo.critic_learning_rate": 1e-3,
     "eval.episodes": 10,
     "log.every": 1_000,
     "log.save_every": 5_000,
 }
-"""Of all rows."""
+"""Of all rows; with CALM what own_policy_settings.py calls 'quick, calm, 8 updates'."""
 AROUND: dict[str, Any] = {"train.offline_steps": 0, "train.critic_warmup_steps": 500}
 """Of those around the policy: it is trained, and acts alone at first."""
-TEMPERATURE: dict[str, Any] = {"algo.initial_temperature": 0.1}
+CALM: dict[str, Any] = {"algo.initial_temperature": 0.02, "algo.target_entropy": -6.0}
+"""Little noise from the start: -d nats, as soft actor-critic has it."""
 EDITS: dict[str, Any] = {
-    **TEMPERATURE,
+    **CALM,
+    "algo.num_base_samples": 1,
+    "algo.num_edit_samples": 1,
+    "algo.edit_scale": 1.0,
+    "algo.edit_learning_rate": 1e-3,
+    "algo.decay_steps": 0,
+}
+FIRST: dict[str, Any] = {
+    "train.utd_ratio": 4,
+    "train.discount": 0.99,
+    "data.prior_ratio": 0.5,
+    "algo.hidden": (256, 256),
+    "algo.num_qs": 4,
+    "algo.tau": 0.005,
+    "algo.critic_learning_rate": 3e-4,
+    "algo.initial_temperature": 0.1,
+    "algo.target_entropy": "attainable",
     "algo.num_base_samples": 2,
     "algo.num_edit_samples": 2,
     "algo.edit_scale": 0.5,
-    "algo.decay_steps": 0,
+    "algo.edit_learning_rate": 3e-4,
 }
+"""The settings before that: the paper's, with fewer critics and updates."""
+SCRATCH: dict[str, Any] = {
+    **CALM,
+    "train.random_steps": 0,
+    "algo.policy_learning_rate": 1e-3,
+}
+"""Of RLPD."""
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "expo": ("expo", AROUND | EDITS),
-    "expo-edits-.1": ("expo", AROUND | EDITS | {"algo.edit_scale": 0.1}),
-    "expo-edits-1": ("expo", AROUND | EDITS | {"algo.edit_scale": 1.0}),
+    "expo-edits-.5": ("expo", AROUND | EDITS | {"algo.edit_scale": 0.5}),
+    "expo-edits-2": ("expo", AROUND | EDITS | {"algo.edit_scale": 2.0}),
+    "expo-first": ("expo", AROUND | EDITS | FIRST),
     "best-of-n": ("best_of_n", AROUND | {"algo.num_base_samples": 4}),
-    "rlpd": ("rlpd", TEMPERATURE | {"train.random_steps": 0}),
+    "rlpd": ("rlpd", SCRATCH),
 }
 """Row -> algorithm and its options."""
 COMPARED = ("expo", "best-of-n", "rlpd")

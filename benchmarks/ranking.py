@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from common import RESULTS, write_result
 
 from exporl.algos.expo import Expo
@@ -137,10 +138,9 @@ def candidates(expo: Expo) -> Callable[..., Any]:
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's, with mean ranks for ties; NaN where one of them is constant."""
-    ranks = [np.array([((x < y).sum() + (x <= y).sum()) / 2 for y in x]) for x in (a, b)]
-    if ranks[0].std() == 0 or ranks[1].std() == 0:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    return float(scipy.stats.spearmanr(a, b).statistic)
 
 
 def measured(run: Path, states: int, seed: int) -> dict[str, Any]:

@@ -72,6 +72,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "demo": DEMO,
     "no-guard": {"train.guard": "off"},
     "all-data": {"algo.base_data": "all"},
+    "shorter": {"algo.base_weight": "shorter"},
+    "recent": {"algo.base_weight": "recent"},
     "chunks-of-4": {"chunk_length": 4},
     "chunks-of-8": {"chunk_length": 8},
     "slow-base": {"algo.base_tau": 0.001, "algo.base_updates": 1},

@@ -1,5 +1,6 @@
 """Writes the tables of README.md and of docs/performance.md, own_policy.md, tasks.md,
-distributed.md and algorithms/expo.md from the results: what stands between two markers is replaced.
+distributed.md, results.md and algorithms/expo.md from the results: what stands between two markers
+is replaced.
 
 .venv/bin/python benchmarks/tables.py          # rewrites the pages
 .venv/bin/python benchmarks/tables.py --check  # status 1 where a page is behind the results
@@ -14,8 +15,11 @@ from typing import Any
 
 from common import LOOP_PARTS
 from own_policy import table as own_policy_table
+from own_policy_settings import table as own_settings_table
 from published import result, table
+from tables_of_ablations import ABLATION_PARTS
 from tables_of_actors import faults, plan, seeds, speed
+from tables_of_claim import CLAIM_PARTS
 from tables_of_stable import ablations, deployed_edits, ranking, stable
 from torch_base import table as torch_base_table
 
@@ -226,6 +230,11 @@ def own_policy() -> str:
     return own_policy_table(result("own_policy")["results"])
 
 
+def own_settings() -> str:
+    """Returns of the settings that were tried around one of these policies."""
+    return own_settings_table(result("own_policy_settings")["results"])
+
+
 def torch_base() -> str:
     """Success of a diffusion policy trained in PyTorch, and of the library's own."""
     return torch_base_table(result("torch_base")["results"])
@@ -334,7 +343,11 @@ EXPO_PARTS: dict[str, Callable[[], str]] = {
     "deployed edits": deployed_edits,
     "demo": demo_details,
 }
-OWN_PARTS: dict[str, Callable[[], str]] = {"own policy": own_policy, "torch base": torch_base}
+OWN_PARTS: dict[str, Callable[[], str]] = {
+    "own policy": own_policy,
+    "own settings": own_settings,
+    "torch base": torch_base,
+}
 ACTORS_PARTS: dict[str, Callable[[], str]] = {
     "actors speed": speed,
     "actors faults": faults,
@@ -348,6 +361,7 @@ PAGES = {
     DOCS / "own_policy.md": OWN_PARTS,
     DOCS / "tasks.md": {"two sides": two_sides},
     DOCS / "distributed.md": ACTORS_PARTS,
+    DOCS / "results.md": {**CLAIM_PARTS, **ABLATION_PARTS},
 }
 
 

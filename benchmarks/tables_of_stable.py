@@ -56,6 +56,8 @@ ABLATION_STEPS = (0, 1_000, 2_000, 4_000)
 ABLATIONS = {
     "demo": "preset `demo`, cached backups",
     "all-data": "the base imitates all episodes",
+    "shorter": "shorter successes weigh more",
+    "recent": "recent successes weigh more",
     "slow-base": "the base follows as slowly as released",
     "no-bounds": "no pessimistic start, no bounds",
     "no-guard": "no guard",

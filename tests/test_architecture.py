@@ -31,6 +31,8 @@ ROOMS = (
     "serve/messages",
     "serve/jumps",
     "serve/client",
+    "serve/admission",
+    "actor",
     "ops",
     "nets",
     "policies",

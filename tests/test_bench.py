@@ -354,8 +354,8 @@ def test_imitation_alone_is_measured_by_its_own_steps(tmp_path):
     [
         (["--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--jobs", "100000"], "--jobs 100000: this process may use"),
-        (["--table", "--csv"], "one of --dry-run, --table, --latex and --csv at a time"),
-        (["--output", "x"], "--output is for --table, --latex and --csv"),
+        (["--table", "--csv"], "one of --dry-run, --table, --latex, --csv and --json at a time"),
+        (["--output", "x"], "--output is for --table, --latex, --csv and --json"),
         (["--table", "--output", "."], "argument --output: '.' is a folder: name a file to write"),
         (["--allow", "versions"], "cannot allow 'versions'. Did you mean 'version'?"),
         (["--dryrun"], "unrecognized arguments: --dryrun. `exporl bench --help` shows"),

@@ -90,6 +90,7 @@ def test_its_options_and_defaults_are_those_of_expo():
         "entropy_scale",
         "target_entropy",
         "decay_steps",
+        "target_policy",
         "backup_entropy",
     }
 

@@ -113,6 +113,37 @@ def test_leftovers_of_a_kill_are_cleared(tmp_path):
     assert names(tmp_path) == ["checkpoint-000000001"]
 
 
+class Killed(BaseException):
+    """Ends a call where the process would have ended."""
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_kill_while_an_old_checkpoint_is_removed_leaves_nothing_for_good(
+    tmp_path, monkeypatch, call
+):
+    save(tmp_path, 1, keep=1)
+    calls = []
+
+    def killed_at(real):
+        def remove(path, *args, **kwargs):
+            calls.append(path.name)
+            if len(calls) == call:
+                raise Killed
+            return real(path, *args, **kwargs)
+
+        return remove
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed_at(Path.unlink))
+        patch.setattr(Path, "rmdir", killed_at(Path.rmdir))
+        with pytest.raises(Killed):
+            save(tmp_path, 2, keep=1)
+    assert calls == ["part.safetensors", "manifest.json", "checkpoint-000000001"][:call]
+    assert newest(tmp_path) == (2, [])
+    save(tmp_path, 3, keep=1)
+    assert names(tmp_path) == ["checkpoint-000000003"]
+
+
 def test_no_checkpoint_yet(tmp_path):
     assert checkpoint.load_newest(tmp_path) is None
     assert checkpoint.load_newest(tmp_path / "missing") is None

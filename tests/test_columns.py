@@ -266,6 +266,7 @@ def test_only_columns_that_others_write_are_kept_apart():
         ("c", Column(at="after"), "column 'c': at must be 'row' or 'next', got 'after'"),  # type: ignore[arg-type]
         ("c", Column(dtype="int32", fill=-np.inf), "column 'c': int32 cannot hold fill=-inf"),
         ("c", Column(dtype="int32", fill=0.5), "column 'c': int32 cannot hold fill=0.5"),
+        ("c", Column((2,), numbered=True), "column 'c': a numbered column holds one number per"),
     ],
 )
 def test_columns_that_cannot_be_kept(name, column, message):
@@ -328,12 +329,43 @@ def test_columns_are_found_by_name():
         0,
     ]
     with pytest.raises(
-        ValueError, match="no column 'returns'; known are next_proposals, return_bound and data"
+        ValueError,
+        match="no column 'returns'; known are next_proposals, return_bound, data_ret",
     ):
         needed_columns(("returns",), 0, spec, 0.5)
     assert list(needed_columns(("data_return",), 0, SPEC, 0.5)) == ["data_return"]
     with pytest.raises(ValueError, match="return_bound needs rewards whose range is known"):
         needed_columns(("return_bound",), 0, SPEC, 0.5)
+
+
+def test_lengths_and_numbers_of_episodes():
+    """Both are 0 in an open episode; a number is 1 more than the greatest that is still kept."""
+    columns = needed_columns(("episode_length", "episode_number"), 0, SPEC, 0.5)
+    failed = steps([-1, -1], terminated=False, success=False)
+    replay = filled(WON, failed, WON[:1], columns=columns)
+    assert replay.column("episode_length")[0, :9].tolist() == [3, 3, 3, 0, 2, 2, 0, 0, 0]
+    assert replay.column("episode_number")[0, :9].tolist() == [1, 1, 1, 0, 2, 2, 0, 0, 0]
+    replay.cut()
+    assert replay.column("episode_length")[0, 7] == 1 and replay.column("episode_number")[0, 7] == 3
+    again = Replay(SPEC, 20, columns=columns)
+    again.load(replay.state())
+    for each in (replay, again):
+        for step in WON:
+            each.add(step)
+        assert each.column("episode_number")[0, 9:12].tolist() == [4, 4, 4]
+    assert replay.columns.owned == ()  # adding the same episodes again brings both back
+
+
+def test_episodes_of_several_streams_are_numbered_as_they_end():
+    columns = needed_columns(("episode_number",), 0, SPEC, 0.5)
+    replay = Replay(SPEC, 20, num_streams=2, columns=columns)
+    first, *rest = WON
+    replay.add(first, 0)
+    for step in WON:
+        replay.add(step, 1)
+    for step in rest:
+        replay.add(step, 0)
+    assert replay.column("episode_number")[:, :3].tolist() == [[2, 2, 2], [1, 1, 1]]
 
 
 @pytest.mark.parametrize(

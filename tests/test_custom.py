@@ -371,7 +371,7 @@ def test_module_and_function_name_a_task(tmp_path, monkeypatch, capsys):
     assert main(["check", "my_robot:task"]) == 0
     assert main(["check", "my_robot:make"]) == 2
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "no 'success' or 'is_success'" in out
+    assert "no 'success' or 'is_success'" in out and "(--reward env)" in out
 
 
 @pytest.mark.slow

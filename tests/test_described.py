@@ -45,6 +45,7 @@ OPTIONS = {
         ExpoConfig(backup="filtered", filter_acting=True, **KNOWN_VALUES),
         ExpoConfig(backup="cached", edit_value="min"),
         ExpoConfig(selection="soft", backup_entropy=True, base_data="successes", base_updates=2),
+        ExpoConfig(base_data="successes", base_weight="shorter"),
     ),
     "best_of_n": (
         BestOfNConfig(),
@@ -60,7 +61,7 @@ OPTIONS = {
     "residual": (ResidualConfig(), ResidualConfig(**KNOWN_VALUES)),
     "qc": (QcConfig(), QcConfig(**KNOWN_VALUES)),
     "rlpd": (RlpdConfig(), RlpdConfig(backup_entropy=True, **KNOWN_VALUES)),
-    "bc": (BcConfig(), BcConfig(base_data="successes")),
+    "bc": (BcConfig(), BcConfig(base_data="successes", base_weight="recent")),
 }
 """Options of every algorithm that between them make all of its metrics."""
 NAME = re.compile(r"[a-z]+/[a-z_]+")
@@ -80,7 +81,8 @@ def metrics_of(algorithm, phases=("online",), samples=8):
     """Names of the metrics of updates; nothing is compiled."""
     batches = random_batch(SPEC, 2, 4)
     kept = np.zeros((2, 4, samples, SPEC.chunk_length, SPEC.action_dim), np.float32)
-    per_row = {name: np.zeros((2, 4), np.float32) for name in ("return_bound", "data_return")}
+    names = ("return_bound", "data_return", "episode_length", "episode_number")
+    per_row = {name: np.zeros((2, 4), np.float32) for name in names}
     batches = batches.replace(extra={PROPOSALS: kept, **per_row})
     state, names = jax.eval_shape(algorithm.init, jax.random.key(0)), set()
     for phase in phases:

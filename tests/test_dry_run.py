@@ -1,5 +1,6 @@
 """The plan of a run that is not started: its numbers are those of a run that is."""
 
+import json
 import re
 import sys
 
@@ -12,6 +13,8 @@ from exporl.distributed.dry_run import _algorithm, _sizes, dry_run
 from exporl.run.actors import make_actors
 from exporl.run.build import build, replays, specs_of
 from exporl.run.memory import device_plan
+from exporl.run.pace import PACES, kind
+from exporl.run.presets import preset_config
 from helpers.runs import SMALL, tiny
 
 
@@ -49,6 +52,26 @@ def test_many_actors_and_devices_are_planned_where_there_are_none(tmp_path, monk
     )[0]
     assert _bytes(all_of_them) == pytest.approx(64 * _bytes(each), rel=0.05)
     assert "a chunk of 20 steps per actor" in said
+
+
+def test_the_plan_says_how_long_once_a_run_of_the_kind_has_finished(tmp_path, monkeypatch, capsys):
+    """As the run itself says it: who acts until when, the updates, the expected time."""
+    command = ["train", "expo", "--task", "probe/delay", "--preset", "stable", "--dry-run"]
+    monkeypatch.setattr("exporl.run.pace.programs_folder", lambda: tmp_path)
+    assert main(command) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(
+        "plan: 4,000 imitation steps; 5,000 environment steps: the base policy "
+    )
+    assert "alone until step 1,000, then whichever of base and policy does better" in first
+    assert "2,400 update calls of 6 minibatches from step 202 on" in first
+    assert first.endswith("how long is not known until a run of this kind has finished here")
+    config = preset_config("expo", "stable", "probe/delay")
+    parts = {"before": 100.0, "step": 0.1, "episode": 0.0}
+    paces = {f"{kind(config)} {part}": seconds for part, seconds in parts.items()}
+    (tmp_path / PACES).write_text(json.dumps(paces))
+    assert main(command) == 0
+    assert "about 10 min in all" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_what_cannot_be_planned_is_refused():

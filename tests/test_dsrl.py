@@ -128,7 +128,7 @@ def test_the_noise_critic_learns_what_the_critics_say():
     np.testing.assert_allclose(loss, ((own - q) ** 2).mean(), rtol=1e-4)
     step, losses = jax.jit(functions.noise_step), []
     for key in jax.random.split(jax.random.key(2), 150):
-        state, metrics = step(state, (batch, key))
+        state, metrics = step(state, batch, key)
         losses.append(float(metrics["noise/loss"]))
     assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
 

@@ -179,6 +179,8 @@ def test_the_command_that_goes_on_can_be_typed_as_it_stands():
     """With trust where the run names code of the user's own, and quoted."""
     own = dataclasses.replace(tiny("bc"), task="my_module:my_task")
     assert resumption(own, Path("runs/one")) == "exporl train --resume runs/one --trust"
+    remote = dataclasses.replace(tiny("bc"), task="remote/arm")
+    assert resumption(remote, Path("run")) == "exporl train --resume run --listen HOST:PORT"
     assert resumption(tiny("bc"), Path("my run")) == "exporl train --resume 'my run'"
     assert what_is_kept(own, Path("nowhere")).startswith("No checkpoint was written before")
 
@@ -217,7 +219,7 @@ def test_the_command_ends_with_the_reason_and_a_status(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     fault, _ = FAULTS[name]
 
-    def failing_train(config, run_dir, progress, *, resume, actors):
+    def failing_train(config, run_dir, progress, *, resume, task, actors):
         config = tiny("bc", **{"train.offline_steps": 0})
         return train(config, run_dir, task=faulty_task(config, fault, at_step=5))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporl.algos import ExpoConfig, expo, make_algorithm
-from exporl.algos.common import choice_metrics
+from exporl.algos.edit_metrics import choice_metrics
 from exporl.algos.expo_entry import make_expo
 from exporl.nets.critic import Critic
 from exporl.ops.gaussian import tanh_sample
@@ -572,6 +572,10 @@ def test_shapes(kind, chunk_length, action_dim):
             {"softness": 2.0},
             r"softness=2.0 has no effect with selection='argmax': it needs selection='soft'",
         ),
+        (
+            {"target_policy": "base", "backup": "filtered"},
+            r"target_policy='base' needs backup='fresh' or 'cached'",
+        ),
         ({"edit_dropout": 1.0}, r"edit_dropout must be in \[0, 1\), got 1.0"),
         ({"tau": 0.0}, r"tau must be in \(0, 1\], got 0.0"),
         ({"base_tau": 1.5}, r"base_tau must be in \(0, 1\], got 1.5"),
@@ -691,6 +695,28 @@ def test_base_updates_counts_imitation_steps(initial):
     assert counts == [1, 2, 2]
     assert same(once.critic, twice.critic) and same(once.edit, twice.edit)
     assert distance(twice.base.params, once.base.params) > 0
+    frozen = run(initial, base_updates=0)[0]
+    assert same(frozen.base, initial.base) and same(frozen.base_ema, initial.base_ema)
+    assert same(frozen.critic, once.critic) and same(frozen.edit, once.edit)
+
+
+@pytest.mark.slow
+def test_the_target_may_value_a_base_sample(initial):
+    """The last of the base samples, whatever Q says: nothing is chosen. Acting chooses as ever."""
+    two = random_batch(SPEC, 1, 2).replace(discount=np.array([[0.9, 0.6]], np.float32))
+    batch, start = row(two, 0), with_certain_edits(initial)
+    samples = still_samples(start.base.params, batch.next_observation)
+    _, least = best_candidates(start, start.target_critic, batch.next_observation, samples, 0)
+    targets = np.asarray(batch.reward) + np.asarray(batch.discount) * least[:, :, -1]
+    for seed in range(4):
+        _, metrics = run(start, two, seed, base=STILL, target_policy="base")
+        found = sorted([metrics["critic/target_min"], metrics["critic/target_max"]])
+        assert np.isclose(np.sort(targets, axis=1), found, atol=1e-5).all(axis=1).any()
+        assert "edit/picked" not in metrics and "edit/loss" in metrics
+    params, observation = algorithm().acting(initial), row(BATCHES, 0).observation
+    np.testing.assert_array_equal(
+        act(params, observation, target_policy="base"), act(params, observation)
+    )
 
 
 @pytest.mark.slow

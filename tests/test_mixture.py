@@ -75,6 +75,14 @@ def test_minibatches_differ_and_repeat_with_the_generator():
     assert len({tuple(minibatch) for minibatch in rewards[0].tolist()}) == 4
 
 
+def test_prior_data_without_share_is_left_out():
+    """It may still be imitated, before anything is met online."""
+    mixture = Mixture.of_both(replay(1), replay(2), 0.0, 4)
+    np.testing.assert_array_equal(sources_of(mixture, 2, 4), np.full((2, 4), 2))
+    both = Mixture.of_both(replay(1), replay(2), 0.25, 4)
+    np.testing.assert_array_equal(sources_of(both, 1, 4), [[1, 2, 2, 2]])
+
+
 def test_a_source_without_share_is_never_needed():
     mixture = Mixture([(replay(1, steps=0), 0.0), (replay(2), 1.0)])
     assert mixture.ready

@@ -154,7 +154,7 @@ def test_only_options_that_an_algorithm_has_are_named(algorithm, options):
 )  # fmt: skip
 def test_what_is_repeated_or_laid_out_so_often_has_an_end(name, most):
     check(config(**{name: most}))
-    with pytest.raises(ValueError, match=rf"{name.split('.')[1]} must be in \[1, {most}\], got"):
+    with pytest.raises(ValueError, match=rf"{name.split('.')[1]} must be in \[[01], {most}\], got"):
         check(config(**{name: most + 1}))
 
 

@@ -29,12 +29,14 @@ from exporl.parallel.seeds import train_seeds
 from exporl.policies import BaseConfig, make_base
 from exporl.policies import base as policies
 from exporl.randomness import env_seed
+from exporl.run.build import build
 from exporl.run.callbacks import Callback
-from exporl.run.config import check, override
+from exporl.run.config import check, override, with_given
 from exporl.run.loop import train
 from exporl.run.outside_learning import OutsideLearning
 from exporl.run.presets import around_a_policy, preset_config
-from exporl.run.session import load_run
+from exporl.run.progress import Silent
+from exporl.run.session import Evaluator, load_run
 from exporl.run.stopping import Interrupted
 from exporl.types import Spec
 from helpers.batches import random_batch, same, to_device, to_host
@@ -127,8 +129,22 @@ def test_acting_ranks_what_the_policy_proposes():
     assert same(chosen.action, by_hand.action)
 
 
-def test_rows_are_imitated_as_the_library_imitates_them():
-    config = ExpoConfig(**SIZES, num_edit_samples=2, base_data="successes", base_updates=2)
+@pytest.mark.parametrize(
+    ("base_weight", "weights"),
+    [
+        ("uniform", [1, 1, 1, 1]),
+        # lengths 10, 11, 12, 13: in standard deviations -1.3416, -.4472, .4472, 1.3416
+        ("shorter", [2.432599, 0.994548, 0.406613, 0.166240]),
+    ],
+)
+def test_rows_are_imitated_as_the_library_imitates_them(base_weight, weights):
+    config = ExpoConfig(
+        **SIZES,
+        num_edit_samples=2,
+        base_data="successes",
+        base_weight=base_weight,
+        base_updates=2,
+    )
     algorithm = make_algorithm("expo", config, SPEC, make_base(OUTSIDE, SPEC))
     heard = []
 
@@ -144,11 +160,12 @@ def test_rows_are_imitated_as_the_library_imitates_them():
             pass
 
     learning = beside(Listens(None), config, algorithm.needs, learns=True)
-    batches = random_batch(SPEC, 3, 8)
+    lengths = np.broadcast_to(np.arange(10, 18, dtype="f4"), (3, 8))
+    batches = random_batch(SPEC, 3, 8).replace(extra={"episode_length": lengths})
     assert float(learning.imitate(batches, "online", 0, 5)["base/loss"]) == 1.5
     assert len(heard) == 2 and heard[0].seed != heard[1].seed
     np.testing.assert_array_equal(heard[1].action, batches.action[2])
-    np.testing.assert_array_equal(heard[1].valid[:, 0], batches.success[2])
+    np.testing.assert_allclose(heard[1].valid[:, 0], [*weights, 0, 0, 0, 0], rtol=1e-5)
     learning.imitate(batches, "pretrain", 0, 6)
     assert len(heard) == 5 and learning.imitate(batches, "critic_pretrain", 0, 7) == {}
     assert beside(Drawn(), config, algorithm.needs).imitate(batches, "online", 0, 0) == {}
@@ -261,6 +278,36 @@ def test_a_frozen_policy_loses_nothing_by_being_wrapped(tmp_path):
 
 
 @pytest.mark.slow
+class Counted(Drawn):
+    """Counts the questions to the policy alone: those for one sample."""
+
+    def __init__(self, seeded=True):
+        self.asked, self.seeded, self.version = [], seeded, "first"
+
+    def sample(self, observations, num, seed):
+        self.asked.append(num)
+        return super().sample(observations, num, seed)
+
+
+def test_a_policy_that_stays_as_it_is_is_evaluated_alone_once(tmp_path):
+    """Not so one whose draws do not repeat, or that has got other parameters."""
+    config = with_given(tiny(**ROUND), Counted())
+    run = build(config, tmp_path / "a", Silent().say, base=Counted(), task=TASK)
+    with Evaluator(run) as evaluator:
+        first = evaluator.during_training("explore", guarded=False)["base"]
+        once = run.base.policy.asked.count(1)
+        assert evaluator.during_training("explore", guarded=False)["base"] == first
+        assert run.base.policy.asked.count(1) == once > 0
+        run.base.policy.version = "second"
+        evaluator.during_training("explore", guarded=False)
+        assert run.base.policy.asked.count(1) == 2 * once
+    run = build(config, tmp_path / "b", Silent().say, base=Counted(seeded=False), task=TASK)
+    with Evaluator(run) as evaluator:
+        for _ in range(2):
+            evaluator.during_training("explore", guarded=False)
+    assert run.base.policy.asked.count(1) == 2 * once
+
+
 def test_a_learning_policy_goes_on_exactly(tmp_path):
     options = {"base.learns": True, "algo.backup": "cached", "algo.cache_refresh": 8}
     config = tiny(**ROUND, **options, **{"algo.base_updates": 2})

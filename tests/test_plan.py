@@ -23,21 +23,25 @@ def test_the_plan_tells_who_acts_until_when_and_how_much_is_learnt():
     online = {"train.online_steps": 2_000, "train.critic_warmup_steps": 500}
     assert said(tiny(**online, **{"train.update_every": 2})) == (
         "plan: 20 imitation steps; 2,000 environment steps: the base policy alone until step 500, "
-        "then the policy; 998 update calls of 4 minibatches from step 6 on"
+        "then the policy; 998 update calls of 4 minibatches from step 6 on; how long is not known "
+        "until a run of this kind has finished here"
     )
     guarded = said(tiny(**online, **{"train.guard": "success", "train.random_steps": 100}))
     assert (
         "random actions until step 100, the base policy alone until step 600, then whichever of "
         "base and policy does better" in guarded
     )
-    assert said(tiny("bc", **{"train.online_steps": 0})) == "plan: 20 imitation steps"
+    imitated = said(tiny("bc", **{"train.online_steps": 0}))
+    assert imitated.startswith("plan: 20 imitation steps; how long is not known until")
+    nothing = {"train.online_steps": 0, "train.offline_steps": 0}
+    assert said(tiny("bc", **nothing)) == "plan: nothing to learn"
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"), [(61.4, "61 s"), (240.0, "4 min"), (9000.0, "2.5 h")]
 )
 def test_the_plan_says_how_long_where_that_is_known(seconds, words):
-    assert "as the last run" not in said(tiny())
+    assert "as the last run" not in said(tiny()) and "not known" not in said(tiny(), seconds)
     ending = f"; about {words} in all, as the last run of this kind took here"
     assert said(tiny(), seconds).endswith(ending)
 

@@ -89,8 +89,9 @@ def test_a_step_of_the_edit_policy_is_the_official_one():
     agent, state = known_qam(KNOWN, NUMBERS)
     features = flat_observation(batch_of_chunks(NUMBERS).observation)
     given = Edited(features, chunks("edit_flow"), state.critic.params)
+    eps = chunks("edit_eps")
     edit, log_temperature, metrics = jax.jit(agent.edit.step)(
-        state.edit, state.log_temperature, given, chunks("edit_eps")
+        state.edit, state.log_temperature, given, eps, signs=jnp.ones_like(eps)
     )
     scaled = 4 * np.log(0.3)
     np.testing.assert_allclose(metrics["edit/entropy"], NUMBERS["edit_entropy"] + scaled, rtol=1e-4)

@@ -4,9 +4,11 @@ computed."""
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from exporl.acting.around import seed_of
 from exporl.randomness import (
     ACT,
     INIT,
@@ -28,6 +30,41 @@ def test_a_key_is_seed_purpose_and_counter_folded_in(seed, purpose, counter):
     np.testing.assert_array_equal(
         jax.random.key_data(run_key(seed, purpose, counter)), jax.random.key_data(slow)
     )
+
+
+def test_further_counters_are_folded_in_one_after_the_other():
+    slow = jax.random.key(3)
+    for count in (PROPOSE, 5, 2**32 - 1, 0):
+        slow = jax.random.fold_in(slow, np.uint32(count))
+    np.testing.assert_array_equal(
+        jax.random.key_data(run_key(3, PROPOSE, 5, 2**32 - 1, 0)), jax.random.key_data(slow)
+    )
+
+
+@jax.jit
+def long_work(x):
+    return jax.lax.fori_loop(0, 60, lambda _, y: jnp.tanh(y @ x), x)
+
+
+def test_a_seed_for_draws_outside_does_not_wait_for_the_device():
+    """A policy from outside is asked while the device makes an update. A thread may lose its turn:
+    once in ten times is enough."""
+    x = jnp.eye(400)
+    jax.block_until_ready(long_work(x))
+    early = []
+    for count in range(10):
+        busy = long_work(x)
+        seed_of(run_key(0, PROPOSE, count))
+        early.append(not busy.is_ready())
+        jax.block_until_ready(busy)
+    assert any(early)
+
+
+def test_keys_of_another_kind_are_jax_s():
+    with jax.default_prng_impl("rbg"):
+        key = run_key(11, ACT, 4)
+        slow = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), ACT), 4)
+    np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(slow))
 
 
 def test_no_two_draws_share_their_randomness():

@@ -40,7 +40,7 @@ from exporl.run.presets import preset_config
 from exporl.run.prior import prior_episodes
 from exporl.run.session import load_run
 from exporl.serve.client import Client
-from exporl.serve.messages import MessageError, unpacked
+from exporl.serve.messages import MessageError, packed, unpacked
 from exporl.spec import Spec
 from helpers.reports import film_run
 from helpers.runs import content_of, newest
@@ -207,7 +207,7 @@ def test_sizes(run):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"demonstrations\.npz: actions claims \d+ bytes"):
-            prior_episodes(load_config(run), run, make_task("probe/bandit"), str)
+            prior_episodes(load_config(run), run, make_task("probe/bandit"), print)
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()
@@ -315,9 +315,10 @@ NETWORK |= {"websockets", "huggingface_hub"}
 
 
 def test_network():
-    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl serve`,
-    `exporl.Client`, a base policy `ws://HOST:PORT`, and Ray with `--actors` and `--ray`: Ray runs
-    whatever a member of its cluster sends it, so use a closed network."""
+    """Nothing uses the network but `exporl data download`, `exporl export --push`, `exporl
+    serve`, `exporl.Client`, `exporl actor`, `exporl train --listen`, a base policy
+    `ws://HOST:PORT`, and Ray with `--actors` and `--ray`: Ray runs whatever a member of its
+    cluster sends it, so use a closed network."""
     for path in SOURCES:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -329,9 +330,10 @@ def test_network():
         starts_ray = uses == "distributed/cluster.py"
         assert starts_ray or 'import_module("ray")' not in path.read_text(), path
         of_ray = starts_ray or uses == "distributed/head.py"
-        allowed = uses in ("data/download.py", "bundle/push.py") or uses.startswith(
-            ("serve/", "cli/serve")
-        )
+        of_actors = tuple(f"distributed/{name}.py" for name in ("pool", "place", "peers"))
+        of_actors += ("actor/joining.py",)
+        allowed = uses in ("data/download.py", "bundle/push.py", *of_actors)
+        allowed = allowed or uses.startswith(("serve/", "cli/serve"))
         assert not names & NETWORK or allowed or of_ray, path
 
 
@@ -346,18 +348,24 @@ def test_listening(tmp_path, capsys):
         assert running.address.startswith("ws://127.0.0.1:")
 
 
-def test_messages():
-    """A message to `exporl serve` runs no code, ends in an answer or in a sentence, and takes no
-    more memory than a small multiple of its length.
+def test_listening_for_actors(tmp_path, monkeypatch, capsys):
+    """`exporl train --listen HOST:PORT` listens beyond this machine only with a key or the
+    word `--open`. Whoever has the key decides what the run learns from, and the run decides
+    what its actors do."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "rlpd", "--task", "remote/arm", "--listen", "0.0.0.0:0"]) == 2
+    assert "give --key-file FILE" in capsys.readouterr().err
 
-    `tests/test_serve_hostile.py` sends a thousand."""
-    import msgpack
+
+def test_messages():
+    """A message to `exporl serve` or `exporl train --listen` runs no code, ends in an answer
+    or in a sentence, and takes no more memory than a small multiple of its length."""
 
     array = {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": (1,)}
     bombs = [b"\xdd\x00\x98\x96\x80" + b"\x80" * 10_000_000, b"\x91" * 10_000_000]
     tracemalloc.start()
     try:
-        for message in (*bombs, msgpack.packb({"state": array})):
+        for message in (*bombs, packed({"state": array})):
             with pytest.raises(MessageError, match=r"^[^\n]{20,}\.$"):
                 unpacked(message)
         assert tracemalloc.get_traced_memory()[1] < 2**21
@@ -407,8 +415,9 @@ def test_bounds(run):
 
 
 def test_encryption():
-    """What `exporl serve` and `exporl.Client` send is not encrypted, the key included: beyond a
-    network of your own put a tunnel or a proxy with a certificate between them."""
+    """What `exporl serve` and `exporl.Client`, `exporl train --listen` and `exporl actor` send
+    is not encrypted, the key included: beyond a network of your own put a tunnel or a proxy
+    with a certificate between them."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"ws://127.0.0.1:{listening.getsockname()[1]}"
         heard = []
@@ -439,7 +448,7 @@ def test_files_that_ask_for_runs(tmp_path, monkeypatch):
         plan_runs(read_suite(suite))
     preset = tmp_path / "preset.toml"
     preset.write_text('algorithm = "expo"\noptions.base.policy = "preset_stranger:make"\n')
-    named = preset_config("expo", str(preset), "probe/delay").base.policy
+    named = preset_config("expo", str(preset), "probe/delay").base.policy or ""
     with pytest.raises(ValueError, match="base policy 'preset_stranger:make'"):
         find_policy(named, Spec((("state", (2,), "float32"),), 1))
     assert proof.read_text() == other.read_text() == "ran"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from exporl.bench.grid import never_in, plan_runs
+from exporl.bench.selection import selected
 from exporl.bench.suite import read_suite
 from exporl.envs.registry import list_tasks
 from helpers.suites import suite_file
@@ -61,6 +62,59 @@ def test_what_a_suite_asks_for(tmp_path):
     ]
     assert str(suite.runs[2].run_dir) == "runs/bench/suite/slow-probe-bandit/s0"
     assert [run.seconds_per_step for run in suite.runs[:4]] == [0.5, 0.5, 0.1, None]
+
+
+def names(suite):
+    return [f"{run.label} {run.task.removeprefix('probe/')} {run.seed}" for run in suite.runs]
+
+
+def test_seeds_come_before_algorithms_and_these_before_tasks(tmp_path):
+    """In the order of the file: a suite that is stopped has most of what stands first."""
+    suite = read(tmp_path, FULL.replace("seeds = 1\n", "seeds = [5, 9, 1]\n"))
+    assert names(suite) == [
+        "expo bandit 3", "expo delay 3", "slow bandit 5", "slow delay 5",
+        "expo bandit 5", "expo delay 5", "slow bandit 9", "slow delay 9",
+        "slow bandit 1", "slow delay 1",
+    ]  # fmt: skip
+
+
+def test_an_algorithm_on_some_of_the_tasks(tmp_path):
+    suite = read(tmp_path, FULL.replace("seeds = 1\n", 'tasks = ["probe/delay"]\n'))
+    assert [name for name in names(suite) if name.startswith("slow")] == [
+        "slow delay 3",
+        "slow delay 5",
+    ]
+    for wrong, said in (
+        ('["probe/dela", {}]', "slow.tasks names 'probe/dela', which is no task"),
+        ('"probe/delay"', "algorithms.slow.tasks must be a list"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read(tmp_path, FULL.replace("seeds = 1\n", f"tasks = {wrong}\n"))
+
+
+def test_a_part_of_a_suite(tmp_path):
+    """Of one kind any of the named, of every kind that is named one; the order stays."""
+    suite = read(tmp_path, FULL)
+    assert selected(suite, ()) is suite
+    assert names(selected(suite, ("seed=5", "seed=0"))) == [
+        "slow bandit 0", "slow delay 0", "expo bandit 5", "expo delay 5",
+    ]  # fmt: skip
+    part = selected(suite, ("expo", "probe/delay", "seed=5"))
+    assert names(part) == ["expo delay 5"]
+    assert part.scores == {"probe/delay": 0.75} and part.folder == suite.folder
+    assert part.labels == ("expo",) and part.baselines == ()
+    assert selected(suite, ("slow",)).baselines == ("slow",)
+
+
+def test_parts_that_are_not_there(tmp_path):
+    suite = read(tmp_path, FULL)
+    with pytest.raises(ValueError, match=r"--only names 'slo', .* mean 'slow'\? Known: expo"):
+        selected(suite, ("expo", "slo"))
+    with pytest.raises(ValueError, match=r"no run of .*suite.toml is all of slow, seed=5\."):
+        selected(suite, ("slow", "seed=5"))
+    search = 'score = 1\n[algorithms.expo]\n[tasks."probe/delay"]\n[search.space]\n'
+    with pytest.raises(ValueError, match="is a search, and every trial is all of its runs"):
+        selected(read(tmp_path, search + "algo.tau = [0.1, 0.2]\n"), ("expo",))
 
 
 def test_the_closest_override_wins(tmp_path):
@@ -174,7 +228,7 @@ def test_files_that_ask_for_nothing(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    ("path", "num_runs"), [("examples/suite.toml", 8), ("benchmarks/claim.toml", 441)]
+    ("path", "num_runs"), [("examples/suite.toml", 8), ("benchmarks/claim.toml", 678)]
 )
 def test_the_suites_of_the_repository_can_be_run(path, num_runs):
     """But for packages of tasks, which need not be installed."""

@@ -12,27 +12,57 @@ INIT, UPDATE, ACT, EVALUATE, SAMPLE, RANDOM, PROPOSE, GUARD, IMITATE = range(9)
 
 
 @functools.cache
-def _fold_in() -> Any:
-    """Compiled, for every step draws two keys, and uncompiled each is several calls. The host's
-    side draws no JAX keys and does not import JAX."""
-    import jax
-
-    return jax.jit(jax.random.fold_in)
-
-
-@functools.cache
 def _purpose_key(seed: int, purpose: int) -> Any:
+    """The host's side draws no JAX keys and does not import JAX."""
     import jax
 
     return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
-def run_key(seed: int, purpose: int, counter: int = 0, *within: int) -> Key[Any, ""]:
-    """The JAX key of one draw; further counters number the draws that share the first one."""
+@functools.cache
+def _purpose_words(seed: int, purpose: int) -> tuple[int, int] | None:
+    """The two words of that key; None where JAX is set to keys of another kind."""
+    import jax
+
     key = _purpose_key(seed, purpose)
-    for count in (counter, *within):
-        key = _fold_in()(key, np.uint32(count))
-    return key
+    if str(jax.random.key_impl(key)) != "threefry2x32":
+        return None
+    first, second = jax.device_get(jax.random.key_data(key)).tolist()
+    return first, second
+
+
+_WORD = 0xFFFFFFFF
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def _folded(key: tuple[int, int], count: int) -> tuple[int, int]:
+    """`jax.random.fold_in` of a threefry key: the cipher threefry2x32 (Salmon et al., Parallel
+    random numbers: as easy as 1, 2, 3; 2011) of the two words 0 and `count`."""
+    words = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
+    first, second = words[0], (count + words[1]) & _WORD
+    for turn in range(5):
+        for bits in _ROTATIONS[turn % 2]:
+            first = (first + second) & _WORD
+            second = (second << bits | second >> (32 - bits)) & _WORD ^ first
+        first = (first + words[(turn + 1) % 3]) & _WORD
+        second = (second + words[(turn + 2) % 3] + turn + 1) & _WORD
+    return first, second
+
+
+def run_key(seed: int, purpose: int, counter: int = 0, *within: int) -> Key[Any, ""]:
+    """The JAX key of one draw; further counters number the draws that share the first one.
+
+    Made on the host: a device that is busy with an update would make it afterwards, and who needs
+    its numbers, for a policy from outside, would wait for that.
+    """
+    import jax
+
+    counts = [np.uint32(count) for count in (counter, *within)]
+    words = _purpose_words(seed, purpose)
+    if words is None:
+        return functools.reduce(jax.random.fold_in, counts, _purpose_key(seed, purpose))
+    folded: Any = np.array(functools.reduce(_folded, map(int, counts), words), np.uint32)
+    return jax.random.wrap_key_data(folded)
 
 
 @functools.cache

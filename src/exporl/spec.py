@@ -22,6 +22,11 @@ PARTIAL = ("_prior", "_online")
 is a fault."""
 PROPOSALS = "next_proposals"
 """The replay column that holds the base samples kept for the next observation."""
+EPISODE_LENGTH = "episode_length"
+"""The replay column with the steps of a step's episode, once it has ended."""
+EPISODE_NUMBER = "episode_number"
+"""The replay column with the number of a step's episode, once it has ended; later ones are
+greater."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Step(NamedTuple):
 
     observation: dict[str, np.ndarray]
     action: np.ndarray
-    """[a], the action that was handed to the environment; what it clips itself is not seen."""
+    """[a], the action that the environment says it executed (`units.EXECUTED`); where it says
+    nothing, the one that was handed to it: what it clips itself is not seen."""
     reward: float
     """In the task's learning convention, see `Task.reward`."""
     terminated: bool

@@ -5,6 +5,10 @@ import math
 
 import numpy as np
 
+EXECUTED = "executed_action"
+"""Entry of a step's info: the action that was really executed, where an environment reports it, in
+the units of the action that it was given."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ActionUnits:

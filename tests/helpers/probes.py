@@ -33,17 +33,15 @@ from exporl.policies import BaseConfig, make_base
 from helpers.compiling import a_little_optimized
 
 DISCOUNT, HIDDEN = 0.9, (32,)
-
+CRITICS = {"num_qs": 3, "hidden": HIDDEN, "tau": 0.1, "critic_learning_rate": 3e-3}
+"""What most of them share."""
 
 CONFIGS = {
     "expo": ExpoConfig(
+        **CRITICS,
         num_base_samples=4,
         num_edit_samples=4,
         edit_scale=0.3,
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
         edit_learning_rate=3e-3,
         temperature_learning_rate=3e-3,
         decay_steps=0,
@@ -51,11 +49,8 @@ CONFIGS = {
         acting_base="live",
     ),
     "best_of_n": BestOfNConfig(
+        **CRITICS,
         num_base_samples=8,
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
         acting_base="live",
     ),
     "idql": IdqlConfig(
@@ -69,32 +64,23 @@ CONFIGS = {
         base_tau=0.1,
     ),
     "fql": FqlConfig(
+        **CRITICS,
         distill_weight=0.3,
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
         policy_learning_rate=3e-3,
     ),
     "calql": CalqlConfig(
+        **CRITICS,
         conservatism=0.02,
         num_actions=4,
-        num_qs=3,
-        hidden=HIDDEN,
         policy_hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
         policy_learning_rate=3e-3,
         temperature_learning_rate=3e-3,
         initial_temperature=0.01,
         target_entropy=-2.5,
     ),
-    "qc": QcConfig(num_base_samples=8, num_qs=3, hidden=HIDDEN, tau=0.1, critic_learning_rate=3e-3),
+    "qc": QcConfig(**CRITICS, num_base_samples=8),
     "dsrl": DsrlConfig(
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
+        **CRITICS,
         policy_learning_rate=3e-3,
         temperature_learning_rate=3e-3,
         initial_temperature=0.01,
@@ -102,49 +88,34 @@ CONFIGS = {
         backup_entropy=False,
     ),
     "dac": DacConfig(
+        **CRITICS,
         imitation_weight=0.3,
         num_base_samples=8,
         num_target_samples=4,
         pessimism=0.5,
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
         policy_every=1,
-        critic_learning_rate=3e-3,
         policy_learning_rate=3e-3,
     ),
     "qsm": QsmConfig(
+        **CRITICS,
         q_weight=20.0,
         noise=0.05,
         pessimism=0.5,
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
         policy_learning_rate=3e-3,
     ),
     "qam": QamConfig(
+        **CRITICS,
         q_weight=5.0,
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
         policy_learning_rate=3e-3,
         initial_temperature=0.02,
     ),
     "residual": ResidualConfig(
+        **CRITICS,
         residual_scale=0.8,
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
         policy_learning_rate=1e-2,
     ),
     "rlpd": RlpdConfig(
-        num_qs=3,
-        hidden=HIDDEN,
-        tau=0.1,
-        critic_learning_rate=3e-3,
+        **CRITICS,
         policy_learning_rate=1e-2,
         temperature_learning_rate=3e-3,
         initial_temperature=0.01,
@@ -212,3 +183,25 @@ def value(learnt, state, action):
 
 def bandit_reward(actions):
     return -np.abs(actions - 0.8).mean()
+
+
+def assert_near_the_optimum(learnt):
+    """On "bandit"."""
+    mode = samples(learnt, "evaluate", 1)[0]
+    np.testing.assert_allclose(mode, 0.8, atol=0.15)
+    assert bandit_reward(samples(learnt)) > -0.3
+
+
+def assert_values_reach_back(learnt):
+    """On "delay"."""
+    first = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
+    second = [value(learnt, (1, action), 0.0) for action in (-0.5, 0.5)]
+    np.testing.assert_allclose(second, [-1, 0], atol=0.15)
+    np.testing.assert_allclose(first, [-DISCOUNT, 0], atol=0.2)
+    np.testing.assert_allclose(first[1] - first[0], DISCOUNT, atol=0.15)
+
+
+def assert_values_beyond_the_end(learnt, expected):
+    """On "terminal" and "timeout"."""
+    found = [value(learnt, (0, 0), action) for action in (-0.5, 0.5)]
+    np.testing.assert_allclose(found, expected, rtol=0.05)

@@ -43,6 +43,7 @@ COLUMNS = {
     "to_go": Column(fill=-np.inf, finish=to_go),
     "left": Column((2,), "int32", at="next", fill=-1, finish=left_and_length),
     "mark": Column((1,), fill=3),
+    "number": Column(numbered=True),
 }
 """One of each kind; nobody writes `mark`."""
 
@@ -61,6 +62,7 @@ class Recording:
 
     steps: list[Step] = dataclasses.field(default_factory=list)
     over: bool = False
+    number: int = 0
 
 
 class Twin:
@@ -89,7 +91,9 @@ class Twin:
             self._end(stream)
 
     def _end(self, stream: int) -> None:
+        """The episode is over; its number is the next after those that are still stored."""
         self.streams[stream][-1].over = True
+        self.streams[stream][-1].number = 1 + max(each.number for each, _ in self.stored())
         self.streams[stream].append(Recording())
 
     def stored(self) -> list[tuple[Recording, int]]:
@@ -131,6 +135,7 @@ class Twin:
                 "to_go": to_go(all_rewards, *ended)[start] if episode.over else -np.inf,
                 "left": np.array([left, held] if episode.over else [-1, -1]),
                 "mark": np.array([3.0]),
+                "number": float(episode.number),
             }
         return result
 

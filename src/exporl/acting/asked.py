@@ -13,8 +13,9 @@ import gymnasium
 import numpy as np
 
 from exporl.acting.checked import UnusableValue
-from exporl.acting.failures import EnvironmentFailed, StoppedAtOnce
+from exporl.acting.failures import EnvironmentFailed, EnvironmentLost, StoppedAtOnce
 from exporl.files.movies import FilmNotWritten
+from exporl.units import EXECUTED
 
 
 class Answer(NamedTuple):
@@ -26,6 +27,8 @@ class Answer(NamedTuple):
     terminated: bool
     truncated: bool
     success: bool
+    executed: np.ndarray | None = None
+    """[a] in [-1, 1]: the action that was executed, where the environment reports it."""
 
 
 class Watch:
@@ -136,7 +139,10 @@ class Asked:
         reward, success = self._reward(float(paid)), bool(info.get("success", False))
         if not math.isfinite(reward):
             raise UnusableValue(f"the reward {paid}, which Task.reward turned into {reward}")
-        return Answer(seen, reward, bool(terminated), bool(truncated), success)
+        executed = info.get(EXECUTED)
+        if executed is not None:
+            executed = np.clip(executed, -1.0, 1.0).astype(np.float32)
+        return Answer(seen, reward, bool(terminated), bool(truncated), success, executed)
 
     def _ask(self, call: str, number: int, env_step: int | None, ask: Callable[[], Any]) -> Any:
         episode, seed = self._episodes[number]
@@ -152,6 +158,8 @@ class Asked:
             raise
         except FilmNotWritten:  # no fault of the environment, whose pictures are taken
             raise
+        except EnvironmentLost as lost:
+            raise EnvironmentLost(f"{what} {where} got no answer: {lost}") from lost
         except UnusableValue as error:
             raise EnvironmentFailed(f"{what} gave {error}, {where}.") from error
         except BaseException as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from exporl.data.episodes import within
 from exporl.spec import Spec
+from exporl.units import EXECUTED
 
 LARGEST_SEEN = 1e15
 """Largest observation or reward: squares of it, as optimisers keep them, are still float32
@@ -52,7 +53,10 @@ class Checked(gymnasium.Wrapper):
         _check_observation(self._spec, observation)
         paid = _reward(reward, self._rewards)
         ends = _flag("terminated", terminated), _flag("truncated", truncated)
-        return observation, paid, *ends, _info(info)
+        info = _info(info)
+        if EXECUTED in info:
+            _check_executed(info[EXECUTED], self._spec.action_dim)
+        return observation, paid, *ends, info
 
 
 def _parts(answer: Any, what: str, count: int) -> tuple[Any, ...]:
@@ -78,7 +82,7 @@ def _check_observation(spec: Spec, observation: Any) -> None:
             )
         if dtype == "uint8" and value.dtype != np.uint8:
             raise UnusableValue(f"observation[{name!r}] as {value.dtype}; the task says uint8")
-        _check_size(value, f"observation[{name!r}]")
+        check_size(value, f"observation[{name!r}]")
 
 
 def _array(value: Any, what: str) -> np.ndarray:
@@ -91,7 +95,7 @@ def _array(value: Any, what: str) -> np.ndarray:
     return array
 
 
-def _check_size(value: np.ndarray, what: str) -> None:
+def check_size(value: np.ndarray, what: str) -> None:
     """Refuses NaN, infinity and numbers that no float32 network can learn from."""
     if value.dtype.kind != "f" or (np.abs(value) <= LARGEST_SEEN).all():
         return
@@ -103,11 +107,20 @@ def _check_size(value: np.ndarray, what: str) -> None:
     )
 
 
+def _check_executed(action: Any, action_dim: int) -> None:
+    value = _array(action, f"info[{EXECUTED!r}]")
+    if value.shape != (action_dim,):
+        raise UnusableValue(
+            f"info[{EXECUTED!r}] of shape {value.shape}; an action has shape {(action_dim,)}"
+        )
+    check_size(value, f"info[{EXECUTED!r}]")
+
+
 def _reward(reward: Any, bounds: tuple[float, float] | None) -> float:
     value = _array(reward, "the reward")
     if value.size != 1:
         raise UnusableValue(f"a reward of shape {value.shape} instead of one number")
-    _check_size(value, "the reward")
+    check_size(value, "the reward")
     paid = float(value.reshape(()))
     if bounds is not None and not within(paid, bounds):
         raise UnusableValue(

@@ -6,6 +6,10 @@ class EnvironmentFailed(RuntimeError):
     """An environment raised something, or gave what cannot be learnt from; says what and where."""
 
 
+class EnvironmentLost(EnvironmentFailed):
+    """The environment is gone in the middle of an episode, and another may take its place."""
+
+
 class StoppedAtOnce(KeyboardInterrupt):
     """A second signal: whoever runs the program does not want to wait for the next step."""
 

@@ -155,29 +155,36 @@ class Rollout:
                 if not arm or self.guard is None:
                     self._arms[env] = self._arm(env, mode)
             actions = self.chunks.next(functools.partial(self._decide, acting))
-            played = [self._play(env, action) for env, action in enumerate(actions)]
+            played = self._play_each(actions)
         except BaseException:
             self._arms = arms
             self.chunks.load(chunks)
             raise
-        return [(env, self._note(env, *one)) for env, one in enumerate(played)]
+        return [(env, self._note(env, actions[env], *one)) for env, one in played.items()]
+
+    def _play_each(self, actions: np.ndarray) -> dict[int, tuple[Step, dict[str, np.ndarray]]]:
+        """`_play` in every environment, by its number."""
+        return {env: self._play(env, action) for env, action in enumerate(actions)}
 
     def _play(self, env: int, action: np.ndarray) -> tuple[Step, dict[str, np.ndarray]]:
         """Asks an environment for a step, and for the start of its next episode where one ended;
         nothing is noted yet. Returns the step, and what is seen after it."""
         number = self.env_steps + env + 1
         answer: Answer = self._asked.step(env, action, number)
-        after, reward, terminated, truncated, success = answer
+        after, reward, terminated, truncated, success, executed = answer
         seen = self._observations[env]
-        step = Step(seen, action, reward, terminated, truncated, after, success)
+        taken = action if executed is None else executed
+        step = Step(seen, taken, reward, terminated, truncated, after, success)
         if terminated or truncated:
             return step, self._reset(env, int(self.episodes[env]) + 1, number)
         return step, after
 
-    def _note(self, env: int, step: Step, following: dict[str, np.ndarray]) -> Step:
-        """Counts a step that was played."""
+    def _note(
+        self, env: int, given: np.ndarray, step: Step, following: dict[str, np.ndarray]
+    ) -> Step:
+        """Counts a step that was played. `given` is what `load` would repeat."""
         self.env_steps += 1
-        self._actions[env].append(step.action)
+        self._actions[env].append(given)
         self._returns[env] += step.reward
         self._succeeded[env] |= step.success
         if step.terminated or step.truncated:

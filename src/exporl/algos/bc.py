@@ -8,9 +8,11 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, compiled
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.common import Imitation, Model, required
 from exporl.algos.presets import TABLE1
-from exporl.options import check_options, option
+from exporl.options import option
+from exporl.plain import added
 from exporl.policies.base import BasePolicy
 from exporl.types import (
     Batch,
@@ -34,6 +36,10 @@ class BcConfig:
     """Polyak step of the averaged policy that acts, per online update."""
     base_data: Literal["all", "successes"] = "all"
     """Imitate all rows, or those of successful episodes only."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
 
 
 @struct.dataclass
@@ -95,10 +101,12 @@ def bc(
     Raises:
         ValueError: options out of range, or there is no base policy.
     """
-    check_options(config)
+    check_imitation(config)
     base = required(base, "bc")
-    agent = Bc(spec, Imitation(base, config.base_tau, config.base_data == "successes"))
-    return compiled(agent, Needs(ALL_PHASES - {"critic_pretrain"}), has_base=True)
+    successes_only = config.base_data == "successes"
+    imitation = Imitation(base, config.base_tau, successes_only, config.base_weight)
+    needs = Needs(ALL_PHASES - {"critic_pretrain"}, imitation.columns)
+    return compiled(Bc(spec, imitation), needs, has_base=True)
 
 
 PRESETS = {
@@ -113,4 +121,4 @@ PRESETS = {
     },
 }
 
-BC = Entry("bc", BcConfig, bc, presets=PRESETS)
+BC = Entry("bc", BcConfig, bc, check_imitation, presets=PRESETS)

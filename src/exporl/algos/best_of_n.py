@@ -23,6 +23,7 @@ from exporl.algos.expo_options import Backup, ExpoConfig
 from exporl.algos.filtered import FILTER_METRICS
 from exporl.algos.presets import without_foreign
 from exporl.options import check_options, option, sizes
+from exporl.plain import added
 from exporl.policies.base import BasePolicy
 from exporl.types import Precision, Spec
 
@@ -63,6 +64,10 @@ class BestOfNConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The base imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
     acting_base: Literal["ema", "live"] = "ema"
     """Base parameters that act; the TD target always samples the live ones."""
     backup: Backup = "fresh"

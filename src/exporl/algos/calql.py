@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -24,6 +23,9 @@ from exporl.algos import bounds, common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import DATA_RETURN, BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
+from exporl.algos.soft_policy import SoftTrainer
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.gaussian import TanhGaussian, distribution
@@ -112,39 +114,35 @@ class Calql:
     spec: Spec
     policy: TanhGaussian
     critic: Critic
-    policy_optimizer: optax.GradientTransformation
     critic_trainer: CriticTrainer
-    temperature_optimizer: optax.GradientTransformation
+    policy_trainer: SoftTrainer
 
     @classmethod
     def create(cls, config: CalqlConfig, spec: Spec) -> "Calql":
         """Cal-QL with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
+        goal, num_dims = config.target_entropy, spec.chunk_length * spec.action_dim
+        entropy_goal = -float(num_dims) if goal == "dimensions" else float(goal)
         return cls(
             config=config,
             spec=spec,
             policy=TanhGaussian(config.policy_hidden, spec.chunk_length, spec.action_dim),
-            critic=critic,
-            policy_optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, TargetBounds.create(config, spec)
-            ),
-            temperature_optimizer=optax.adam(config.temperature_learning_rate),
+            critic=critic_trainer.critic,
+            critic_trainer=critic_trainer,
+            policy_trainer=SoftTrainer.adam(config, entropy_goal),
         )
 
     def init(self, key: KeyArray) -> CalqlState:
         """The state before the first update."""
         policy_key, critic_key = jax.random.split(key)
-        observation, action = self.spec.example()
-        features = flat_observation(observation)
-        critic = self.critic_trainer.init(critic_key, features, action)
-        policy = self.policy.init(policy_key, features)
-        log_temperature = jnp.log(jnp.float32(self.config.initial_temperature))
+        observation, _ = self.spec.example()
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
+        policy = self.policy.init(policy_key, flat_observation(observation))
         return CalqlState(
-            policy=Model.create(policy, self.policy_optimizer),
+            policy=self.policy_trainer.init(policy),
             critic=critic,
             target_critic=common.fresh(critic.params),
-            log_temperature=Model.create(log_temperature, self.temperature_optimizer),
+            log_temperature=self.policy_trainer.init_temperature(),
         )
 
     def sample(
@@ -217,22 +215,20 @@ class Calql:
 
     def update_critic(
         self, state: CalqlState, batch: Batch, key: KeyArray
-    ) -> tuple[Model, Params, Metrics]:
+    ) -> tuple[CalqlState, Metrics]:
         """One step of all critics, one Polyak step of the target critics."""
         eps_key, contrast_key = jax.random.split(key)
         rows, *chunk = batch.action.shape
         num = self.config.num_actions if self.config.max_backup else 1
         eps = jax.random.normal(eps_key, (rows, num, *chunk))
         y = self.target(state.target_critic, state.policy.params, batch, eps)
-        features = flat_observation(batch.observation)
         penalty = functools.partial(
             self.conservative_term,
-            features=features,
+            features=flat_observation(batch.observation),
             contrast=self.contrast(state.policy.params, batch, contrast_key),
             known=jnp.asarray(bounds.column_of(batch, DATA_RETURN)),
         )
-        models = state.critic, state.target_critic
-        return self.critic_trainer.step(*models, batch, features, y, penalty)
+        return step_critics(self.critic_trainer, state, batch, y, penalty)
 
     # The policy.
 
@@ -252,48 +248,35 @@ class Calql:
         return loss, {"policy/loss": loss, "policy/entropy": -log_prob.mean()}
 
     def update_policy(
-        self, state: CalqlState, batch: Batch, key: KeyArray
-    ) -> tuple[Model, Model, Metrics]:
+        self, state: CalqlState, critic_params: Params, batch: Batch, key: KeyArray
+    ) -> tuple[CalqlState, Metrics]:
         """One step of the policy, and one of the temperature alpha towards the entropy goal."""
         temperature = jnp.exp(state.log_temperature.params)
         eps = jax.random.normal(key, batch.action.shape)[:, None]
         grads, metrics = jax.grad(self.policy_loss, has_aux=True)(
-            state.policy.params, state.critic.params, temperature, batch, eps
+            state.policy.params, critic_params, temperature, batch, eps
         )
-        policy = state.policy.apply_gradients(grads, self.policy_optimizer)
-        goal, optimizer = self.entropy_goal, self.temperature_optimizer
-        log_temperature = common.update_temperature(
-            state.log_temperature, optimizer, metrics["policy/entropy"], goal
-        )
-        metrics |= {
+        state = self.policy_trainer.step(state, grads, metrics["policy/entropy"])
+        return state, metrics | {
             "policy/temperature": temperature,
-            "policy/target_entropy": jnp.float32(goal),
+            "policy/target_entropy": jnp.float32(self.policy_trainer.entropy_goal),
         }
-        return policy, log_temperature, metrics
-
-    @property
-    def entropy_goal(self) -> float:
-        """Nats that the temperature steers the entropy of the policy towards."""
-        goal, num_dims = self.config.target_entropy, self.spec.chunk_length * self.spec.action_dim
-        return -float(num_dims) if goal == "dimensions" else float(goal)
 
     # One update call: critics and policy learn from every minibatch, each from the other as it was.
 
-    def step(self, state: CalqlState, inputs: tuple[Batch, KeyArray]) -> tuple[CalqlState, Metrics]:
+    def step(self, state: CalqlState, batch: Batch, key: KeyArray) -> tuple[CalqlState, Metrics]:
         """One step of critics, policy and temperature."""
-        batch, key = inputs
         critic_key, policy_key = jax.random.split(key)
-        critic, slow, critic_metrics = self.update_critic(state, batch, critic_key)
-        policy, temperature, metrics = self.update_policy(state, batch, policy_key)
-        return CalqlState(policy, critic, slow, temperature), critic_metrics | metrics
+        critics = state.critic.params
+        state, critic_metrics = self.update_critic(state, batch, critic_key)
+        state, metrics = self.update_policy(state, critics, batch, policy_key)
+        return state, critic_metrics | metrics
 
     def update(
         self, state: CalqlState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
     ) -> tuple[CalqlState, Metrics]:
         """A step on every minibatch of [u, b, ...]; the same in every phase."""
-        keys = jax.random.split(key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(self.step, state, (batches, keys))
-        return state, common.reduce_metrics(metrics)
+        return each_minibatch(self.step, state, batches, key)
 
     # Acting.
 
@@ -374,8 +357,8 @@ _START: Preset = {
 
 
 _SMALL = {
-    size: {**presets.RUNS[size], **presets.SMALL_CRITICS[size], **_START}
-    for size in ("small", "tiny", "demo")
+    size: {**presets.RUNS[size], **critics, **_START}
+    for size, critics in presets.SMALL_CRITICS.items()
 }
 
 PRESETS = {

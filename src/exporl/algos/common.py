@@ -12,11 +12,11 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Shaped
 
+from exporl.algos.base_weight import BaseWeight, columns_of, success_weight
 from exporl.algos.bounds import BOUND_METRICS, NOTHING_KNOWN, TargetBounds
 from exporl.nets.critic import Critic, q_values
 from exporl.ops.ensemble import spread
 from exporl.ops.gaussian import temperature_loss
-from exporl.ops.selection import Candidates, Choice
 from exporl.ops.td import critic_loss
 from exporl.policies.base import BasePolicy, propose
 from exporl.types import (
@@ -171,6 +171,13 @@ class Imitation:
     successes_only: bool = False
     """Whether it imitates successful episodes only, or all rows. A minibatch without any falls
     back to its demonstrations, and without those to all its rows."""
+    base_weight: BaseWeight = "uniform"
+    """Which of the successful episodes count most."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Replay columns that are read."""
+        return columns_of(self.base_weight)
 
     def init(self, key: KeyArray) -> Model:
         """The base policy before the first step."""
@@ -204,7 +211,8 @@ class Imitation:
         if not self.successes_only:
             return every
         demonstrations = jnp.where(batch.prior.sum() > 0, batch.prior, every)
-        return jnp.where(batch.success.sum() > 0, batch.success, demonstrations)
+        successes = success_weight(self.base_weight, batch)
+        return jnp.where(batch.success.sum() > 0, successes, demonstrations)
 
     def imitate(self, model: Model, batch: Batch, key: KeyArray) -> tuple[Model, Metrics]:
         """One imitation step."""
@@ -368,25 +376,3 @@ def kept_proposals(batch: Batch, num: int) -> Float[AnyArray, "b {num} h a"]:
             "them (exporl.data.proposals)."
         )
     return kept
-
-
-CHOICE_METRICS = {
-    "edit/picked": "share of backups whose chosen candidate is an edit",
-    "edit/advantage": (
-        "mean over b of max Q over edits - max Q over base samples (minimum over the selecting "
-        "critics)"
-    ),
-}
-
-
-def choice_metrics(choice: Choice, candidates: Candidates) -> Metrics:
-    """How often an edit was chosen, and how far the best edit beats the best base sample; nothing
-    where there are no edits."""
-    num = candidates.base.shape[1]
-    if not candidates.edited.shape[1]:
-        return {}
-    gain = choice.q[:, num:].max(axis=-1) - choice.q[:, :num].max(axis=-1)
-    return {
-        "edit/picked": (choice.index >= num).mean(dtype=jnp.float32),
-        "edit/advantage": gain.mean(),
-    }

@@ -17,7 +17,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -25,14 +24,17 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
+from exporl.algos.critics import init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
 from exporl.algos.regression import Noised, Regression, valid_mean
+from exporl.algos.second_policy import clipped_adam
 from exporl.nets.critic import Critic, action_gradient, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.ops.ensemble import lower_bound
 from exporl.ops.selection import take_candidate
 from exporl.ops.td import td_target
 from exporl.options import check_options, option, sizes
-from exporl.policies.base import BasePolicy, learning_rate
+from exporl.policies.base import BasePolicy
 from exporl.types import (
     AnyArray,
     Batch,
@@ -135,32 +137,22 @@ class Dac:
         Raises:
             ValueError: there is no base policy, or it is no diffusion.
         """
-        critic = Critic(config.hidden, config.num_qs)
-
-        def clipped_adam(rate: float) -> optax.GradientTransformation:
-            adam = optax.adam(learning_rate(rate, config.decay_steps))
-            return optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam)
-
+        critic, bounds = Critic(config.hidden, config.num_qs), TargetBounds.create(config, spec)
+        longest, decay_steps = config.max_gradient_norm, config.decay_steps
+        policy_adam = clipped_adam(config.policy_learning_rate, longest, decay_steps)
+        critic_adam = clipped_adam(config.critic_learning_rate, longest, decay_steps)
         return cls(
             config=config,
-            regression=Regression.create(
-                "dac", spec, base, clipped_adam(config.policy_learning_rate)
-            ),
+            regression=Regression.create("dac", spec, base, policy_adam),
             critic=critic,
             ranking_critic=critic.clone(precision=precision),
-            critic_trainer=CriticTrainer(
-                critic,
-                optax.flatten(clipped_adam(config.critic_learning_rate)),
-                config.tau,
-                TargetBounds.create(config, spec),
-            ),
+            critic_trainer=CriticTrainer(critic, critic_adam, config.tau, bounds),
         )
 
     def init(self, key: KeyArray) -> DacState:
         """The state before the first update."""
         base_key, critic_key = jax.random.split(key)
-        observation, action = self.regression.spec.example()
-        critic = self.critic_trainer.init(critic_key, flat_observation(observation), action)
+        critic = init_critics(self.critic_trainer, self.regression.spec, critic_key)
         base = self.regression.imitation.init(base_key)
         return DacState(
             base=base,
@@ -192,9 +184,7 @@ class Dac:
             state.target_policy, batch.next_observation, self.config.num_target_samples, key
         )
         y = self.target(state.target_critic, batch, samples)
-        features, slow = flat_observation(batch.observation), state.target_critic
-        critic, slow, metrics = self.critic_trainer.step(state.critic, slow, batch, features, y)
-        return dataclasses.replace(state, critic=critic, target_critic=slow), metrics
+        return step_critics(self.critic_trainer, state, batch, y)
 
     # The policy: noise regression with soft Q-guidance.
 
@@ -262,9 +252,8 @@ class Dac:
 
     # One update call.
 
-    def step(self, state: DacState, inputs: tuple[Batch, KeyArray]) -> tuple[DacState, Metrics]:
+    def step(self, state: DacState, batch: Batch, key: KeyArray) -> tuple[DacState, Metrics]:
         """One step of the critics, then one of the policy."""
-        batch, key = inputs
         sample_key, noise_key = jax.random.split(key)
         state, critic_metrics = self.update_critic(state, batch, sample_key)
         noised = self.regression.noised(batch, noise_key)
@@ -285,9 +274,7 @@ class Dac:
             return dataclasses.replace(
                 state, base=base, policy=policy, target_policy=average
             ), metrics
-        keys = jax.random.split(key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(self.step, state, (batches, keys))
-        return state, common.reduce_metrics(metrics)
+        return each_minibatch(self.step, state, batches, key)
 
     # Acting.
 
@@ -379,7 +366,7 @@ _SMALL: Preset = {
 PRESETS = {
     "paper": _PAPER,
     "antmaze": {**_PAPER, **_SPARSE},
-    **{size: {**presets.on_a_cpu(size, DacConfig), **_SMALL} for size in ("small", "tiny", "demo")},
+    **presets.on_cpus(DacConfig, _SMALL),
 }
 
 DAC = Entry("dac", DacConfig, dac, presets=PRESETS, metrics={**CRITIC_METRICS, **POLICY_METRICS})

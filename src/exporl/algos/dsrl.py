@@ -16,7 +16,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float
 
@@ -24,6 +23,9 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
+from exporl.algos.soft_policy import SoftTrainer
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.gaussian import TanhGaussian, distribution
@@ -105,7 +107,8 @@ class DsrlState:
 class Dsrl:
     """The functions of DSRL for one task and one base policy; parameters and keys are arguments.
 
-    Noise w is a chunk in units of its range: the base policy decodes noise_range * w.
+    Noise w is a chunk in units of its range: the base policy decodes noise_range * w. QW has the
+    network and the optimiser of the critics of actions.
     """
 
     config: DsrlConfig
@@ -114,46 +117,35 @@ class Dsrl:
     policy: TanhGaussian
     critic: Critic
     critic_trainer: CriticTrainer
-    optimizer: optax.GradientTransformation
-    """Of the policy."""
-    noise_optimizer: optax.GradientTransformation
-    temperature_optimizer: optax.GradientTransformation
+    policy_trainer: SoftTrainer
 
     @classmethod
     def create(cls, config: DsrlConfig, spec: Spec, base: BasePolicy) -> "Dsrl":
         """DSRL with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
-        rate = config.critic_learning_rate
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
         return cls(
             config=config,
             spec=spec,
             imitation=Imitation(base),
             policy=TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim),
-            critic=critic,
-            critic_trainer=CriticTrainer.adam(critic, rate, config.tau, bounds),
-            optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
-            noise_optimizer=optax.flatten(optax.adam(rate)),
-            temperature_optimizer=optax.adam(config.temperature_learning_rate),
+            critic=critic_trainer.critic,
+            critic_trainer=critic_trainer,
+            policy_trainer=SoftTrainer.adam(config, config.target_entropy),
         )
 
     def init(self, key: KeyArray) -> DsrlState:
         """The state before the first update."""
         base_key, policy_key, critic_key, noise_key = jax.random.split(key, 4)
-        observation, action = self.spec.example()
-        features = flat_observation(observation)
-        critic = self.critic_trainer.init(critic_key, features, action)
-        noise_critic = self.critic_trainer.bounds.start(
-            self.critic.init(noise_key, features, action)
-        )
-        log_temperature = jnp.log(jnp.float32(self.config.initial_temperature))
+        observation, _ = self.spec.example()
+        policy = self.policy.init(policy_key, flat_observation(observation))
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
         return DsrlState(
             base=self.imitation.init(base_key),
-            policy=Model.create(self.policy.init(policy_key, features), self.optimizer),
+            policy=self.policy_trainer.init(policy),
             critic=critic,
             target_critic=common.fresh(critic.params),
-            noise_critic=Model.create(noise_critic, self.noise_optimizer),
-            log_temperature=Model.create(log_temperature, self.temperature_optimizer),
+            noise_critic=init_critics(self.critic_trainer, self.spec, noise_key),
+            log_temperature=self.policy_trainer.init_temperature(),
         )
 
     # From noise to actions.
@@ -220,33 +212,17 @@ class Dsrl:
             "noise/q_mean": q.mean(),
         }
 
-    def step(self, state: DsrlState, inputs: tuple[Batch, KeyArray]) -> tuple[DsrlState, Metrics]:
+    def step(self, state: DsrlState, batch: Batch, key: KeyArray) -> tuple[DsrlState, Metrics]:
         """One step of all critics of actions, of the policy and of its temperature, each with the
         others as before; one Polyak step of the target critics."""
-        batch, key = inputs
         next_eps, eps = jax.random.normal(key, (2, *batch.action.shape))
         y = self.target(state, batch, next_eps)
-        features, slow = flat_observation(batch.observation), state.target_critic
-        critic, slow, critic_metrics = self.critic_trainer.step(
-            state.critic, slow, batch, features, y
-        )
+        state, critic_metrics = step_critics(self.critic_trainer, state, batch, y)
         temperature = jnp.exp(state.log_temperature.params)
         grads, metrics = jax.grad(self.policy_loss, has_aux=True)(
             state.policy.params, state.noise_critic.params, temperature, batch, eps
         )
-        log_temperature = common.update_temperature(
-            state.log_temperature,
-            self.temperature_optimizer,
-            metrics["policy/entropy"],
-            self.config.target_entropy,
-        )
-        state = dataclasses.replace(
-            state,
-            critic=critic,
-            target_critic=slow,
-            policy=state.policy.apply_gradients(grads, self.optimizer),
-            log_temperature=log_temperature,
-        )
+        state = self.policy_trainer.step(state, grads, metrics["policy/entropy"])
         return state, critic_metrics | metrics
 
     # What the critics of actions say of noise.
@@ -262,10 +238,9 @@ class Dsrl:
         return jnp.square(q_values(self.critic, noise_critic, features, noise) - q).mean()
 
     def noise_step(
-        self, state: DsrlState, inputs: tuple[Batch, KeyArray]
+        self, state: DsrlState, batch: Batch, key: KeyArray
     ) -> tuple[DsrlState, Metrics]:
         """One step of QW, at normal noise."""
-        batch, key = inputs
         noise = jax.random.normal(key, batch.action.shape) / self.config.noise_range
         action = self.decode(state.base.params, batch.observation, noise)
         features = flat_observation(batch.observation)
@@ -273,7 +248,7 @@ class Dsrl:
         loss, grads = jax.value_and_grad(self.noise_loss)(
             state.noise_critic.params, features, noise, q
         )
-        noise_critic = state.noise_critic.apply_gradients(grads, self.noise_optimizer)
+        noise_critic = state.noise_critic.apply_gradients(grads, self.critic_trainer.optimizer)
         return dataclasses.replace(state, noise_critic=noise_critic), {"noise/loss": loss}
 
     # One update call.
@@ -289,13 +264,11 @@ class Dsrl:
             base, _, metrics = self.imitation.pretrain(state.base, batches, key)
             return dataclasses.replace(state, base=base), metrics
         step_key, noise_key = jax.random.split(key)
-        num = batches.reward.shape[0]
-        state, metrics = jax.lax.scan(self.step, state, (batches, jax.random.split(step_key, num)))
-        num = min(num, self.config.noise_updates)
+        state, metrics = each_minibatch(self.step, state, batches, step_key)
+        num = min(batches.reward.shape[0], self.config.noise_updates)
         last = common.last_minibatches(batches, num)
-        keys = jax.random.split(noise_key, num)
-        state, noise_metrics = jax.lax.scan(self.noise_step, state, (last, keys))
-        return state, common.reduce_metrics(metrics) | common.reduce_metrics(noise_metrics)
+        state, noise_metrics = each_minibatch(self.noise_step, state, last, noise_key)
+        return state, metrics | noise_metrics
 
     # Acting.
 
@@ -381,9 +354,7 @@ _SMALL: Preset = {
 
 PRESETS = {
     "paper": _PAPER,
-    **{
-        size: {**presets.on_a_cpu(size, DsrlConfig), **_SMALL} for size in ("small", "tiny", "demo")
-    },
+    **presets.on_cpus(DsrlConfig, _SMALL),
 }
 
 DSRL = Entry(

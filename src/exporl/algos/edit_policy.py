@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from exporl.algos import common
+from exporl.algos import common, edit_metrics
 from exporl.algos.common import Model
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.gaussian import TanhGaussian, distribution
@@ -21,13 +21,9 @@ from exporl.ops.selection import Edits
 from exporl.types import KeyArray, Metrics, Params
 
 EDIT_METRICS = {
+    **edit_metrics.EDIT_METRICS,
     "edit/loss": "mean of alpha x log density - mean over e of Q(s, policy's action + edit)",
-    "edit/entropy": "H = -mean log density of the scaled edit, nats",
-    "edit/target_entropy": "what the temperature steers H towards, nats",
-    "edit/max_entropy": "most that H can be: d (0.683636 + ln `edit_scale`), nats",
     "edit/magnitude": "`edit_scale` x mean abs(tanh sample), on samples of the policy",
-    "edit/saturated": "share of edit dimensions with abs(tanh sample) > 0.95",
-    "edit/temperature": "alpha, the temperature of the edit policy",
 }
 
 
@@ -81,8 +77,14 @@ class EditPolicy:
         """clip(a + scale * e), where e is drawn by the standard normal noise eps."""
         normal = distribution(self.network, params, features, action)
         unit, log_prob = gaussian.tanh_sample(normal.mean, normal.log_std, eps)
-        moved = jnp.clip(action + self.scale * unit, -1.0, 1.0)
+        moved = self.moved(action, unit)
         return Edits(moved, unit, log_prob - self.num_dims * jnp.log(self.scale))
+
+    def moved(
+        self, action: Float[Array, "*b h a"], unit: Float[Array, "*b h a"]
+    ) -> Float[Array, "*b h a"]:
+        """clip(a + scale * e), for an edit e in [-1, 1]."""
+        return jnp.clip(action + self.scale * unit, -1.0, 1.0)
 
     def loss(
         self,
@@ -90,34 +92,40 @@ class EditPolicy:
         temperature: Float[Array, ""],
         given: Edited,
         eps: Float[Array, "b h a"],
+        signs: Float[Array, "b h a"],
     ) -> tuple[Float[Array, ""], Metrics]:
-        """temperature * log density of the scaled edit - mean Q(s, edited action)."""
+        """temperature * log density of the scaled edit - mean Q(s, edited action). The metrics
+        compare the edits e with the random ones signs * |e|; signs are -1 or 1."""
         edits = self.edit(params, given.features, given.action, eps)
-        q = q_values(self.critic, given.critic, given.features, edits.action).mean(axis=0)
-        loss = (temperature * edits.log_prob - q).mean()
-        return loss, {
-            "edit/loss": loss,
-            "edit/entropy": -edits.log_prob.mean(),
-            "edit/magnitude": self.scale * jnp.abs(edits.unit).mean(),
-            "edit/saturated": (jnp.abs(edits.unit) > 0.95).mean(dtype=jnp.float32),
-        }
+
+        def value(action: Float[Array, "b h a"]) -> Float[Array, " b"]:
+            return q_values(self.critic, given.critic, given.features, action).mean(axis=0)
+
+        loss = (temperature * edits.log_prob - value(edits.action)).mean()
+        metrics = edit_metrics.drawn_metrics(loss, edits, self.scale)
+        bonus, size = temperature * metrics["edit/entropy"], jnp.abs(edits.unit)
+        q_random = value(self.moved(given.action, signs * jax.lax.stop_gradient(size)))
+        return loss, metrics | edit_metrics.over_noise(loss, bonus, q_random)
 
     def step(
-        self, model: Model, log_temperature: Model, given: Edited, eps: Float[Array, "b h a"]
+        self,
+        model: Model,
+        log_temperature: Model,
+        given: Edited,
+        eps: Float[Array, "b h a"],
+        signs: Float[Array, "b h a"],
     ) -> tuple[Model, Model, Metrics]:
-        """One step of the edit policy, and one of its temperature."""
+        """One step of the edit policy, and one of its temperature; arguments as of `loss`."""
         temperature = jnp.exp(log_temperature.params)
         gradient = jax.grad(self.loss, has_aux=True)
-        grads, metrics = gradient(model.params, temperature, given, eps)
+        grads, metrics = gradient(model.params, temperature, given, eps, signs)
         log_temperature = common.update_temperature(
             log_temperature,
             self.temperature_optimizer,
             metrics["edit/entropy"],
             self.target_entropy,
         )
-        metrics |= {
-            "edit/temperature": temperature,
-            "edit/target_entropy": jnp.float32(self.target_entropy),
-            "edit/max_entropy": jnp.float32(gaussian.max_entropy(self.num_dims, self.scale)),
-        }
+        metrics |= edit_metrics.temperature_metrics(
+            temperature, self.target_entropy, self.num_dims, self.scale
+        )
         return model.apply_gradients(grads, self.optimizer), log_temperature, metrics

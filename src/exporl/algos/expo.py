@@ -19,7 +19,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from exporl.algos import common
+from exporl.algos import common, edit_metrics
 from exporl.algos.common import CriticTrainer, Imitation, Model
 from exporl.algos.expo_options import ExpoConfig
 from exporl.nets.critic import Critic, min_q, q_values
@@ -31,16 +31,6 @@ from exporl.ops.selection import Candidates, Choice, Edits, select, take_candida
 from exporl.ops.td import td_target
 from exporl.policies import base as policies
 from exporl.types import Batch, Decision, KeyArray, Metrics, Mode, Observation, Params, Phase, Spec
-
-EDIT_METRICS = {
-    "edit/loss": "mean of `entropy_scale` x alpha x log density - mean over e of Q(s, a + edit)",
-    "edit/entropy": "H = -mean log density of the scaled edit, nats",
-    "edit/target_entropy": "what the temperature steers H towards, nats",
-    "edit/max_entropy": "most that H can be: d (0.683636 + ln `edit_scale`), nats",
-    "edit/magnitude": "`edit_scale` x mean abs(tanh sample), on the batch's own actions",
-    "edit/saturated": "share of edit dimensions with abs(tanh sample) > 0.95",
-    "edit/temperature": "alpha, the temperature of the edit policy",
-}
 
 
 @struct.dataclass
@@ -120,10 +110,15 @@ class Expo:
         """
         normal = distribution(edit, edit_params, features, action, dropout_key)
         unit, log_prob = gaussian.tanh_sample(normal.mean, normal.log_std, eps)
-        moved = action + self.config.edit_scale * unit
-        if self.config.clip_edits:
-            moved = jnp.clip(moved, -1.0, 1.0)
+        moved = self.moved(action, unit)
         return Edits(moved, unit, log_prob - self.num_dims * jnp.log(self.config.edit_scale))
+
+    def moved(
+        self, action: Float[Array, "*b h a"], unit: Float[Array, "*b h a"]
+    ) -> Float[Array, "*b h a"]:
+        """a + beta * e, for an edit e in [-1, 1]."""
+        moved = action + self.config.edit_scale * unit
+        return jnp.clip(moved, -1.0, 1.0) if self.config.clip_edits else moved
 
     def propose(
         self, base_params: Params, observation: Observation, key: KeyArray, factor: float = 1.0
@@ -228,7 +223,7 @@ class Expo:
         y, choice = self.target(slow, temperature, batch, candidates, members, value_members, key)
         features = flat_observation(batch.observation)
         critic, slow, metrics = self.critic_trainer.step(state.critic, slow, batch, features, y)
-        metrics |= common.choice_metrics(choice, candidates)
+        metrics |= edit_metrics.choice_metrics(choice, candidates)
         return dataclasses.replace(state, critic=critic, target_critic=slow), metrics
 
     # The edit policy climbs Q; entropy keeps it exploring.
@@ -241,28 +236,35 @@ class Expo:
         batch: Batch,
         eps: Float[Array, "b h a"],
         dropout_key: KeyArray | None = None,
+        signs: Float[Array, "b h a"] | None = None,
     ) -> tuple[Float[Array, ""], Metrics]:
         """entropy_scale * alpha * log pi_edit(beta e | s, a) - Q(s, a + beta e), for a of the data;
-        alpha is the temperature, Q the mean of all critics or, by `edit_value`, their minimum."""
+        alpha is the temperature, Q the mean of all critics or, by `edit_value`, their minimum.
+        With signs, -1 or 1, the metrics compare the edits e with the random ones signs * |e|."""
         features = flat_observation(batch.observation)
         edits = self.draw_edits(self.edit, edit_params, features, batch.action, eps, dropout_key)
-        q_all = q_values(self.critic, critic_params, features, edits.action)
-        q = aggregate(q_all, self.config.edit_value)
-        loss = (self.config.entropy_scale * temperature * edits.log_prob - q).mean()
-        return loss, {
-            "edit/loss": loss,
-            "edit/entropy": -edits.log_prob.mean(),
-            "edit/magnitude": self.config.edit_scale * jnp.abs(edits.unit).mean(),
-            "edit/saturated": (jnp.abs(edits.unit) > 0.95).mean(dtype=jnp.float32),
-        }
+
+        def value(action: Float[Array, "b h a"]) -> Float[Array, " b"]:
+            q_all = q_values(self.critic, critic_params, features, action)
+            return aggregate(q_all, self.config.edit_value)
+
+        weight = self.config.entropy_scale * temperature
+        loss = (weight * edits.log_prob - value(edits.action)).mean()
+        metrics = edit_metrics.drawn_metrics(loss, edits, self.config.edit_scale)
+        if signs is not None:
+            bonus, size = weight * metrics["edit/entropy"], jnp.abs(edits.unit)
+            q_random = value(self.moved(batch.action, signs * jax.lax.stop_gradient(size)))
+            metrics |= edit_metrics.over_noise(loss, bonus, q_random)
+        return loss, metrics
 
     def update_edit(self, state: StateT, batch: Batch, key: KeyArray) -> tuple[StateT, Metrics]:
         """One step of the edit policy, and one of the temperature alpha towards its entropy."""
         eps_key, dropout_key = jax.random.split(key)
         eps = jax.random.normal(eps_key, batch.action.shape)
+        signs = edit_metrics.random_signs(key, batch.action.shape)
         temperature = jnp.exp(state.log_temperature.params)
         grads, metrics = jax.grad(self.edit_loss, has_aux=True)(
-            state.edit.params, state.critic.params, temperature, batch, eps, dropout_key
+            state.edit.params, state.critic.params, temperature, batch, eps, dropout_key, signs
         )
         edit = state.edit.apply_gradients(grads, self.edit_optimizer)
         log_temperature = common.update_temperature(
@@ -271,12 +273,9 @@ class Expo:
             metrics["edit/entropy"],
             self.target_entropy,
         )
-        limit = gaussian.max_entropy(self.num_dims, self.config.edit_scale)
-        metrics |= {
-            "edit/temperature": temperature,
-            "edit/target_entropy": jnp.float32(self.target_entropy),
-            "edit/max_entropy": jnp.float32(limit),
-        }
+        metrics |= edit_metrics.temperature_metrics(
+            temperature, self.target_entropy, self.num_dims, self.config.edit_scale
+        )
         return dataclasses.replace(state, edit=edit, log_temperature=log_temperature), metrics
 
     @property
@@ -346,7 +345,7 @@ class Expo:
     ) -> tuple[StateT, Metrics]:
         """The base policy (while online) and the edit policy learn from the last minibatches."""
         metrics: Metrics = {}
-        if phase == "online":
+        if phase == "online" and self.config.base_updates:
             state, metrics = self.update_base(state, batches, base_key)
         if self.config.num_edit_samples:
             last = common.last_minibatch(batches)

@@ -7,9 +7,11 @@ from jaxtyping import Array, Float
 
 from exporl.algos import presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_target import BaseTargetExpo
 from exporl.algos.bounds import TargetBounds
-from exporl.algos.common import CHOICE_METRICS, CRITIC_METRICS, CriticTrainer, Imitation, required
-from exporl.algos.expo import EDIT_METRICS, Expo, ExpoState
+from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, required
+from exporl.algos.edit_metrics import CHOICE_METRICS, EDIT_METRICS
+from exporl.algos.expo import Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, check_outside, resolve
 from exporl.algos.filtered import FILTER_METRICS, FilteredExpo
 from exporl.algos.presets import SCRIPT, SIZE, STABLE, TABLE1
@@ -26,7 +28,8 @@ def make_expo(
     critic = Critic(config.hidden, config.num_qs)
     edit = TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim, config.edit_dropout)
     edit_rate = learning_rate(config.edit_learning_rate, config.decay_steps)
-    return Expo(
+    kind = BaseTargetExpo if config.target_policy == "base" else Expo
+    return kind(
         config=config,
         spec=spec,
         base=base,
@@ -34,7 +37,9 @@ def make_expo(
         sampling_edit=edit.clone(precision=precision),
         critic=critic,
         ranking_critic=critic.clone(precision=precision),
-        imitation=Imitation(base, config.base_tau, config.base_data == "successes"),
+        imitation=Imitation(
+            base, config.base_tau, config.base_data == "successes", config.base_weight
+        ),
         critic_trainer=CriticTrainer.adam(
             critic, config.critic_learning_rate, config.tau, TargetBounds.create(config, spec)
         ),
@@ -65,7 +70,8 @@ def expo(
 
     functions = agent
     alone = "base" if config.deploy_noise_scale == 1 else "sample"
-    needs = Needs(columns=agent.critic_trainer.bounds.columns, alone=alone)
+    columns = agent.critic_trainer.bounds.columns + agent.imitation.columns
+    needs = Needs(columns=columns, alone=alone)
     if config.backup == "filtered":
         functions = FilteredExpo.create(agent, precision)
     if config.backup == "cached":

@@ -4,8 +4,9 @@ import dataclasses
 from typing import Literal
 
 from exporl.algos.algorithm import Measurements
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions
-from exporl.options import check_members, check_options, option, sizes
+from exporl.options import check_members, option, sizes
 from exporl.plain import added
 from exporl.types import Mode
 
@@ -52,9 +53,9 @@ class ExpoConfig(BoundOptions):
     """Polyak step of the target critics, per critic update."""
     base_tau: float = option(0.001, within="(0, 1]")
     """Polyak step of the averaged base policy, per base update."""
-    base_updates: int = option(1, within="[1, 1000]", absent=1)
+    base_updates: int = option(1, within="[0, 1000]", absent=1)
     """Imitation steps of the base policy per update call, one on each of the last minibatches (and
-    no more than there are)."""
+    no more than there are). 0: online it stays as it was after imitation."""
     initial_temperature: float = option(1.0, within="(0, inf)")
     """Entropy weight at the start (paper: alpha). Scale it with the reward."""
     edit_dropout: float = option(0.0, within="[0, 1)")
@@ -77,12 +78,19 @@ class ExpoConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The base imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
     acting_base: Literal["ema", "live"] = "ema"
     """Base parameters that act; the TD target always samples the live ones."""
     backup: Backup = "fresh"
     """Where the TD target's base samples come from. fresh: sampled for every row, exact.
     filtered: one of n, kept by a critic of the noise before denoising (FASTER). cached: n that
     the replay keeps per row, renewed at a steady rate. All but fresh approximate."""
+    target_policy: Literal["on-the-fly", "base"] = added("on-the-fly", absent="on-the-fly")
+    """Whose next action the TD target values: the on-the-fly policy's, or (an ablation) one sample
+    of the base policy's, as the on-the-fly policy acts only."""
     filter_acting: bool = False
     """With filtered backups: also act on the one sample that the filter keeps."""
     cache_refresh: int = option(64, within="[1, inf)")
@@ -106,7 +114,7 @@ def check(config: ExpoConfig) -> None:
     Raises:
         ValueError: naming the options, their values and what is possible.
     """
-    check_options(config)
+    check_imitation(config)
     check_members(config.num_qs, config.num_min_qs)
     num, edits = config.num_base_samples, config.num_edit_samples
     if not 0 <= edits <= num or num < 1:
@@ -161,6 +169,11 @@ def _check_backup(config: ExpoConfig) -> None:
         raise ValueError(
             f"filter_acting needs backup='filtered', got backup={config.backup!r}: there is no "
             "filter to act with."
+        )
+    if config.target_policy == "base" and config.backup == "filtered":
+        raise ValueError(
+            "target_policy='base' needs backup='fresh' or 'cached': a filter is there to choose "
+            "the sample that the TD target values."
         )
     if config.hoist_sampling is not True:
         return

@@ -20,14 +20,18 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.one_step import OneStep, one_step_action
 from exporl.ops.ensemble import aggregate
 from exporl.ops.td import td_target
-from exporl.options import check_options, option, sizes
+from exporl.options import option, sizes
+from exporl.plain import added
 from exporl.policies.base import BasePolicy
 from exporl.types import (
     Batch,
@@ -74,6 +78,10 @@ class FqlConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The flow imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
 
 
 @struct.dataclass
@@ -101,27 +109,27 @@ class Fql:
     @classmethod
     def create(cls, config: FqlConfig, spec: Spec, base: BasePolicy) -> "Fql":
         """FQL with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
         return cls(
             config=config,
             spec=spec,
-            imitation=Imitation(base, successes_only=config.base_data == "successes"),
-            policy=OneStep(config.hidden),
-            critic=critic,
-            policy_optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, bounds
+            imitation=Imitation(
+                base,
+                successes_only=config.base_data == "successes",
+                base_weight=config.base_weight,
             ),
+            policy=OneStep(config.hidden),
+            critic=critic_trainer.critic,
+            policy_optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
+            critic_trainer=critic_trainer,
         )
 
     def init(self, key: KeyArray) -> FqlState:
         """The state before the first update."""
         base_key, policy_key, critic_key = jax.random.split(key, 3)
         observation, action = self.spec.example()
-        features = flat_observation(observation)
-        policy = self.policy.init(policy_key, features, action)
-        critic = self.critic_trainer.init(critic_key, features, action)
+        policy = self.policy.init(policy_key, flat_observation(observation), action)
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
         return FqlState(
             base=self.imitation.init(base_key),
             policy=Model.create(policy, self.policy_optimizer),
@@ -157,12 +165,10 @@ class Fql:
 
     def update_critic(
         self, state: FqlState, batch: Batch, noise: Float[Array, "b h a"]
-    ) -> tuple[Model, Params, Metrics]:
+    ) -> tuple[FqlState, Metrics]:
         """One step of all critics towards y, one Polyak step of the target critics."""
-        slow = state.target_critic
-        y = self.target(slow, state.policy.params, batch, noise)
-        features = flat_observation(batch.observation)
-        return self.critic_trainer.step(state.critic, slow, batch, features, y)
+        y = self.target(state.target_critic, state.policy.params, batch, noise)
+        return step_critics(self.critic_trainer, state, batch, y)
 
     # The one-step policy: distilled from the flow, and climbing Q.
 
@@ -210,21 +216,19 @@ class Fql:
 
     # One update call: all three learn from every minibatch, each from the others as they were.
 
-    def step(self, state: FqlState, inputs: tuple[Batch, KeyArray]) -> tuple[FqlState, Metrics]:
+    def step(self, state: FqlState, batch: Batch, key: KeyArray) -> tuple[FqlState, Metrics]:
         """One step of critics, flow and one-step policy, each with the others as before it."""
-        batch, key = inputs
         next_key, base_key, noise_key = jax.random.split(key, 3)
         next_noise = jax.random.normal(next_key, batch.action.shape)
         noise = jax.random.normal(noise_key, batch.action.shape)
-        critic, slow, critic_metrics = self.update_critic(state, batch, next_noise)
+        learnt, critic_metrics = self.update_critic(state, batch, next_noise)
         base, base_metrics = self.imitation.imitate(state.base, batch, base_key)
         policy, policy_metrics = self.update_policy(state, batch, noise)
-        state = FqlState(base=base, policy=policy, critic=critic, target_critic=slow)
+        state = dataclasses.replace(learnt, base=base, policy=policy)
         return state, critic_metrics | base_metrics | policy_metrics
 
-    def imitate(self, state: FqlState, inputs: tuple[Batch, KeyArray]) -> tuple[FqlState, Metrics]:
+    def imitate(self, state: FqlState, batch: Batch, key: KeyArray) -> tuple[FqlState, Metrics]:
         """One step of the flow, and one of the one-step policy towards it alone."""
-        batch, key = inputs
         base_key, noise_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, batch.action.shape)
         base, metrics = self.imitation.imitate(state.base, batch, base_key)
@@ -240,9 +244,7 @@ class Fql:
         Phase "pretrain": the flow imitates, and the one-step policy it; the critics stand still.
         """
         step = self.imitate if phase == "pretrain" else self.step
-        keys = jax.random.split(key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(step, state, (batches, keys))
-        return state, common.reduce_metrics(metrics)
+        return each_minibatch(step, state, batches, key)
 
     # Acting.
 
@@ -278,7 +280,7 @@ def fql(
     Raises:
         ValueError: options out of range, no base policy, or one that is no flow.
     """
-    check_options(config)
+    check_imitation(config)
     base = common.required(base, "fql")
     chunk = (spec.chunk_length, spec.action_dim)
     if base.noise_shape != chunk:
@@ -287,7 +289,7 @@ def fql(
             f"base policy's has {base.noise_shape}. Use base.kind=flow."
         )
     agent = Fql.create(config, spec, base)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
     return compiled(agent, needs, has_base=True)
 
 
@@ -323,13 +325,14 @@ _SMALL: Preset = {
 PRESETS = {
     "paper": _PAPER,
     "qc": {**_PAPER, "algo.distill_weight": (100.0, _QC), "chunk_length": (5, _QC)},
-    **{size: {**presets.on_a_cpu(size, FqlConfig), **_SMALL} for size in ("small", "tiny", "demo")},
+    **presets.on_cpus(FqlConfig, _SMALL),
 }
 
 FQL = Entry(
     "fql",
     FqlConfig,
     fql,
+    check_imitation,
     presets=PRESETS,
     metrics={**CRITIC_METRICS, **POLICY_METRICS},
 )

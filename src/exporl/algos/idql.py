@@ -20,13 +20,16 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
 from exporl.nets.critic import Critic, StateValue, q_values, state_value
 from exporl.nets.encoder import flat_observation
 from exporl.ops.selection import select, take_candidate
 from exporl.ops.td import expectile_loss, td_target
-from exporl.options import check_options, option, sizes
+from exporl.options import option, sizes
+from exporl.plain import added
 from exporl.policies.base import BasePolicy, propose
 from exporl.types import (
     Batch,
@@ -74,6 +77,10 @@ class IdqlConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The base imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
 
 
 @struct.dataclass
@@ -108,35 +115,33 @@ class Idql:
         cls, config: IdqlConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32"
     ) -> "Idql":
         """IDQL with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
         return cls(
             config=config,
             spec=spec,
-            imitation=Imitation(base, config.base_tau, config.base_data == "successes"),
-            critic=critic,
-            ranking_critic=critic.clone(precision=precision),
-            value=StateValue(config.hidden),
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, bounds
+            imitation=Imitation(
+                base, config.base_tau, config.base_data == "successes", config.base_weight
             ),
+            critic=critic_trainer.critic,
+            ranking_critic=critic_trainer.critic.clone(precision=precision),
+            value=StateValue(config.hidden),
+            critic_trainer=critic_trainer,
             value_optimizer=optax.flatten(optax.adam(config.value_learning_rate)),
         )
 
     def init(self, key: KeyArray) -> IdqlState:
         """The state before the first update."""
         base_key, critic_key, value_key = jax.random.split(key, 3)
-        observation, action = self.spec.example()
-        features = flat_observation(observation)
+        observation, _ = self.spec.example()
         base = self.imitation.init(base_key)
-        critic = self.critic_trainer.init(critic_key, features, action)
-        value = self.critic_trainer.bounds.start(self.value.init(value_key, features))
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
+        value = self.value.init(value_key, flat_observation(observation))
         return IdqlState(
             base=base,
             base_ema=common.fresh(base.params),
             critic=critic,
             target_critic=common.fresh(critic.params),
-            value=Model.create(value, self.value_optimizer),
+            value=Model.create(self.critic_trainer.bounds.start(value), self.value_optimizer),
         )
 
     # V follows an expectile of Q over the data's actions; Q bootstraps from V.
@@ -176,9 +181,7 @@ class Idql:
         """One step of V, then one of all critics towards y with the new V; one Polyak step."""
         state, value_metrics = self.update_value(state, batch)
         y = self.target(state.value.params, batch)
-        features, slow = flat_observation(batch.observation), state.target_critic
-        critic, slow, metrics = self.critic_trainer.step(state.critic, slow, batch, features, y)
-        state = dataclasses.replace(state, critic=critic, target_critic=slow)
+        state, metrics = step_critics(self.critic_trainer, state, batch, y)
         return state, metrics | value_metrics
 
     # One update call.
@@ -255,9 +258,9 @@ def idql(
     Raises:
         ValueError: options out of range, or there is no base policy.
     """
-    check_options(config)
+    check_imitation(config)
     agent = Idql.create(config, spec, common.required(base, "idql"), precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
     return compiled(agent, needs, has_base=True)
 
 
@@ -292,15 +295,14 @@ _SMALL: Preset = {
 PRESETS = {
     "paper": _PAPER,
     "antmaze": {**_PAPER, "algo.expectile": (0.9, _IQL)},
-    **{
-        size: {**presets.on_a_cpu(size, IdqlConfig), **_SMALL} for size in ("small", "tiny", "demo")
-    },
+    **presets.on_cpus(IdqlConfig, _SMALL),
 }
 
 IDQL = Entry(
     "idql",
     IdqlConfig,
     idql,
+    check_imitation,
     presets=PRESETS,
     metrics={**CRITIC_METRICS, **VALUE_METRICS},
 )

@@ -145,6 +145,16 @@ def without_foreign(preset: Preset, config: type[Any]) -> Preset:
     }
 
 
+def on_cpus(config: type[Any], own: Preset) -> dict[str, Preset]:
+    """The presets of all sizes, for an algorithm around a base policy.
+
+    Args:
+        config: its options class.
+        own: its own options, the same in every size.
+    """
+    return {size: {**on_a_cpu(size, config), **own} for size in SMALL_BASES}
+
+
 def on_a_cpu(size: str, config: type[Any]) -> Preset:
     """The preset of a size, for an algorithm around a base policy."""
     parts = {

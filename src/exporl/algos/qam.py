@@ -22,12 +22,14 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
-from exporl.algos import common, presets
+from exporl.algos import common, edit_metrics, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import step_critics
 from exporl.algos.edit_policy import EDIT_METRICS, Edited, EditPolicy
-from exporl.algos.second_policy import SecondPolicy
+from exporl.algos.minibatches import each_minibatch
+from exporl.algos.second_policy import SecondPolicy, clipped_adam
 from exporl.nets.critic import Critic, action_gradient, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.gaussian import TanhGaussian
@@ -139,15 +141,9 @@ class Qam:
                 "qam moves the velocity of a flow, and this base policy is another kind. Use "
                 "base.kind=flow."
             )
-        critic = Critic(config.hidden, config.num_qs)
-
-        def clipped_adam(rate: float) -> optax.GradientTransformation:
-            clip = optax.clip_by_global_norm(config.max_gradient_norm)
-            return optax.flatten(optax.chain(clip, optax.adam(rate)))
-
-        policy_adam = clipped_adam(config.policy_learning_rate)
-        critic_adam = clipped_adam(config.critic_learning_rate)
-        bounds = TargetBounds.create(config, spec)
+        critic, bounds = Critic(config.hidden, config.num_qs), TargetBounds.create(config, spec)
+        policy_adam = clipped_adam(config.policy_learning_rate, config.max_gradient_norm)
+        critic_adam = clipped_adam(config.critic_learning_rate, config.max_gradient_norm)
         num_dims, scale = spec.chunk_length * spec.action_dim, config.edit_scale
         return cls(
             config=config,
@@ -211,12 +207,11 @@ class Qam:
 
     def update_critic(
         self, state: QamState, batch: Batch, key: KeyArray
-    ) -> tuple[Model, Params, Metrics]:
+    ) -> tuple[QamState, Metrics]:
         """One step of all critics towards y, one Polyak step of the target critics."""
         action, _ = self.best(self.acting(state), batch.next_observation, key)
         y = self.target(state.target_critic, batch, action)
-        features, slow = flat_observation(batch.observation), state.target_critic
-        return self.critic_trainer.step(state.critic, slow, batch, features, y)
+        return step_critics(self.critic_trainer, state, batch, y)
 
     # The policy: adjoint matching.
 
@@ -272,28 +267,27 @@ class Qam:
         action = self.policy.sample(state.policy.params, observation, 1, flow_key)[:, 0]
         given = Edited(flat_observation(observation), action, state.critic.params)
         eps = jax.random.normal(eps_key, action.shape)
-        return self.edit.step(state.edit, state.log_temperature, given, eps)
+        signs = edit_metrics.random_signs(key, action.shape)
+        return self.edit.step(state.edit, state.log_temperature, given, eps, signs)
 
     # One update call.
 
-    def step(self, state: QamState, inputs: tuple[Batch, KeyArray]) -> tuple[QamState, Metrics]:
+    def step(self, state: QamState, batch: Batch, key: KeyArray) -> tuple[QamState, Metrics]:
         """One step of critics, base, policy and edit policy, each with the others as before it."""
-        batch, key = inputs
         critic_key, base_key, path_key, edit_key = jax.random.split(key, 4)
-        critic, target_critic, critic_metrics = self.update_critic(state, batch, critic_key)
+        learnt, critic_metrics = self.update_critic(state, batch, critic_key)
         base, slow_base, base_metrics = self.policy.imitation.step(
             state.base, state.slow_base, batch, base_key
         )
         noise = jax.random.normal(path_key, (self.num_steps, *batch.action.shape))
         policy, policy_metrics = self.update_policy(state, batch.observation, noise)
         edit, log_temperature, edit_metrics = self.update_edit(state, batch.observation, edit_key)
-        state = QamState(
+        state = dataclasses.replace(
+            learnt,
             base=base,
             slow_base=slow_base,
             policy=policy,
             edit=edit,
-            critic=critic,
-            target_critic=target_critic,
             log_temperature=log_temperature,
         )
         return state, critic_metrics | base_metrics | policy_metrics | edit_metrics
@@ -309,9 +303,7 @@ class Qam:
             base, average, metrics = self.policy.imitation.pretrain(state.base, batches, key)
             policy = self.policy.start(base)
             return dataclasses.replace(state, base=base, slow_base=average, policy=policy), metrics
-        keys = jax.random.split(key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(self.step, state, (batches, keys))
-        return state, common.reduce_metrics(metrics)
+        return each_minibatch(self.step, state, batches, key)
 
     # Acting.
 
@@ -390,7 +382,7 @@ _SMALL: Preset = {"algo.q_weight": (3.0, _RUNS + ": cube-triple")}
 
 PRESETS = {
     "paper": _PAPER,
-    **{size: {**presets.on_a_cpu(size, QamConfig), **_SMALL} for size in ("small", "tiny", "demo")},
+    **presets.on_cpus(QamConfig, _SMALL),
 }
 
 METRICS = {**CRITIC_METRICS, **POLICY_METRICS, **EDIT_METRICS}

@@ -20,14 +20,18 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
+from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.ops.ensemble import aggregate
 from exporl.ops.selection import take_candidate
 from exporl.ops.td import td_target
-from exporl.options import check_options, option, sizes
+from exporl.options import option, sizes
+from exporl.plain import added
 from exporl.policies.base import BasePolicy, propose
 from exporl.types import (
     Batch,
@@ -66,6 +70,10 @@ class QcConfig(BoundOptions):
     base_data: Literal["all", "successes"] = "all"
     """The flow imitates all rows, or successful episodes only (a minibatch without any: its
     demonstrations)."""
+    base_weight: Literal["uniform", "shorter", "recent"] = added("uniform", absent="uniform")
+    """Which successful episodes count most in imitation, by exp(-z) with z standardised over the
+    successes of a minibatch. shorter: z is the length; recent: the age, demonstrations being the
+    oldest."""
 
 
 @struct.dataclass
@@ -96,24 +104,24 @@ class Qc:
         cls, config: QcConfig, spec: Spec, base: BasePolicy, precision: Precision = "float32"
     ) -> "Qc":
         """QC with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
         return cls(
             config=config,
             spec=spec,
-            imitation=Imitation(base, successes_only=config.base_data == "successes"),
-            critic=critic,
-            ranking_critic=critic.clone(precision=precision),
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, bounds
+            imitation=Imitation(
+                base,
+                successes_only=config.base_data == "successes",
+                base_weight=config.base_weight,
             ),
+            critic=critic_trainer.critic,
+            ranking_critic=critic_trainer.critic.clone(precision=precision),
+            critic_trainer=critic_trainer,
         )
 
     def init(self, key: KeyArray) -> QcState:
         """The state before the first update."""
         base_key, critic_key = jax.random.split(key)
-        observation, action = self.spec.example()
-        critic = self.critic_trainer.init(critic_key, flat_observation(observation), action)
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
         return QcState(
             base=self.imitation.init(base_key),
             critic=critic,
@@ -156,16 +164,19 @@ class Qc:
 
     # One update call: critics and flow learn from every minibatch.
 
-    def critic_step(
-        self, state: QcState, batch: Batch, key: KeyArray
-    ) -> tuple[Model, Params, Metrics]:
+    def update_critic(self, state: QcState, batch: Batch, key: KeyArray) -> tuple[QcState, Metrics]:
         """One step of all critics towards y, one Polyak step of the target critics."""
         samples = self.propose(state.base.params, batch.next_observation, key)
         y, q = self.target(state, batch, samples)
-        features, models = flat_observation(batch.observation), (state.critic, state.target_critic)
-        critic, slow, metrics = self.critic_trainer.step(*models, batch, features, y)
-        gain = (q.max(axis=-1) - q.mean(axis=-1)).mean()
-        return critic, slow, metrics | {"choice/gain": gain}
+        state, metrics = step_critics(self.critic_trainer, state, batch, y)
+        return state, metrics | {"choice/gain": (q.max(axis=-1) - q.mean(axis=-1)).mean()}
+
+    def step(self, state: QcState, batch: Batch, key: KeyArray) -> tuple[QcState, Metrics]:
+        """One step of critics and flow, each with the other as before it."""
+        critic_key, base_key = jax.random.split(key)
+        learnt, critic_metrics = self.update_critic(state, batch, critic_key)
+        base, base_metrics = self.imitation.imitate(state.base, batch, base_key)
+        return dataclasses.replace(learnt, base=base), critic_metrics | base_metrics
 
     def update(
         self, state: QcState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
@@ -177,18 +188,7 @@ class Qc:
         if phase == "pretrain":
             base, _, metrics = self.imitation.pretrain(state.base, batches, key)
             return dataclasses.replace(state, base=base), metrics
-
-        def step(state: QcState, inputs: tuple[Batch, KeyArray]) -> tuple[QcState, Metrics]:
-            """Critics and flow, each with the other as before."""
-            batch, step_key = inputs
-            critic_key, base_key = jax.random.split(step_key)
-            critic, slow, critic_metrics = self.critic_step(state, batch, critic_key)
-            base, base_metrics = self.imitation.imitate(state.base, batch, base_key)
-            return QcState(base, critic, slow), critic_metrics | base_metrics
-
-        keys = jax.random.split(key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(step, state, (batches, keys))
-        return state, common.reduce_metrics(metrics)
+        return each_minibatch(self.step, state, batches, key)
 
     # Acting.
 
@@ -222,9 +222,9 @@ def qc(
     Raises:
         ValueError: options out of range, or there is no base policy.
     """
-    check_options(config)
+    check_imitation(config)
     agent = Qc.create(config, spec, common.required(base, "qc"), precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
     return compiled(agent, needs, has_base=True)
 
 
@@ -257,7 +257,9 @@ _SMALL: Preset = {
 
 PRESETS = {
     "paper": _PAPER,
-    **{size: {**presets.on_a_cpu(size, QcConfig), **_SMALL} for size in ("small", "tiny", "demo")},
+    **presets.on_cpus(QcConfig, _SMALL),
 }
 
-QC = Entry("qc", QcConfig, qc, presets=PRESETS, metrics={**CRITIC_METRICS, **CHOICE_METRICS})
+METRICS = {**CRITIC_METRICS, **CHOICE_METRICS}
+
+QC = Entry("qc", QcConfig, qc, check_imitation, presets=PRESETS, metrics=METRICS)

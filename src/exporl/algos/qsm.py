@@ -24,6 +24,8 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
+from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
 from exporl.algos.regression import Noised, Regression, valid_mean
 from exporl.nets.critic import Critic, action_gradient, q_values
 from exporl.nets.encoder import flat_observation
@@ -107,23 +109,19 @@ class Qsm:
         Raises:
             ValueError: there is no base policy, or it is no diffusion.
         """
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
-        adam = optax.adam(learning_rate(config.policy_learning_rate, config.decay_steps))
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
+        rate = learning_rate(config.policy_learning_rate, config.decay_steps)
         return cls(
             config=config,
-            regression=Regression.create("qsm", spec, base, adam),
-            critic=critic,
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, bounds
-            ),
+            regression=Regression.create("qsm", spec, base, optax.flatten(optax.adam(rate))),
+            critic=critic_trainer.critic,
+            critic_trainer=critic_trainer,
         )
 
     def init(self, key: KeyArray) -> QsmState:
         """The state before the first update."""
         base_key, critic_key = jax.random.split(key)
-        observation, action = self.regression.spec.example()
-        critic = self.critic_trainer.init(critic_key, flat_observation(observation), action)
+        critic = init_critics(self.critic_trainer, self.regression.spec, critic_key)
         base = self.regression.imitation.init(base_key)
         return QsmState(
             base=base,
@@ -157,9 +155,7 @@ class Qsm:
         """One step of all critics towards y, one Polyak step of the target critics."""
         action = self.sample(state.policy.params, batch.next_observation, key)
         y = self.target(state.target_critic, batch, action)
-        features, slow = flat_observation(batch.observation), state.target_critic
-        critic, slow, metrics = self.critic_trainer.step(state.critic, slow, batch, features, y)
-        return dataclasses.replace(state, critic=critic, target_critic=slow), metrics
+        return step_critics(self.critic_trainer, state, batch, y)
 
     # The policy: its noise matches the gradient of Q.
 
@@ -199,9 +195,8 @@ class Qsm:
 
     # One update call.
 
-    def step(self, state: QsmState, inputs: tuple[Batch, KeyArray]) -> tuple[QsmState, Metrics]:
+    def step(self, state: QsmState, batch: Batch, key: KeyArray) -> tuple[QsmState, Metrics]:
         """One step of the critics, then one of the policy."""
-        batch, key = inputs
         sample_key, noise_key = jax.random.split(key)
         state, critic_metrics = self.update_critic(state, batch, sample_key)
         noised = self.regression.noised(batch, noise_key)
@@ -220,9 +215,7 @@ class Qsm:
             base, _, metrics = self.regression.imitation.pretrain(state.base, batches, key)
             policy = self.regression.start(base)
             return dataclasses.replace(state, base=base, policy=policy), metrics
-        keys = jax.random.split(key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(self.step, state, (batches, keys))
-        return state, common.reduce_metrics(metrics)
+        return each_minibatch(self.step, state, batches, key)
 
     # Acting.
 
@@ -326,7 +319,7 @@ PRESETS = {
         "train.critic_pretrain_steps": (1_000_000, "QAM paper: offline steps"),
         "train.online_steps": (500_000, "QAM paper: online steps"),
     },
-    **{size: {**presets.on_a_cpu(size, QsmConfig), **_SMALL} for size in ("small", "tiny", "demo")},
+    **presets.on_cpus(QsmConfig, _SMALL),
 }
 
 QSM = Entry("qsm", QsmConfig, qsm, presets=PRESETS, metrics={**CRITIC_METRICS, **POLICY_METRICS})

@@ -56,8 +56,7 @@ class Regression(SecondPolicy):
                 f"{name} trains the noise that a diffusion predicts, and this base policy is "
                 "another kind. Use base.kind=diffusion."
             )
-        imitation, optimizer = Imitation(base), optax.flatten(optimizer)
-        return cls(name, spec, imitation, optimizer, base.predict, base.diffuse)
+        return cls(name, spec, Imitation(base), optimizer, base.predict, base.diffuse)
 
     def noised(self, batch: Batch, key: KeyArray) -> Noised:
         """The data's actions, each at a random step."""

@@ -24,12 +24,14 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
+from exporl.algos.critics import adam_trainer, check_minimum, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
 from exporl.nets.critic import Critic, min_q, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.one_step import OneStep, one_step_action
 from exporl.ops.ensemble import random_members
 from exporl.ops.td import td_target
-from exporl.options import check_members, check_options, option, sizes
+from exporl.options import option, sizes
 from exporl.policies.base import BasePolicy, propose
 from exporl.types import (
     AnyArray,
@@ -113,16 +115,14 @@ class Residual:
     @classmethod
     def create(cls, config: ResidualConfig, spec: Spec, base: BasePolicy) -> "Residual":
         """Residual RL with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
-        bounds = TargetBounds.create(config, spec)
-        rate = config.critic_learning_rate
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
         return cls(
             config=config,
             spec=spec,
             imitation=Imitation(base),
             policy=OneStep(config.hidden),
-            critic=critic,
-            critic_trainer=CriticTrainer.adam(critic, rate, config.tau, bounds),
+            critic=critic_trainer.critic,
+            critic_trainer=critic_trainer,
             optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
         )
 
@@ -130,11 +130,11 @@ class Residual:
         """The state before the first update, in which every residual is 0."""
         base_key, policy_key, critic_key = jax.random.split(key, 3)
         observation, action = self.spec.example()
-        features = flat_observation(observation)
-        layers = dict(self.policy.init(policy_key, features, action)["params"])
+        policy = self.policy.init(policy_key, flat_observation(observation), action)
+        layers = dict(policy["params"])
         layers["Dense_0"] = jax.tree.map(jnp.zeros_like, layers["Dense_0"])
         policy = {"params": layers}
-        critic = self.critic_trainer.init(critic_key, features, action)
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
         return ResidualState(
             base=self.imitation.init(base_key),
             policy=Model.create(policy, self.optimizer),
@@ -187,10 +187,9 @@ class Residual:
         return td_target(batch.reward, batch.discount, value)
 
     def critic_step(
-        self, state: ResidualState, inputs: tuple[Batch, KeyArray]
+        self, state: ResidualState, batch: Batch, key: KeyArray
     ) -> tuple[ResidualState, Metrics]:
         """One step of all critics towards the TD target; one Polyak step of the target critics."""
-        batch, key = inputs
         base_key, eps_key, member_key = jax.random.split(key, 3)
         y = self.target(
             state,
@@ -199,9 +198,7 @@ class Residual:
             jax.random.normal(eps_key, batch.action.shape),
             random_members(member_key, self.config.num_qs, self.config.num_min_qs),
         )
-        features, slow = flat_observation(batch.observation), state.target_critic
-        critic, slow, metrics = self.critic_trainer.step(state.critic, slow, batch, features, y)
-        return dataclasses.replace(state, critic=critic, target_critic=slow), metrics
+        return step_critics(self.critic_trainer, state, batch, y)
 
     # The residual policy.
 
@@ -258,9 +255,7 @@ class Residual:
             base, _, metrics = self.imitation.pretrain(state.base, batches, key)
             return dataclasses.replace(state, base=base), metrics
         critic_key, policy_key = jax.random.split(key)
-        keys = jax.random.split(critic_key, batches.reward.shape[0])
-        state, critic_metrics = jax.lax.scan(self.critic_step, state, (batches, keys))
-        metrics = common.reduce_metrics(critic_metrics)
+        state, metrics = each_minibatch(self.critic_step, state, batches, critic_key)
         if phase == "critic_pretrain":
             return state, metrics
         last = common.last_minibatch(batches)
@@ -314,16 +309,6 @@ class Residual:
         return Decision(action, {"q": q})
 
 
-def check(config: ResidualConfig) -> None:
-    """Checks ranges, and options that contradict each other.
-
-    Raises:
-        ValueError: naming the options, their values and what is possible.
-    """
-    check_options(config)
-    check_members(config.num_qs, config.num_min_qs)
-
-
 def residual(
     config: ResidualConfig, spec: Spec, base: BasePolicy | None, precision: Precision = "float32"
 ) -> Algorithm:
@@ -332,7 +317,7 @@ def residual(
     Raises:
         ValueError: options contradict each other, or there is no base policy.
     """
-    check(config)
+    check_minimum(config)
     agent = Residual.create(config, spec, common.required(base, "residual"))
     needs = Needs(columns=agent.critic_trainer.bounds.columns)
     return compiled(agent, needs, has_base=True)
@@ -370,17 +355,14 @@ _SMALL: Preset = {
 
 PRESETS = {
     "paper": _PAPER,
-    **{
-        size: {**presets.on_a_cpu(size, ResidualConfig), **_SMALL}
-        for size in ("small", "tiny", "demo")
-    },
+    **presets.on_cpus(ResidualConfig, _SMALL),
 }
 
 RESIDUAL = Entry(
     "residual",
     ResidualConfig,
     residual,
-    check,
+    check_minimum,
     presets=PRESETS,
     metrics={**CRITIC_METRICS, **RESIDUAL_METRICS},
 )

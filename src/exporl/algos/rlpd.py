@@ -10,7 +10,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -18,14 +17,17 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
+from exporl.algos.critics import adam_trainer, check_minimum, init_critics, step_critics
+from exporl.algos.minibatches import each_minibatch
 from exporl.algos.presets import SIZE
+from exporl.algos.soft_policy import SoftTrainer
 from exporl.nets.critic import Critic, min_q, q_values
 from exporl.nets.encoder import flat_observation
 from exporl.nets.gaussian import TanhGaussian, distribution
 from exporl.ops import gaussian
 from exporl.ops.ensemble import random_members
 from exporl.ops.td import td_target
-from exporl.options import check_members, check_options, option, sizes
+from exporl.options import option, sizes
 from exporl.policies.base import BasePolicy
 from exporl.types import (
     Batch,
@@ -93,24 +95,35 @@ class Rlpd:
     spec: Spec
     policy: TanhGaussian
     critic: Critic
-    policy_optimizer: optax.GradientTransformation
     critic_trainer: CriticTrainer
-    temperature_optimizer: optax.GradientTransformation
+    policy_trainer: SoftTrainer
 
     @classmethod
     def create(cls, config: RlpdConfig, spec: Spec) -> "Rlpd":
         """RLPD with the networks and optimisers that the options describe."""
-        critic = Critic(config.hidden, config.num_qs)
+        critic_trainer = adam_trainer(config, TargetBounds.create(config, spec))
+        num_dims = spec.chunk_length * spec.action_dim
+        entropy_goal = gaussian.target_entropy(config.target_entropy, num_dims)
         return cls(
             config=config,
             spec=spec,
             policy=TanhGaussian(config.hidden, spec.chunk_length, spec.action_dim),
+            critic=critic_trainer.critic,
+            critic_trainer=critic_trainer,
+            policy_trainer=SoftTrainer.adam(config, entropy_goal),
+        )
+
+    def init(self, key: KeyArray) -> RlpdState:
+        """The state before the first update."""
+        policy_key, critic_key = jax.random.split(key)
+        observation, _ = self.spec.example()
+        policy = self.policy.init(policy_key, flat_observation(observation))
+        critic = init_critics(self.critic_trainer, self.spec, critic_key)
+        return RlpdState(
+            policy=self.policy_trainer.init(policy),
             critic=critic,
-            policy_optimizer=optax.flatten(optax.adam(config.policy_learning_rate)),
-            critic_trainer=CriticTrainer.adam(
-                critic, config.critic_learning_rate, config.tau, TargetBounds.create(config, spec)
-            ),
-            temperature_optimizer=optax.adam(config.temperature_learning_rate),
+            target_critic=common.fresh(critic.params),
+            log_temperature=self.policy_trainer.init_temperature(),
         )
 
     def sample(
@@ -144,12 +157,11 @@ class Rlpd:
         return td_target(batch.reward, batch.discount, value)
 
     def critic_step(
-        self, state: RlpdState, inputs: tuple[Batch, KeyArray]
+        self, state: RlpdState, batch: Batch, key: KeyArray
     ) -> tuple[RlpdState, Metrics]:
         """One step of all critics towards the TD target; one Polyak step of the target critics."""
-        batch, key = inputs
         eps_key, member_key = jax.random.split(key)
-        target = self.target(
+        y = self.target(
             state.target_critic,
             state.policy.params,
             jnp.exp(state.log_temperature.params),
@@ -157,9 +169,7 @@ class Rlpd:
             jax.random.normal(eps_key, batch.action.shape),
             random_members(member_key, self.config.num_qs, self.config.num_min_qs),
         )
-        features, old = flat_observation(batch.observation), state.target_critic
-        critic, new, metrics = self.critic_trainer.step(state.critic, old, batch, features, target)
-        return dataclasses.replace(state, critic=critic, target_critic=new), metrics
+        return step_critics(self.critic_trainer, state, batch, y)
 
     # The policy.
 
@@ -194,41 +204,13 @@ class Rlpd:
             batch,
             jax.random.normal(key, batch.action.shape),
         )
-        policy = state.policy.apply_gradients(grads, self.policy_optimizer)
-        log_temperature = common.update_temperature(
-            state.log_temperature,
-            self.temperature_optimizer,
-            metrics["policy/entropy"],
-            self.entropy_goal,
-        )
-        metrics |= {
+        state = self.policy_trainer.step(state, grads, metrics["policy/entropy"])
+        return state, metrics | {
             "policy/temperature": temperature,
-            "policy/target_entropy": jnp.float32(self.entropy_goal),
+            "policy/target_entropy": jnp.float32(self.policy_trainer.entropy_goal),
         }
-        return dataclasses.replace(state, policy=policy, log_temperature=log_temperature), metrics
-
-    @property
-    def entropy_goal(self) -> float:
-        """Nats that the temperature steers the entropy of the policy towards."""
-        num_dims = self.spec.chunk_length * self.spec.action_dim
-        return gaussian.target_entropy(self.config.target_entropy, num_dims)
 
     # One update call.
-
-    def init(self, key: KeyArray) -> RlpdState:
-        """The state before the first update."""
-        policy_key, critic_key = jax.random.split(key)
-        observation, action = self.spec.example()
-        features = flat_observation(observation)
-        policy = Model.create(self.policy.init(policy_key, features), self.policy_optimizer)
-        critic = self.critic_trainer.init(critic_key, features, action)
-        log_temperature = jnp.log(jnp.float32(self.config.initial_temperature))
-        return RlpdState(
-            policy=policy,
-            critic=critic,
-            target_critic=common.fresh(critic.params),
-            log_temperature=Model.create(log_temperature, self.temperature_optimizer),
-        )
 
     def update(
         self, state: RlpdState, batches: Batch, key: KeyArray, *, phase: Phase = "online"
@@ -236,11 +218,10 @@ class Rlpd:
         """Critic steps on minibatches [u, b, ...], then one step of the policy on the last; the
         same in every phase."""
         critic_key, policy_key = jax.random.split(key)
-        keys = jax.random.split(critic_key, batches.reward.shape[0])
-        state, metrics = jax.lax.scan(self.critic_step, state, (batches, keys))
+        state, metrics = each_minibatch(self.critic_step, state, batches, critic_key)
         last = common.last_minibatch(batches)
         state, policy_metrics = self.update_policy(state, last, policy_key)
-        return state, common.reduce_metrics(metrics) | policy_metrics
+        return state, metrics | policy_metrics
 
     # Acting.
 
@@ -270,16 +251,6 @@ class Rlpd:
         return Decision(action, {})
 
 
-def check(config: RlpdConfig) -> None:
-    """Checks ranges, and options that contradict each other.
-
-    Raises:
-        ValueError: naming the options, their values and what is possible.
-    """
-    check_options(config)
-    check_members(config.num_qs, config.num_min_qs)
-
-
 def rlpd(
     config: RlpdConfig, spec: Spec, base: BasePolicy | None = None, precision: Precision = "float32"
 ) -> Algorithm:
@@ -288,7 +259,7 @@ def rlpd(
     Raises:
         ValueError: options contradict each other.
     """
-    check(config)
+    check_minimum(config)
     common.only_float32(precision, "rlpd")
     agent = Rlpd.create(config, spec)
     needs = Needs(ALL_PHASES - {"pretrain"}, agent.critic_trainer.bounds.columns)
@@ -330,7 +301,7 @@ RLPD = Entry(
     "rlpd",
     RlpdConfig,
     rlpd,
-    check,
+    check_minimum,
     presets=PRESETS,
     metrics={**CRITIC_METRICS, **POLICY_METRICS},
 )

@@ -10,8 +10,14 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common
 from exporl.algos.common import Imitation, Model
-from exporl.policies.base import propose
+from exporl.policies.base import learning_rate, propose
 from exporl.types import Decision, KeyArray, Observation, Params, Spec
+
+
+def clipped_adam(rate: float, longest: float, decay_steps: int = 0) -> optax.GradientTransformation:
+    """Adam on gradients no longer than `longest`, the step size falling as `learning_rate` says."""
+    clip = optax.clip_by_global_norm(longest)
+    return optax.flatten(optax.chain(clip, optax.adam(learning_rate(rate, decay_steps))))
 
 
 @dataclasses.dataclass(frozen=True)

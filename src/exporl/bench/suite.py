@@ -21,7 +21,7 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OWN = {"task": "[tasks]", "algorithm": "algorithm", "preset": "preset", "seed": "seeds"}
 """Options of a run that a suite gives in another way."""
 SUITE_KEYS = ("folder", "seeds", "preset", "score", "measure", "window", "baselines")
-ALGORITHM_KEYS = ("algorithm", "preset", "seeds", "seconds_per_step", "options", "on")
+ALGORITHM_KEYS = ("algorithm", "preset", "seeds", "seconds_per_step", "options", "on", "tasks")
 TASK_KEYS = ("score", "seconds_per_step", "options")
 
 
@@ -181,12 +181,13 @@ class _Reader:
                     f"an algorithm is called {label!r}: use letters, digits, '.', '_' and '-' "
                     "only, and say algorithm = ... in its table."
                 )
-            for task in self._value(table, "on", dict, f"algorithms.{label}.", {}):
-                if task not in tasks:
-                    self.problems.append(
-                        f"algorithms.{label}.on names {task!r}, which is no task of the suite. "
-                        f"{closest(task, tasks)}"
-                    )
+            for key, kind in (("on", dict), ("tasks", list)):
+                for task in self._value(table, key, kind, f"algorithms.{label}.", kind()):
+                    if str(task) not in tasks:
+                        self.problems.append(
+                            f"algorithms.{label}.{key} names {task!r}, which is no task of the "
+                            f"suite. {closest(str(task), tasks)}"
+                        )
 
     def _score(self, task: str, table: Mapping[str, Any]) -> float:
         """The score that counts as reached on a task."""
@@ -257,7 +258,10 @@ class _Reader:
             chosen = self._value(table, "preset", str, where, preset)
             speed = self._value(table, "seconds_per_step", float, where, None)
             there = self._value(table, "on", dict, where, {})
+            alone = self._value(table, "tasks", list, where, list(tasks))
             for task, task_table in tasks.items():
+                if task not in alone:
+                    continue
                 pair = self._options(there, task, where + "on.")
                 options = {**common, **of_task[task], **own, **pair}
                 place = folder / f"{label}-{re.sub('[/:]', '-', task)}"

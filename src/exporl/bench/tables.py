@@ -159,7 +159,7 @@ def _by_task(found: Comparison) -> Table:
                     label,
                     f"{reached} of {len(reaches)}",
                     found.steps(label, task),
-                    _ratio(ratio),
+                    ratio_text(ratio),
                     NOTHING if ratio is None else ratio.baselines[0],
                     enough,
                     _interval([found.final(label, task)], mean_over_strata),
@@ -198,7 +198,7 @@ def _overall(found: Comparison) -> Table:
                 label,
                 f"{len(tasks)}",
                 f"{sum(map(len, finals))}",
-                _ratio(found.ratio(label, common)),
+                ratio_text(found.ratio(label, common)),
                 _interval(finals, iqm_of_tasks),
                 _interval([found.areas(label, task) for task in tasks], mean_over_strata),
                 _improvement(found, label, common),
@@ -282,7 +282,8 @@ def _profile(found: Comparison) -> Table:
     )
 
 
-def _ratio(ratio: Ratio | None) -> str:
+def ratio_text(ratio: Ratio | None) -> str:
+    """A ratio with its interval; a sign says where censored runs make it a bound."""
     if ratio is None:
         return NOTHING
     if ratio.own_censored and ratio.baseline_censored:

@@ -25,9 +25,11 @@ class BenchRequest:
     jobs: int | None
     dry_run: bool
     show: str | None
-    """table, latex or csv; None to make runs."""
+    """table, latex, csv or json; None to make runs."""
     output: Path | None
     allowed: tuple[str, ...]
+    only: tuple[str, ...]
+    """Algorithms, tasks and seeds that are meant; none: all of them."""
     ray: bool
     """Whether runs are made on Ray."""
     address: str | None
@@ -47,10 +49,11 @@ def parse(args: Sequence[str]) -> BenchRequest:
     parser.add_argument("suite", type=Path)
     parser.add_argument("--jobs", type=whole_number)
     parser.add_argument("--dry-run", "--dry_run", action="store_true")
-    for name in ("table", "latex", "csv"):
+    for name in ("table", "latex", "csv", "json"):
         parser.add_argument(f"--{name}", dest="show", action="append_const", const=name)
     parser.add_argument("--output", type=file_target)
     parser.add_argument("--allow", action="append", default=[])
+    parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--address")
     parser.add_argument("--cpus", type=whole_number)
@@ -58,9 +61,9 @@ def parse(args: Sequence[str]) -> BenchRequest:
     found = parser.parse_args(list(args))
     shown = found.show or []
     if len(shown) + found.dry_run > 1:
-        raise ValueError("ask for one of --dry-run, --table, --latex and --csv at a time.")
+        raise ValueError("ask for one of --dry-run, --table, --latex, --csv and --json at a time.")
     if found.output is not None and not shown:
-        raise ValueError("--output is for --table, --latex and --csv.")
+        raise ValueError("--output is for --table, --latex, --csv and --json.")
     if found.jobs is not None and found.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {found.jobs}.")
     for name in ("address", "cpus", "gpus"):
@@ -80,6 +83,7 @@ def parse(args: Sequence[str]) -> BenchRequest:
         show,
         found.output,
         allowed,
+        tuple(name.strip() for given in found.only for name in given.split(",")),
         found.ray,
         found.address,
         found.cpus or 1,
@@ -95,25 +99,28 @@ def _shown(show: str, suite: Any) -> str:
         trials = importlib.import_module("exporl.bench.trials")
         found = trials.read_trials(suite.folder, suite.search)
         suites = importlib.import_module("exporl.bench.trial_suite")
-        if show != "csv":
+        if show in ("table", "latex"):
             made = importlib.import_module("exporl.bench.trial_table").trial_table(suite, found)
             return write([made])
         suite = suites.with_trials(suite, found)
     results = importlib.import_module("exporl.bench.results").read_results(suite)
-    if show != "csv":
+    if show in ("table", "latex"):
         return write(tables.tables(results), results.problems)
     for problem in results.problems:
         notice(problem)
+    if show == "json":
+        return importlib.import_module("exporl.bench.collected").collected_text(results)
     return tables.csv_text(results)
 
 
 def bench_command(args: list[str]) -> int:
-    """`exporl bench SUITE.toml [--dry-run | --table | --latex | --csv] [--jobs K]`."""
+    """`exporl bench SUITE.toml [--dry-run | --table | --latex | --csv | --json] [--jobs K]`."""
     if not args or "-h" in args or "--help" in args:
         print(HELP, end="")
         return 0
     request = parse(args)
     suite = importlib.import_module("exporl.bench.suite").read_suite(request.suite)
+    suite = importlib.import_module("exporl.bench.selection").selected(suite, request.only)
     if request.show is None:
         return importlib.import_module("exporl.cli.bench_run").run_request(request, suite)
     text = _shown(request.show, suite)

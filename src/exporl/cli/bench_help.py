@@ -11,12 +11,15 @@ command goes on where it was stopped or killed, and repeats nothing that is fini
   exporl bench suite.toml --table        tables of the finished runs, in Markdown
   exporl bench suite.toml --latex        the same for LaTeX (booktabs)
   exporl bench suite.toml --csv          every evaluation of every run, one row each
+  exporl bench suite.toml --json         what the tables need, small enough to be kept
   exporl report suite.toml               tables and learning curves of all runs on one page
 
 options:
   --jobs K          runs at a time (default: one per core)
   --dry-run         make nothing
-  --table, --latex, --csv   show what there is, and make nothing
+  --table, --latex, --csv, --json   show what there is, and make nothing
+  --only NAME,...   a part of the suite: algorithms, tasks and seeds, such as
+                    --only expo,rlpd --only metaworld/push-v3,seed=0
   --output FILE     where the table goes (default: standard output)
   --allow WHAT      go on although the runs there are were made with something else:
                     version (of exporl, of packages or of your own code), or

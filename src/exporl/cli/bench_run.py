@@ -111,7 +111,8 @@ def _make(
     finally:
         screen.bars.close()
     if stop.is_set():
-        notice(f"stopped; everything is saved. Go on with: exporl bench {suite.path}")
+        part = f" --only {','.join(request.only)}" if request.only else ""
+        notice(f"stopped; everything is saved. Go on with: exporl bench {suite.path}{part}")
         return STOPPED
     failed = [outcome for outcome in outcomes if outcome.ended[1] is not None]
     if failed:

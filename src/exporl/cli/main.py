@@ -25,6 +25,7 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl train ALGO ... --seeds 8  many seeds: a process per core, or one program (accelerators)
   exporl train --resume RUN        go on where a run (or a folder of seeds) stopped, bit for bit
   exporl eval RUN                  evaluate a run's (or a bundle's) policy and its base policy
+  exporl actor --env M:F ...       act for a training elsewhere: a robot's PC, without JAX
   exporl serve RUN                 answer robots over the network, openpi's protocol
   exporl report RUN [RUN ...]      one HTML page about runs or a suite; --watch: while they go on
   exporl export RUN DIR            one folder to give away: model card, digests, ONNX
@@ -36,6 +37,7 @@ HELP = """exporl: stable reinforcement learning with expressive policies (EXPO)
   exporl --version                 which version this is
 """
 COMMANDS = {
+    "actor": "exporl.cli.actor:actor_command",
     "demo": "exporl.cli.demo:demo_command",
     "train": "exporl.cli.train_request:train_command",
     "eval": "exporl.cli.runs:eval_command",

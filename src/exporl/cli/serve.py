@@ -4,11 +4,11 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
-import ipaddress
 import signal
 import warnings
 from pathlib import Path
 
+from exporl.cli.keys import check_host, read_key
 from exporl.cli.numbers import number
 from exporl.cli.parsing import Parser
 from exporl.cli.status import notice, say
@@ -16,8 +16,6 @@ from exporl.files.run_files import STATISTICS
 from exporl.serve.messages import LARGEST
 from exporl.serve.server import Listening, Server
 
-LONGEST_KEY = 4_096
-"""Characters of a key."""
 HELP = """examples:
   exporl serve runs/push                          robots on this machine: ws://127.0.0.1:8000
   exporl serve runs/push --port 9000 --host 0.0.0.0 --key-file key.txt
@@ -42,8 +40,8 @@ Ctrl-C ends the server. docs/serving.md: the protocol, what clients are told, li
 def serve_command(args: list[str]) -> int:
     """`exporl serve RUN [--host H] [--port P] [--key-file FILE] ...`."""
     options = _parser().parse_args(args)
-    key = None if options.key_file is None else _key(options.key_file)
-    _check_host(options.host, key, options.open)
+    key = None if options.key_file is None else read_key(options.key_file)
+    check_host(options.host, key, options.open, "use the policy")
     _check_packages()
     listening = Listening(
         host=options.host,
@@ -96,37 +94,6 @@ def _parser() -> Parser:
         "--trust", action="store_true", help="load code that the run names, module:attribute"
     )
     return parser
-
-
-def _key(path: Path) -> str:
-    """The key that a file holds.
-
-    Raises:
-        ValueError: it cannot be read, there is none, or one that no header can carry.
-    """
-    try:
-        with path.open(errors="replace") as file:
-            key = file.read(LONGEST_KEY + 1).strip()
-    except OSError as error:
-        raise ValueError(f"--key-file {path} cannot be read: {error.strerror}.") from error
-    if len(key) > LONGEST_KEY:
-        raise ValueError(f"{path} holds more than a key: it has over {LONGEST_KEY} characters.")
-    if not (key.isascii() and key.isprintable() and key):
-        raise ValueError(f"{path} must hold one key of printable ASCII characters.")
-    return key
-
-
-def _check_host(host: str, key: str | None, is_open: bool) -> None:
-    """Refuses to let anybody in by accident."""
-    try:
-        here = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        here = host == "localhost"
-    if not here and key is None and not is_open:
-        raise ValueError(
-            f"whoever reaches {host} could use the policy: give --key-file FILE with a key that "
-            "clients send, or say --open where the network is yours alone."
-        )
 
 
 def _check_packages() -> None:

@@ -18,10 +18,11 @@ from tyro.constructors import (
 )
 
 from exporl.cli.bars import Bars, only_bar
+from exporl.cli.listening import for_actors, joined
 from exporl.cli.numbers import whole_number
 from exporl.cli.status import FAILED, STOPPED, notice, say
 from exporl.cli.train_help import WIDTH, train_help
-from exporl.cli.train_request import BASE, NOT_BEGUN, RUNS, Request
+from exporl.cli.train_request import BASE, NOT_BEGUN, RUNS, Listen, Request
 from exporl.distributed.dry_run import dry_run
 from exporl.distributed.ray_actors import ray_actors
 from exporl.files.run_files import CONFIG, REPORT, seed_runs
@@ -45,16 +46,18 @@ def run_request(request: Request) -> int:
     config = _new_config(request) if not resume else _begun_config(request, begun)
     config = with_options(config, request.options)
     many = bool(begun) or request.seeds is not None
+    config = for_actors(config, request.listen, many)
     name = f"{config.algorithm}-{re.sub('[/:]', '-', config.task)}" + (
         "" if many else f"-s{config.seed}"
     )
     run_dir = request.resume or request.run_dir or RUNS / name
     _check_actors(config, request.address, many, request.wait_for_cpus)
+    keep_compiled_programs(notice)
     if request.dry_run:
         return _show_plan(config, many)
-    keep_compiled_programs(notice)
     if not many:
-        return train_one(config, run_dir, resume, request.address, request.wait_for_cpus)
+        waiting = request.wait_for_cpus
+        return train_one(config, run_dir, resume, request.address, waiting, request.listen)
     already = max(begun) - config.seed + 1 if begun else 0
     num_seeds = max(request.seeds or 0, already)
     return train_many(config, run_dir, num_seeds, request.seeds_mode or "auto", resume=resume)
@@ -209,16 +212,20 @@ def train_one(
     resume: bool,
     address: str | None = None,
     wait_for_cpus: float | None = None,
+    listen: Listen | None = None,
 ) -> int:
     """Trains one run under a bar; the exit status."""
     console = Console(stderr=True)
     progress = only_bar(console)
     try:
-        with _saying_what_goes_on(config, run_dir):
-            actors = None
+        with _saying_what_goes_on(config, run_dir), contextlib.ExitStack() as until_the_end:
+            task, actors = None, None
             if config.train.actors:
                 actors = ray_actors(progress.say, address, wait_for_cpus_s=wait_for_cpus or 0.0)
-            summary = train(config, run_dir, progress, resume=resume, actors=actors)
+            if listen is not None:
+                joining = joined(config, run_dir, listen, progress.say, resume=resume)
+                task, actors = until_the_end.enter_context(joining)
+            summary = train(config, run_dir, progress, resume=resume, task=task, actors=actors)
     except Interrupted as stopped:
         progress.close()
         console.print(

@@ -59,6 +59,10 @@ the run:
                      simulators; with --num-envs N or a multiple. Not repeatable to the bit
   --address ADDRESS  the Ray cluster that they run on, HOST:PORT or auto (default: this machine)
   --wait-for-cpus S  seconds that a cluster that grows by itself has for a CPU per actor (default 0)
+  --listen HOST:PORT the environments are actors on other machines: as many as --num-envs join with
+                     `exporl actor`; the task is remote/NAME (docs/distributed.md#robots-that-join)
+  --key-file FILE    the key that they have to send; --open: none, on a network that is yours alone
+  --wait-for-actors S  seconds that they have to join, and that a lost one's place is kept (600)
   --dry-run          say what the run would hold and send, on how many processes, and end
   --reward R         what is learnt from: -1/0 per step, 0/1, or env (the environment's own)
   -h, --help         this text; after an algorithm, all of its options as well

@@ -1,6 +1,7 @@
 """What `exporl train` is asked to do: help and the usual mistakes are answered at once, without
 waiting for JAX; then `cli/train.py` does it."""
 
+import argparse
 import dataclasses
 import importlib
 import math
@@ -16,6 +17,11 @@ from exporl.outside import is_outside
 from exporl.run.stopping import interruptions_as_such
 from exporl.suggest import closest
 
+NAMED = ("run-dir", "preset", "task", "seeds", "seeds-mode", "address", "wait-for-cpus")
+OF_LISTENING = ("listen", "key-file", "wait-for-actors")
+"""Options with a value: of a run, and of one whose environments are actors elsewhere."""
+JOIN_S = 600.0
+"""Seconds that actors have to join, unless told otherwise."""
 BASE = "--base.policy"
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
@@ -28,6 +34,20 @@ SHORT = {
 }
 """Short names of options."""
 NOT_BEGUN = "Nothing had begun: start it again with the same command."
+
+
+@dataclasses.dataclass(frozen=True)
+class Listen:
+    """Where a run listens for actors, and for which."""
+
+    address: str
+    """HOST:PORT."""
+    key_file: Path | None
+    """Of the key that they have to send; None: they need none."""
+    is_open: bool
+    """Whether they need none though other machines reach the address."""
+    join_s: float
+    """Seconds within which they have to join, and lost ones to be replaced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +69,8 @@ class Request:
     """Of the Ray cluster whose machines act; None: this machine."""
     wait_for_cpus: float | None
     """Seconds within which that cluster has to have a CPU for every actor; None: at once."""
+    listen: Listen | None
+    """Where actors on other machines join; None: nowhere."""
     dry_run: bool
     """Whether the run's plan is to be shown, and nothing else is to happen."""
     helping: bool
@@ -89,11 +111,12 @@ def parse(args: Sequence[str]) -> Request:
             instead.
     """
     parser = Parser(prog="exporl train", add_help=False)
-    for name in ("run-dir", "preset", "task", "seeds", "seeds-mode", "address", "wait-for-cpus"):
+    for name in (*NAMED, *OF_LISTENING):
         spellings = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
         parser.add_argument(*spellings, dest=name.replace("-", "_"))
     parser.add_argument("--resume", nargs="?", const="")
     parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--open", action="store_true")
     parser.add_argument("--dry-run", "--dry_run", action="store_true")
     known, rest = parser.parse_known_args(list(args))
     if known.resume == "":
@@ -112,7 +135,8 @@ def parse(args: Sequence[str]) -> Request:
         seeds_mode=known.seeds_mode,
         trust=known.trust,
         address=known.address,
-        wait_for_cpus=None if known.wait_for_cpus is None else _seconds(known.wait_for_cpus),
+        wait_for_cpus=_seconds("--wait-for-cpus", known.wait_for_cpus),
+        listen=_listen(known),
         dry_run=known.dry_run,
         helping="--help" in rest or "-h" in rest,
         options=tuple(map(_in_full, rest)),
@@ -165,11 +189,26 @@ def _seeds(text: str) -> int:
         raise ValueError(f"--seeds must be a number of seeds, got {text!r}.") from error
 
 
-def _seconds(text: str) -> float:
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"--wait-for-cpus must be a number of seconds, got {text!r}.")
+        raise ValueError(f"{option} must be a number of seconds, got {text!r}.")
     return seconds
+
+
+def _listen(known: argparse.Namespace) -> Listen | None:
+    """Where actors join, with the options that go with it."""
+    if known.listen is None:
+        values = {name: getattr(known, name.replace("-", "_")) for name in OF_LISTENING}
+        for name, value in {**values, "open": known.open or None}.items():
+            if value is not None:
+                raise ValueError(f"--{name} has no effect without --listen HOST:PORT.")
+        return None
+    key_file = known.key_file and Path(known.key_file)
+    wait_s = _seconds("--wait-for-actors", known.wait_for_actors)
+    return Listen(known.listen, key_file, known.open, JOIN_S if wait_s is None else wait_s)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from exporl.spec import PROPOSALS, Spec
+from exporl.spec import EPISODE_LENGTH, EPISODE_NUMBER, PROPOSALS, Spec
 
 Finish = Callable[[Float[np.ndarray, " t"], bool, bool], Shaped[np.ndarray, "t ..."]]
 """(learning rewards [t] float64, terminated, success) of an episode -> [t, *shape] for its steps.
@@ -41,6 +41,14 @@ class Column(NamedTuple):
     ends by termination, truncation or `Replay.cut`; None: the owner of the column writes them."""
     sampled: bool = True
     """Whether minibatches carry it, as `Batch.extra[name]`."""
+    numbered: bool = False
+    """Instead of a `finish`: the steps of an episode that ends get its number, 1 more than the
+    greatest in the column. Nothing else is counted or saved."""
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether somebody else writes it: adding the same episodes again would lack it."""
+        return self.finish is None and not self.numbered
 
 
 class Columns:
@@ -75,7 +83,7 @@ class Columns:
     @property
     def owned(self) -> tuple[str, ...]:
         """Names of the columns that their owners write: adding the same data again lacks them."""
-        return tuple(name for name, column in self._columns.items() if column.finish is None)
+        return tuple(name for name, column in self._columns.items() if column.is_owned)
 
     def clear(self, stream: int, row: int | np.ndarray, after: int | np.ndarray) -> None:
         """New steps are written to some rows, and the observations after them to others."""
@@ -99,9 +107,12 @@ class Columns:
             ValueError: a column's `finish` returned another shape than its own.
         """
         for name, column in self._columns.items():
-            if column.finish is None:
+            if column.finish is not None:
+                values = column.finish(rewards.astype(np.float64), terminated, success)
+            elif column.numbered:
+                values = np.full(len(rows), self.values[name].max() + 1)
+            else:
                 continue
-            values = column.finish(rewards.astype(np.float64), terminated, success)
             needed = (len(rows), *column.shape)
             if np.shape(values) != needed:
                 raise ValueError(
@@ -135,6 +146,10 @@ def _check(name: str, column: Column) -> None:
         raise ValueError(f"column {name!r}: a name has letters and no slash. Rename the column.")
     if column.at not in ("row", "next"):
         raise ValueError(f"column {name!r}: at must be 'row' or 'next', got {column.at!r}.")
+    if column.numbered and (column.finish is not None or column.shape):
+        raise ValueError(
+            f"column {name!r}: a numbered column holds one number per row and has no finish."
+        )
     whole = math.isfinite(column.fill) and float(column.fill).is_integer()
     if np.dtype(column.dtype).kind != "f" and not whole:
         raise ValueError(
@@ -175,10 +190,21 @@ def needed_columns(
             if spec.value_range is None:
                 raise ValueError(f"{RETURN_BOUND} needs rewards whose range is known.")
             columns[name] = return_bound(discount, spec.value_range[0])
+        elif name == EPISODE_LENGTH:
+            columns[name] = Column(finish=_length)
+        elif name == EPISODE_NUMBER:
+            columns[name] = Column(numbered=True)
         else:
-            known = f"{PROPOSALS}, {RETURN_BOUND} and {DATA_RETURN}"
-            raise ValueError(f"the replay knows no column {name!r}; known are {known}.")
+            known = (PROPOSALS, RETURN_BOUND, DATA_RETURN, EPISODE_LENGTH, EPISODE_NUMBER)
+            raise ValueError(f"the replay knows no column {name!r}; known are {', '.join(known)}.")
     return columns
+
+
+def _length(
+    rewards: Float[np.ndarray, " t"], terminated: bool, success: bool
+) -> Float[np.ndarray, " t"]:
+    """Steps of the episode, as far as the ring still holds it."""
+    return np.full(len(rewards), float(len(rewards)))
 
 
 def returns(

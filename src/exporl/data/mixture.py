@@ -58,13 +58,14 @@ class Mixture:
     def of_both(
         cls, prior: Replay | None, online: Replay, prior_ratio: float, batch_size: int
     ) -> "Mixture":
-        """Prior data and online data in their shares; online data alone where there is no other.
+        """Prior data and online data in their shares; online data alone where there is no other,
+        or where its share is 0.
 
         Raises:
             ValueError: a minibatch cannot be shared so.
         """
         sources: list[tuple[Replay, float]] = [(online, 1.0)]
-        if prior is not None:
+        if prior is not None and prior_ratio > 0:
             sources = [(prior, prior_ratio), (online, 1 - prior_ratio)]
         mixture = cls(sources)
         mixture.counts(batch_size)  # refuses impossible shares at once

@@ -19,6 +19,7 @@ from exporl.randomness import INIT, run_key
 from exporl.run import memory
 from exporl.run.build import specs_of
 from exporl.run.config import RunConfig, check
+from exporl.run.pace import expected_seconds
 from exporl.run.plan import never_happens, plan
 from exporl.spec import Spec
 
@@ -67,8 +68,8 @@ def dry_run(config: RunConfig[Any]) -> list[str]:
     shown, seen = specs_of(config, task)
     algorithm = _algorithm(config, seen)
     sizes = _sizes(config, algorithm, shown, seen)
-    lines = [plan(config, algorithm), *never_happens(config), _replay(config, shown, sizes)]
-    lines += [_learner(config, sizes)]
+    lines = [plan(config, algorithm, expected_seconds(config)), *never_happens(config)]
+    lines += [_replay(config, shown, sizes), _learner(config, sizes)]
     return lines + (_of_actors(config, task, sizes) if config.train.actors else [])
 
 

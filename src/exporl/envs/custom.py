@@ -15,7 +15,7 @@ from exporl.envs.task import Reward, Task, sparse_reward
 from exporl.outside import load_module
 from exporl.spec import Spec
 from exporl.suggest import closest
-from exporl.units import ActionUnits
+from exporl.units import EXECUTED, ActionUnits
 
 
 def custom_task(
@@ -277,7 +277,8 @@ class CanonicalEnv(gymnasium.Wrapper):
 
     def step(self, action: np.ndarray):
         """One step; truncated at the time limit, with a boolean "success" in the info."""
-        answer: Any = self.env.step(self._units.to_own(np.ravel(action)))
+        own = self._units.to_own(np.ravel(action))
+        answer: Any = self.env.step(own)
         if not (isinstance(answer, tuple) and len(answer) == 5):
             raise ValueError(
                 f"{self._name}: step() must return (observation, reward, terminated, truncated, "
@@ -295,6 +296,8 @@ class CanonicalEnv(gymnasium.Wrapper):
         success = self._solved(paid, terminated, dict(info))
         truncated = not terminated and (truncated or self._steps >= self._limit)
         reward = paid if self._own_reward else float(success)
+        if EXECUTED in info:
+            info = {**info, EXECUTED: self._executed(info[EXECUTED], own, action)}
         return (
             self._observation(observation),
             reward,
@@ -302,6 +305,23 @@ class CanonicalEnv(gymnasium.Wrapper):
             truncated,
             {**info, "success": success},
         )
+
+    def _executed(self, executed: Any, own: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """The action in [-1, 1] that was executed; as it was given where nothing else was."""
+        try:
+            found = np.asarray(executed, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._name}: {EXECUTED!r} in the info of step() is no array of numbers: {error}."
+            ) from error
+        if found.size != own.size:
+            raise ValueError(
+                f"{self._name}: {EXECUTED!r} in the info of step() has shape {found.shape}, an "
+                f"action has {own.shape}."
+            )
+        if np.array_equal(found.ravel(), own.ravel()):
+            return np.ravel(action)
+        return self._units.to_unit(found.ravel())
 
     def _number(self, value: Any, what: str, cure: str) -> float:
         """One number of what step() returned; anything else is named."""
@@ -348,5 +368,6 @@ class CanonicalEnv(gymnasium.Wrapper):
         raise ValueError(
             f"{self._name}: the info of a step has no {' or '.join(map(repr, keys))} (it has "
             f"{sorted(info)}). Set info['success'], or return custom_task(make_env, success=...)"
-            " with another entry's name or a function of (reward, terminated, info)."
+            " with another entry's name or a function of (reward, terminated, info); or learn from "
+            "what the environment pays, which needs neither: reward 'env' (--reward env)."
         )

@@ -17,6 +17,8 @@ from exporl.envs.custom import import_task
 from exporl.envs.task import Family, Reward, Task
 from exporl.suggest import closest, nearest
 
+REMOTE = "remote/"
+"""Before the name of a task that actors on other machines play."""
 FAMILIES: dict[str, Family] = {
     "adroit": adroit.FAMILY,
     "antmaze": antmaze.FAMILY,
@@ -54,6 +56,12 @@ def make_task(name: str, reward: Reward = "-1/0") -> Task:
     """
     if ":" in name:
         return import_task(name, reward)
+    if name.startswith(REMOTE):
+        raise ValueError(
+            f"the environments of {name} are actors on other machines, which `exporl train ... "
+            "--listen HOST:PORT` waits for; the policy itself needs none (exporl serve, "
+            "load_policy)."
+        )
     known = dict(list_tasks())
     if name not in known:
         raise ValueError(f"unknown task {name!r}. {_which_there_are(name)}")

@@ -109,6 +109,14 @@ class OutsideBase:
         """Whether the seed decides every draw."""
         return getattr(self.policy, "seeded", True)
 
+    @property
+    def steady(self) -> str | None:
+        """What repeats its answers as long as it is the same: the name of the policy's parameters,
+        empty where it has none. None: answers do not repeat, or it learns."""
+        if self.learns or not self.seeded:
+            return None
+        return getattr(self.policy, "version", None) or ""
+
     def sample(
         self, observations: Mapping[str, np.ndarray], num: int, seed: int
     ) -> Float[np.ndarray, "b {num} h a"]:

@@ -93,6 +93,9 @@ def _prune(folder: Path, newest: Path, keep: int) -> None:
         *folder.glob(".tmp-*"),
     ]:
         _remove(old)
+    for path in folder.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # only what is empty: a kill came between two removals
+            path.rmdir()
     _remove_segments(folder)
 
 
@@ -120,13 +123,15 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a checkpoint's files, and the folder unless it holds anything else."""
+    """Removes a checkpoint's files, and the folder unless it holds anything else. The manifest goes
+    last: what a kill leaves of it is still known as a checkpoint, and removed after the next."""
     if folder.is_symlink() or not folder.is_dir():
         return
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if path.name == MANIFEST or PART.fullmatch(path.name):
+            if PART.fullmatch(path.name):
                 path.unlink()
+        (folder / MANIFEST).unlink(missing_ok=True)
         folder.rmdir()
 
 

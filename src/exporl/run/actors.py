@@ -30,13 +30,19 @@ def actors_here(parts: Parts, cut: Callable[[int], None]) -> Actors:
     return make_actors(parts)
 
 
-def make_actors(parts: Parts, num_envs: int | None = None, actor: int = 0) -> Rollout:
+def make_actors(
+    parts: Parts,
+    num_envs: int | None = None,
+    actor: int = 0,
+    make: Callable[..., Rollout] = Rollout,
+) -> Rollout:
     """Environments of its own for a run to learn in, at their first step.
 
     Args:
         parts: of the run.
         num_envs: how many; by default all of the run.
         actor: number of this actor, where several act for the run.
+        make: what steps them, with the arguments of `Rollout`.
     """
     config = parts.config
     num_envs = config.num_envs if num_envs is None else num_envs
@@ -45,7 +51,7 @@ def make_actors(parts: Parts, num_envs: int | None = None, actor: int = 0) -> Ro
         on_error.callback(close_all, envs)
         while len(envs) < num_envs:
             envs.append(parts.make_env())
-        rollout = Rollout(
+        rollout = make(
             envs,
             parts.algorithm.act,
             reward=parts.task.reward,

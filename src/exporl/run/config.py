@@ -53,7 +53,8 @@ class DataConfig:
     demo_seed: int = option(0, within=SEEDS)
     """Seed of the collection; independent of the run's seed, so that seeds share their data."""
     prior_ratio: float = option(0.5, within="[0, 1]")
-    """Share of prior data in every minibatch; the rest is online data."""
+    """Share of prior data in every minibatch; the rest is online data. 0: only imitation and the
+    critics' pretraining see it."""
     capacity: int = option(1_000_000, within="[1, inf)")
     """Online rows kept per environment (steps plus one per episode)."""
     storage: Literal["memory", "disk"] = added("memory", absent="memory")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporl.acting.failures import EnvironmentFailed, StoppedAtOnce
+from exporl.envs.registry import REMOTE
 from exporl.external.base import PolicyFailed
 from exporl.files import checkpoint
 from exporl.files.run_files import CHECKPOINTS
@@ -74,5 +75,6 @@ def what_is_kept(config: RunConfig[Any], run_dir: Path) -> str:
 def resumption(config: RunConfig[Any], folder: Path) -> str:
     """The command that goes on with a run or a folder of seeds, which may name code of the user's
     own."""
-    trust = " --trust" if outside_names(to_json(config)) else ""
-    return f"exporl train --resume {shlex.quote(str(folder))}{trust}"
+    more = " --trust" if outside_names(to_json(config)) else ""
+    more += " --listen HOST:PORT" if config.task.startswith(REMOTE) else ""
+    return f"exporl train --resume {shlex.quote(str(folder))}{more}"

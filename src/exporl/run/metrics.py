@@ -23,7 +23,7 @@ METRICS = {
         "with `--async` only: update calls that the acting parameters were behind those of a run "
         "in step, mean over environment steps"
     ),
-    "actors/number": "with `--actors` only: processes that act",
+    "actors/number": "with `--actors` and `--listen` only: processes that act",
     "actors/restarts": "actors so far that died or did not answer and were replaced",
     "actors/lost_steps": "steps so far that were ordered from such actors and never came, at most",
     "actors/staleness_updates": (

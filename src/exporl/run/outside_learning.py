@@ -39,7 +39,8 @@ class OutsideLearning:
     ) -> "OutsideLearning":
         """As a run's options say."""
         successes_only = getattr(config.algo, "base_data", "all") == "successes"
-        imitation = Imitation(record, successes_only=successes_only)
+        base_weight: Any = getattr(config.algo, "base_weight", "uniform")
+        imitation = Imitation(record, successes_only=successes_only, base_weight=base_weight)
         return cls(base, seen, needs.attached, imitation, getattr(config.algo, "base_updates", 1))
 
     def attach(self, batches: Batch, phase: Phase, key: KeyArray) -> Batch:
@@ -62,7 +63,7 @@ class OutsideLearning:
 
     def imitate(self, batches: Batch, phase: Phase, seed: int, updates: int) -> Metrics:
         """The imitation steps of one update call: one per minibatch of pretraining, online one on
-        each of the last `num_updates`; none where the policy is frozen.
+        each of the last `num_updates`, if any; none where the policy is frozen.
 
         Args:
             batches: [u, b, ...], as the environment shows them.
@@ -71,6 +72,8 @@ class OutsideLearning:
             updates: update calls before this one.
         """
         if not self.base.learns or phase == "critic_pretrain":
+            return {}
+        if phase == "online" and not self.num_updates:
             return {}
         every = np.shape(batches.reward)[0]
         num = every if phase == "pretrain" else min(self.num_updates, every)

@@ -14,7 +14,8 @@ def plan(config: RunConfig[Any], algorithm: Algorithm, seconds: float | None = N
     Args:
         config: of the run.
         algorithm: whether it has a base policy that a guard can choose.
-        seconds: what a run of this kind takes, evaluations included; None: not known.
+        seconds: what the run takes, evaluations included; None: no run of its kind has finished
+            here yet.
     """
     train = config.train
     parts = []
@@ -30,9 +31,13 @@ def plan(config: RunConfig[Any], algorithm: Algorithm, seconds: float | None = N
             f"{calls:,} update calls of {minibatches} minibatches from step "
             f"{train.update_after + train.update_every:,} on"
         )
-    if seconds is not None:
+    if not parts:
+        return "plan: nothing to learn"
+    if seconds is None:
+        parts.append("how long is not known until a run of this kind has finished here")
+    else:
         parts.append(f"about {duration(seconds)} in all, as the last run of this kind took here")
-    return "plan: " + "; ".join(parts or ["nothing to learn"])
+    return "plan: " + "; ".join(parts)
 
 
 def _who_acts(config: RunConfig[Any], algorithm: Algorithm) -> str:

@@ -1,13 +1,17 @@
 """What a run has learnt: evaluated while it is trained and afterwards."""
 
+import contextlib
 import dataclasses
+import functools
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from exporl.acting.evaluate import EvalResult, evaluate
+from exporl.acting.failures import EnvironmentLost
 from exporl.acting.filming import Film
 from exporl.acting.guard import Arm
 from exporl.acting.rollout import close_all
@@ -23,6 +27,9 @@ from exporl.run.progress import Progress, Silent
 from exporl.run.saved import find_saved
 from exporl.types import Mode
 
+LOST_TRIES = 3
+"""How often an evaluation is begun that loses an environment which another can replace."""
+
 
 class Evaluator:
     """Evaluates what a run has learnt, in environments of its own.
@@ -33,6 +40,7 @@ class Evaluator:
     def __init__(self, parts: Parts):
         self._parts = parts
         self._envs: list[gymnasium.Env] = []
+        self._alone: tuple[str, dict[str, Any]] | None = None
 
     def __enter__(self) -> "Evaluator":
         """Nothing to begin."""
@@ -69,7 +77,8 @@ class Evaluator:
             self._envs.append(parts.make_env())
         seed = options.seed if seed is None else seed
         envs = self._envs if film is None else film.around(self._envs, seed)
-        result = evaluate(
+        play = functools.partial(
+            evaluate,
             envs,
             parts.algorithm.act,
             parts.learner.acting(),
@@ -81,6 +90,7 @@ class Evaluator:
             discount=parts.config.train.discount,
             watch=parts.watch,
         )
+        result = _again_where_lost(play)
         if film is not None:
             film.finish(result.success, result.returns, result.lengths)
         return result
@@ -96,7 +106,7 @@ class Evaluator:
         options, has_base = self._parts.config.eval, self._parts.algorithm.has_base
         results: dict[str, Any] = {}
         if has_base and (options.base or deployed == "base"):
-            results["base"] = self.evaluate("base").to_json()
+            results["base"] = self._base_alone()
         if deployed == "explore" or guarded:
             results["policy"] = self.evaluate("evaluate").to_json()
         if guarded:
@@ -107,11 +117,31 @@ class Evaluator:
             results["unedited"] = self.evaluate("unedited").to_json()
         return results
 
+    def _base_alone(self) -> dict[str, Any]:
+        """The base policy alone. One from outside that stays as it is plays once: again it would
+        do the same."""
+        base = self._parts.base
+        if self._alone is None or base is None or base.steady != self._alone[0]:
+            played = self.evaluate("base").to_json()
+            steady = None if base is None else base.steady
+            self._alone = None if steady is None else (steady, played)
+            return played
+        return dict(self._alone[1])
+
     def close(self) -> None:
         """Closes the environments; new ones are made if they are needed again."""
         envs, self._envs = self._envs, []
         self._parts.watch.close()
         close_all(envs)
+
+
+def _again_where_lost(play: Callable[[], EvalResult]) -> EvalResult:
+    """An evaluation, from its beginning again where an environment was lost: its episodes and draws
+    follow from its seed."""
+    for _ in range(LOST_TRIES - 1):
+        with contextlib.suppress(EnvironmentLost):
+            return play()
+    return play()
 
 
 @dataclasses.dataclass(frozen=True)

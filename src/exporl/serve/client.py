@@ -58,7 +58,7 @@ class Client:
         """
         if not deadline_s > 0:
             raise ValueError(f"deadline_s must be above 0, got {deadline_s}.")
-        _check_packages()
+        check_packages()
         self.address, self.deadline_s = address, deadline_s
         self.jumps = None if most_change is None else JumpLimiter(most_change)
         """What holds back jumps of `next_action`; its `limited` counts them."""
@@ -274,13 +274,18 @@ def _extras(metadata: Mapping[str, Any]) -> Sequence[str]:
     return expo.get("extras", ()) if isinstance(expo, dict) else ()
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """Whether what both sides of a connection need is there.
+
+    Raises:
+        ModuleNotFoundError: websockets or msgpack is missing; says how to install them.
+    """
     try:
         import msgpack  # noqa: F401
         import websockets  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"a policy server's client needs the package {error.name!r}. Install it with: "
+            f"the network needs the package {error.name!r}. Install it with: "
             "pip install 'exporl[serve]', or without JAX: pip install numpy websockets msgpack && "
             "pip install --no-deps exporl"
         ) from error

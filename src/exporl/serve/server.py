@@ -8,14 +8,13 @@ frame, and its connection is closed with 1011.
 import asyncio
 import contextlib
 import dataclasses
-import hmac
 import http
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from exporl.acting.failures import in_words
+from exporl.serve.admission import has_key, quiet
 from exporl.serve.batches import Answered, Batches
 from exporl.serve.messages import LARGEST, MessageError, packed, unpacked
 from exporl.serve.requests import Served, answer, answer_many, metadata, read_request
@@ -43,14 +42,6 @@ class Listening:
     """Connections at a time."""
     largest_message: int = LARGEST
     """Bytes of an observation."""
-
-
-def _quiet() -> logging.Logger:
-    """A logger that says nothing: what a client does wrong is told in a sentence of ours."""
-    logger = logging.getLogger("exporl.serve")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger
 
 
 class Server:
@@ -108,7 +99,7 @@ class Server:
                 max_queue=1,
                 close_timeout=2,
                 server_header=None,
-                logger=_quiet(),
+                logger=quiet("exporl.serve"),
             )
         except OSError as error:
             raise OSError(
@@ -128,16 +119,11 @@ class Server:
         if request.path == HEALTH:
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         key = self.listening.api_key
-        if key is not None:
-            given = request.headers.get_all("Authorization")
-            wanted = f"Api-Key {key}".encode()
-            if len(given) != 1 or not hmac.compare_digest(
-                given[0].encode(errors="surrogateescape"), wanted
-            ):
-                return connection.respond(
-                    http.HTTPStatus.UNAUTHORIZED,
-                    "This server needs its API key: Authorization: Api-Key KEY\n",
-                )
+        if not has_key(request.headers, key):
+            return connection.respond(
+                http.HTTPStatus.UNAUTHORIZED,
+                "This server needs its API key: Authorization: Api-Key KEY\n",
+            )
         if self.connected >= self.listening.most_clients:
             return connection.respond(
                 http.HTTPStatus.SERVICE_UNAVAILABLE,
