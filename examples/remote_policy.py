@@ -31,7 +31,8 @@ if __name__ == "__main__":
         preset = exporl.preset_config("expo", "tiny", "probe/bandit")
         steps = {"train.offline_steps": 0, "train.online_steps": 200, "train.utd_ratio": 2}
         warmup = {"train.critic_warmup_steps": 100, "train.update_after": 50, "eval.episodes": 10}
-        cached = {"algo.backup": "cached", "algo.num_base_samples": 4}
+        # kept samples, of which few are renewed per update: every one is a request
+        cached = {"algo.backup": "cached", "algo.num_base_samples": 4, "algo.cache_refresh": 4}
         base = {"base.policy": address}
         config = exporl.override(preset, {**base, **steps, **warmup, **cached})
         print(exporl.train(config, Path("runs/remote")))

@@ -25,6 +25,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 QUICK_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 """Half the time to compile, on the pinned version of jax."""
+FEW_OPTIMIZATIONS = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+"""A fifth of the time to run, thrice that to compile: for programs that are compiled under
+`helpers.compiling.a_little_optimized`. All others have none, by JAX's own setting."""
 KEPT = 64
 """Base policies and algorithms that a process of tests keeps."""
 
@@ -53,8 +56,9 @@ def pytest_configure(config):
     quick = not config.getoption("--optimized")
     jax.config.update("jax_disable_most_optimizations", quick)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)
-    if quick and QUICK_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
+    flags = f"{QUICK_TO_COMPILE} {FEW_OPTIMIZATIONS}"
+    if quick and flags not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
     if (devices := config.getoption("--devices")) > 1:
         os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
 

@@ -60,8 +60,9 @@ def test_the_sample_that_two_critics_rate_highest_acts(learnt):
     acting, observation = algorithm().acting(state), {"state": BATCHES.observation["state"][0]}
     noise = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, *BASE.noise_shape)))
     features = jnp.asarray(observation["state"])[:, None]
-    samples = BASE.decode(acting["base"], {"state": features}, jnp.repeat(noise, 8, axis=0))
-    q = np.asarray(Critic((8,), 3).apply(acting["critic"], features, samples))
+    noise = jnp.repeat(noise, 8, axis=0)
+    samples = jax.jit(BASE.decode)(acting["base"], {"state": features}, noise)
+    q = np.asarray(jax.jit(Critic((8,), 3).apply)(acting["critic"], features, samples))
     found = algorithm().act(acting, observation, jax.random.key(3))
     explained = []
     for pair in ([0, 1], [0, 2], [1, 2]):

@@ -50,8 +50,8 @@ def test_off_changes_nothing():
 def test_a_pessimistic_start_lowers_every_critic_by_the_same():
     critic, bounds = Critic((8,), 3), TargetBounds.create(ALL, SPEC)
     features, action = jnp.ones((5, 2)), jnp.zeros((5, 1, 1))
-    params = critic.init(jax.random.key(0), features, action)
-    before, after = (critic.apply(p, features, action) for p in (params, bounds.start(params)))
+    params, value = jax.jit(critic.init)(jax.random.key(0), features, action), jax.jit(critic.apply)
+    before, after = (value(p, features, action) for p in (params, bounds.start(params)))
     np.testing.assert_allclose(after - before, np.full((3, 5), -100.0), rtol=1e-5)
     assert TargetBounds.create(BoundOptions(), SPEC).start(params) is params
 

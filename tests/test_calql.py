@@ -96,7 +96,7 @@ def test_the_conservative_term_by_hand(initial):
     zeros = jax.tree.map(np.zeros_like, initial.critic.params)
     density = np.concatenate([np.full((3, 3), -4 * math.log(2)), np.zeros((3, 6))], axis=1)
     contrast = Contrast(normal(3, 9, 2, 2), jnp.asarray(density, jnp.float32))
-    term, metrics = functions(conservatism=2.0).conservative_term(
+    term, metrics = jax.jit(functions(conservatism=2.0).conservative_term)(
         zeros, jnp.full((2, 3), 0.25), jnp.zeros((3, 3)), contrast, jnp.array([-jnp.inf, 1, -1])
     )
     by_hand = [math.log(54), math.log(48 + 6 * math.e), math.log(54)]
@@ -109,13 +109,13 @@ def test_the_conservative_term_by_hand(initial):
 def test_the_conservative_term_is_that_of_its_twin(initial):
     batch, chosen = row(ONE), functions()
     features = batch.observation["state"]
-    contrast = chosen.contrast(initial.policy.params, batch, jax.random.key(0))
+    contrast = jax.jit(chosen.contrast)(initial.policy.params, batch, jax.random.key(0))
     q = twin_q(initial.critic.params, features, np.asarray(contrast.action))
     lifted = np.maximum(q[..., 3:], RETURNS[None, :, None])
     raised = np.concatenate([q[..., :3], lifted], axis=-1) - np.asarray(contrast.log_prob)
     q_data = twin.q_values(initial.critic.params, features, batch.action)
     gap = (np.log(np.exp(raised).sum(axis=-1)) - q_data).mean()
-    term, metrics = chosen.conservative_term(
+    term, metrics = jax.jit(chosen.conservative_term)(
         initial.critic.params,
         jnp.asarray(q_data, jnp.float32),
         features,
@@ -132,7 +132,7 @@ def test_the_conservative_term_is_that_of_its_twin(initial):
 def test_actions_to_lower_are_uniform_or_the_policys_here_and_next(initial):
     """With a policy that does as its mode: at s, then at s'; uniform actions have density 2^-d."""
     sure, batch = certain(initial.policy.params), row(ONE)
-    found = functions().contrast(sure, batch, jax.random.key(0))
+    found = jax.jit(functions().contrast)(sure, batch, jax.random.key(0))
     assert found.action.shape == (8, 9, 2, 2)
     for start, observation in ((3, batch.observation), (6, batch.next_observation)):
         expected, _ = twin_sample(sure, observation["state"], np.zeros((8, 3, 2, 2)))
@@ -144,7 +144,7 @@ def test_actions_to_lower_are_uniform_or_the_policys_here_and_next(initial):
 @pytest.mark.slow
 def test_samples_and_densities_are_those_of_the_twin(initial):
     features, eps = row(ONE).observation["state"], normal(8, 3, 2, 2)
-    found = functions().sample(initial.policy.params, features, eps)
+    found = jax.jit(functions().sample)(initial.policy.params, features, eps)
     expected = twin_sample(initial.policy.params, features, np.asarray(eps, np.float64))
     for own, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, other, atol=1e-4)
@@ -153,7 +153,7 @@ def test_samples_and_densities_are_those_of_the_twin(initial):
 @pytest.mark.slow
 def test_the_target_is_the_best_of_several_actions(initial):
     batch, eps = row(ONE), normal(8, 3, 2, 2)
-    found = functions().target(initial.target_critic, initial.policy.params, batch, eps)
+    found = jax.jit(functions().target)(initial.target_critic, initial.policy.params, batch, eps)
     features = batch.next_observation["state"]
     action, _ = twin_sample(initial.policy.params, features, np.asarray(eps))
     value = twin_q(initial.target_critic, features, action).min(axis=0).max(axis=-1)
@@ -163,7 +163,7 @@ def test_the_target_is_the_best_of_several_actions(initial):
 @pytest.mark.slow
 def test_the_policys_loss(initial):
     batch, eps = row(ONE), normal(8, 1, 2, 2)
-    loss, metrics = functions().policy_loss(
+    loss, metrics = jax.jit(functions().policy_loss)(
         initial.policy.params, initial.critic.params, jnp.float32(0.3), batch, eps
     )
     features = batch.observation["state"]

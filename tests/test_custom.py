@@ -316,11 +316,11 @@ def test_a_dict_within_a_dict_and_data_without_the_camera_are_trained_on(tmp_pat
         "episode_ends": np.array([2]),
     }
     save_npz(tmp_path / "states.npz", from_arrays(arrays))
-    config = tiny(task="mine", **{"data.path": str(tmp_path / "states.npz")})
+    config = tiny("bc", task="mine", **{"data.path": str(tmp_path / "states.npz")})
     assert train(config, tmp_path / "run", task=task)["after"]["env_steps"] == 24
     del arrays["observations"]["robot/speed"]
     save_npz(tmp_path / "poses.npz", from_arrays(arrays))
-    config = tiny(task="mine", **{"data.path": str(tmp_path / "poses.npz")})
+    config = tiny("bc", task="mine", **{"data.path": str(tmp_path / "poses.npz")})
     with pytest.raises(ValueError, match="observation 'robot/speed' is missing"):
         train(config, tmp_path / "none", task=task)
 

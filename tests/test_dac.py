@@ -45,7 +45,7 @@ def known(**changes):
     """The functions with stand-in networks, and the state that the numbers begin at."""
     config = dataclasses.replace(KNOWN, **changes)
     agent = with_known_networks(Dac.create(config, SPEC, BASE, "float32"), longest_gradient=1.0)
-    state = agent.init(jax.random.key(0))
+    state = jax.jit(agent.init)(jax.random.key(0))
     slow = {"w": 0.5 * NUMBERS["predict_w"]}
     return agent, state.replace(**known_models(agent, NUMBERS), target_policy=slow)
 
@@ -60,7 +60,7 @@ def noised(agent, batch):
 def test_a_step_of_the_policy_is_the_official_one(name, rate):
     agent, state = known(imitation_weight_rate=rate)
     batch = batch_of(NUMBERS)
-    state, metrics = agent.update_policy(state, batch, noised(agent, batch))
+    state, metrics = jax.jit(agent.update_policy)(state, batch, noised(agent, batch))
     expected = {key[4 + len(name) + 1 :]: v for key, v in NUMBERS.items() if f"dac_{name}_" in key}
     for ours, theirs in (
         ("loss", "actor_loss"),
@@ -82,9 +82,9 @@ def test_a_step_of_the_critics_is_the_official_one(value):
     agent, state = known(target_value=value)
     batch = batch_of(NUMBERS)
     samples = jnp.asarray(NUMBERS["samples"])[:, :, None]
-    y = agent.target(state.target_critic, batch, samples)
+    y = jax.jit(agent.target)(state.target_critic, batch, samples)
     features = flat_observation(batch.observation)
-    critic, slow, metrics = agent.critic_trainer.step(
+    critic, slow, metrics = jax.jit(agent.critic_trainer.step)(
         state.critic, state.target_critic, batch, features, y
     )
     np.testing.assert_allclose(
@@ -107,7 +107,7 @@ def test_the_best_noise_is_the_data_s_less_the_guidance():
     )
     weight = state.imitation_weight
     best = given.noise - given.share * gradient / (2 * weight)
-    slope = jax.grad(lambda e: agent.policy_loss(e, weight, batch, given, gradient)[0])
+    slope = jax.jit(jax.grad(lambda e: agent.policy_loss(e, weight, batch, given, gradient)[0]))
     np.testing.assert_allclose(slope(best), 0, atol=1e-6)
     assert jnp.abs(slope(given.noise)).max() > 1e-3
 
@@ -184,7 +184,7 @@ def test_the_best_of_its_samples_acts(initial):
 
     def drawn(params):
         repeated = jnp.repeat(noise, 8, axis=0)
-        return np.asarray(base().decode(params, {"state": features[:, None]}, repeated))
+        return np.asarray(jax.jit(base().decode)(params, {"state": features[:, None]}, repeated))
 
     samples = drawn(initial.policy.params)
     q = [twin.q_values(initial.target_critic, features, samples[:, i]) for i in range(3)]

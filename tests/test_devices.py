@@ -14,12 +14,13 @@ import pytest
 from exporl.algos import make_algorithm
 from exporl.cli.train import run_request
 from exporl.cli.train_request import parse
+from exporl.envs.registry import make_task
 from exporl.files import checkpoint
 from exporl.parallel.processes import Job
 from exporl.parallel.seeds import run_together, train_seeds
 from exporl.policies import make_base
 from exporl.run import memory
-from exporl.run.build import build
+from exporl.run.build import build, specs_of
 from exporl.run.config import check, override
 from exporl.run.directory import load_config, write_config
 from exporl.run.learner import Learner
@@ -29,12 +30,14 @@ from exporl.run.progress import Silent
 from exporl.speed import devices as several
 from exporl.speed.compile_ahead import compile_ahead
 from exporl.speed.devices import DataParallel, spread
-from exporl.types import Spec
 from helpers.batches import distance, random_batch, same, to_device, to_host
 from helpers.outside import Learns
 from helpers.runs import Heard, newest, tiny
 
-SPEC = Spec((("state", (5,), "float32"),), action_dim=3)
+ROWS = 32
+"""Of a minibatch: the runs below have the programs of the updates, which take long to compile."""
+UNHOISTED = {"algo.hoist_sampling": False}
+SPEC = specs_of(tiny(), make_task("probe/delay"))[1]
 ROOT = Path(__file__).parent.parent
 FILES = ("tests/test_devices.py", "tests/test_golden.py")
 
@@ -65,8 +68,12 @@ def test_on_four_devices(devices):
 # One update.
 
 
+def config_of(name, **changes):
+    return tiny(name, **{"train.batch_size": ROWS} | changes)
+
+
 def algorithm_of(name, **changes):
-    config = tiny(name, **{"train.batch_size": 32} | changes)
+    config = config_of(name, **changes)
     base = None if name == "rlpd" else make_base(config.base, SPEC, config.precision)
     return make_algorithm(name, config.algo, SPEC, base, config.precision)
 
@@ -74,14 +81,14 @@ def algorithm_of(name, **changes):
 @pytest.mark.parametrize(
     ("name", "changes", "phase"),
     [
-        ("expo", {"algo.hoist_sampling": False}, "online"),
+        ("expo", UNHOISTED, "online"),
         ("rlpd", {}, "online"),
     ],
 )
 def test_the_update_is_that_of_one_device(four, name, changes, phase):
     """To float32 rounding; twice the same to the bit; and each device works on a quarter."""
     one = algorithm_of(name, **changes)
-    many, batches, key = spread(one, four), random_batch(SPEC, 2, 32), jax.random.key(1)
+    many, batches, key = spread(one, four), random_batch(SPEC, 2, ROWS), jax.random.key(1)
     start = to_host(jax.jit(one.init)(jax.random.key(0)))
     wanted, metrics = to_host(one.update(to_device(start), batches, key, phase=phase))
     ends = []
@@ -110,9 +117,9 @@ def test_what_is_compiled_ahead_is_what_runs(four):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        ahead = compile_ahead(parallel, SPEC, [("online", 2)], 32, {})
+        ahead = compile_ahead(parallel, SPEC, [("online", 2)], ROWS, {})
         state = four.replicate(jax.jit(ahead.init)(jax.random.key(0)))
-        batches = four.hand_out(random_batch(SPEC, 2, 32))
+        batches = four.hand_out(random_batch(SPEC, 2, ROWS))
         for _ in range(2):
             state, _ = ahead.update(state, batches, jax.random.key(1), phase="online")
     finally:
@@ -135,10 +142,10 @@ def test_what_acts_lies_on_one_device(four):
 
 
 def test_each_device_is_sent_its_rows(four):
-    batches = random_batch(SPEC, 2, 32)
+    batches = random_batch(SPEC, 2, ROWS)
     sent = four.hand_out(batches)
     shards = sent.action.addressable_shards
-    assert [shard.data.shape for shard in shards] == [(2, 8, 1, 3)] * 4
+    assert [shard.data.shape for shard in shards] == [(2, 8, 1, 1)] * 4
     assert len({shard.device for shard in shards}) == 4
     assert same(to_host(sent), batches)
 
@@ -167,17 +174,17 @@ def halves(run, config, *, steps, devices):
 
 
 def test_two_halves_are_a_whole(four, tmp_path):
-    changes = {"train.devices": 4, "train.online_steps": 16, "algo.hoist_sampling": False}
-    config, heard = tiny(**changes), Heard()
+    changes = {"train.devices": 4, "train.online_steps": 16} | UNHOISTED
+    config, heard = config_of("expo", **changes), Heard()
     train(config, tmp_path / "whole", heard)
     (line,) = [said for said in heard.said if said.startswith("devices:")]
-    assert line.startswith("devices: 4 x (") and "2 of 8 rows each), in host memory" in line
+    assert line.startswith("devices: 4 x (") and "8 of 32 rows each), in host memory" in line
     halves(tmp_path / "halves", config, steps=8, devices=(4, 4))
     same_arrays(saved(tmp_path / "whole"), saved(tmp_path / "halves"), rtol=0, atol=0)
 
 
 def test_a_run_goes_on_with_another_number_of_devices(four, tmp_path):
-    config = tiny("rlpd", **{"train.devices": 4, "train.online_steps": 12})
+    config = config_of("rlpd", **{"train.devices": 4, "train.online_steps": 12})
     train(config, tmp_path / "whole")
     halves(tmp_path / "halves", config, steps=8, devices=(4, 1))
     whole, other = saved(tmp_path / "whole"), saved(tmp_path / "halves")
@@ -185,8 +192,8 @@ def test_a_run_goes_on_with_another_number_of_devices(four, tmp_path):
 
 
 def test_learning_beside_acting_on_several_devices(four, tmp_path):
-    changes = {"train.asynchronous": True, "algo.hoist_sampling": False}
-    config = tiny(**{"train.devices": 4} | changes)
+    changes = {"train.devices": 4, "train.asynchronous": True}
+    config = config_of("expo", **changes | UNHOISTED)
     summary = train(config, tmp_path / "run")
     assert summary["after"]["env_steps"] == 24
     assert checkpoint.load(newest(tmp_path / "run"))[1]["updates"] == 21
@@ -225,7 +232,7 @@ def test_seeds_are_dealt_out_to_devices(four, tmp_path, monkeypatch, no_key_chec
         where[config.seed] = jnp.zeros(()).devices()
         if config.seed == 0:  # the only seed of its device to act while seed 1 waits
             acting = algorithm.acting(jax.jit(algorithm.init)(jax.random.key(0)))
-            algorithm.act(acting, {"state": np.zeros((1, 5), np.float32)}, jax.random.key(1))
+            algorithm.act(acting, {"state": np.zeros((1, 2), np.float32)}, jax.random.key(1))
             alone.set()
         assert alone.wait(120)
         return {}
@@ -239,7 +246,7 @@ def test_seeds_are_dealt_out_to_devices(four, tmp_path, monkeypatch, no_key_chec
 
 def test_seeds_on_devices_equal_single_runs(four, tmp_path, monkeypatch, no_key_checker):
     """And the folder remembers the devices, which its runs do not."""
-    config = tiny("rlpd", seed=3, **{"train.devices": 2, "train.online_steps": 12})
+    config = config_of("rlpd", seed=3, **{"train.devices": 2, "train.online_steps": 12})
     results = train_seeds(config, tmp_path / "many", 2)
     assert [result.error for result in results] == [None, None]
     alone = override(config, {"train.devices": 1})
@@ -320,7 +327,7 @@ def test_the_plan_counts_what_is_there(monkeypatch):
     """Twice the minibatches of an update call, where the next are drawn ahead."""
     config, learner = tiny(), Learner(algorithm_of("rlpd"), 0)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(learner.state))
-    row = 4 * (2 * 5 + 3 + 1 + 4)  # two observations, an action, its validity, four numbers
+    row = 4 * (2 * 2 + 1 + 1 + 4)  # two observations, an action, its validity, four numbers
     plan = device_plan(config, learner, SPEC, {})
     assert plan.learner_bytes == size and plan.batch_bytes == 20 * 8 * row
     later = override(config, {"train.offline_steps": 0, "train.prefetch": False})

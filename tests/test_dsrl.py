@@ -74,7 +74,7 @@ def test_critics_bootstrap_from_what_the_base_makes_of_the_noise(initial):
     batch = row(ONE)
     features = batch.next_observation["state"]
     noise = jnp.asarray(1.5 * mean_noise(initial.policy.params, features), jnp.float32)
-    action = base().decode(initial.base.params, batch.next_observation, noise)
+    action = jax.jit(base().decode)(initial.base.params, batch.next_observation, noise)
     value = twin.q_values(initial.target_critic, features, action).min(axis=0)
     y = np.asarray(batch.reward + batch.discount * value)
     q = twin.q_values(initial.critic.params, batch.observation["state"], batch.action)
@@ -89,15 +89,16 @@ def test_critics_bootstrap_from_what_the_base_makes_of_the_noise(initial):
 def test_the_backup_pays_for_entropy():
     """The target is lower by discount * temperature * log density of the noise, written out."""
     functions = Dsrl.create(CONFIG, SPEC, base())
-    state, batch = functions.init(jax.random.key(0)), row(ONE)
+    state, batch = jax.jit(functions.init)(jax.random.key(0)), row(ONE)
     features = batch.next_observation["state"]
     eps = np.random.default_rng(0).standard_normal(batch.action.shape).astype(np.float32)
-    normal = distribution(functions.policy, state.policy.params, features)
+    density = jax.jit(functools.partial(distribution, functions.policy))
+    normal = density(state.policy.params, features)
     mean, log_std = np.asarray(normal.mean, np.float64), np.asarray(normal.log_std, np.float64)
     noise = np.tanh(mean + np.exp(log_std) * eps)
     each = -0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log(1 - noise**2)
     paying = Dsrl.create(dataclasses.replace(CONFIG, backup_entropy=True), SPEC, base())
-    free, paid = (way.target(state, batch, jnp.asarray(eps)) for way in (functions, paying))
+    free, paid = (jax.jit(way.target)(state, batch, eps) for way in (functions, paying))
     expected = np.asarray(batch.discount) * 0.5 * each.sum(axis=(1, 2))
     np.testing.assert_allclose(np.asarray(free - paid), expected, atol=1e-4)
 
@@ -117,10 +118,10 @@ def test_the_policy_follows_the_noise_critic(initial):
 def test_the_noise_critic_learns_what_the_critics_say():
     """The loss member by member, and that steps on it bring both together."""
     functions = Dsrl.create(dataclasses.replace(CONFIG, critic_learning_rate=1e-2), SPEC, base())
-    state, batch = functions.init(jax.random.key(0)), row(ONE)
+    state, batch = jax.jit(functions.init)(jax.random.key(0)), row(ONE)
     noise = jax.random.normal(jax.random.key(5), batch.action.shape) / 1.5
     features = batch.observation["state"]
-    action = base().decode(state.base.params, batch.observation, 1.5 * noise)
+    action = jax.jit(base().decode)(state.base.params, batch.observation, 1.5 * noise)
     q = twin.q_values(state.critic.params, features, action)
     own = twin.q_values(state.noise_critic.params, features, noise)
     loss = functions.noise_loss(state.noise_critic.params, features, noise, jnp.asarray(q))
@@ -134,11 +135,11 @@ def test_the_noise_critic_learns_what_the_critics_say():
 
 def test_a_diffusion_is_decoded_without_further_noise():
     functions = Dsrl.create(CONFIG, SPEC, base("diffusion"))
-    state, batch = functions.init(jax.random.key(0)), row(ONE)
+    state, batch = jax.jit(functions.init)(jax.random.key(0)), row(ONE)
     noise = jax.random.uniform(jax.random.key(1), batch.action.shape, minval=-1)
     added = jnp.stack([1.5 * noise, jnp.zeros_like(noise)], axis=1)
-    expected = base("diffusion").decode(state.base.params, batch.observation, added)
-    found = functions.decode(state.base.params, batch.observation, noise)
+    expected = jax.jit(base("diffusion").decode)(state.base.params, batch.observation, added)
+    found = jax.jit(functions.decode)(state.base.params, batch.observation, noise)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -165,7 +166,7 @@ def test_it_acts_with_the_noise_of_its_policy(initial):
     acting = made.acting(initial)
     noise = mean_noise(initial.policy.params, observation["state"])
     scaled = jnp.asarray(1.5 * noise, jnp.float32)
-    expected = base().decode(initial.base.params, observation, scaled)
+    expected = jax.jit(base().decode)(initial.base.params, observation, scaled)
     q = twin.q_values(initial.noise_critic.params, observation["state"], noise).min(axis=0)
     for mode in ("explore", "evaluate"):
         found = made.act(acting, observation, jax.random.key(3), mode=mode)

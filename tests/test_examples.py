@@ -87,16 +87,17 @@ def test_the_gaussian_is_trained_by_likelihood(monkeypatch):
     data."""
     monkeypatch.syspath_prepend(FOLDER)
     base = make_base(BaseConfig("custom_base_policy:gaussian", **SMALL), SPEC)
-    params, key = base.init(jax.random.key(0)), jax.random.key(1)
+    params, key = jax.jit(base.init)(jax.random.key(0)), jax.random.key(1)
+    loss = jax.jit(base.loss)
     batch, half = random_batch(SPEC, 8), random_batch(SPEC, 8)
     half = half.replace(action=np.where(np.arange(8)[:, None, None] < 4, half.action, 9.0))
     weight = (np.arange(8) < 4).astype(np.float32)
-    assert base.loss(params, batch, weight, key)[0] == base.loss(params, half, weight, key)[0]
+    assert loss(params, batch, weight, key)[0] == loss(params, half, weight, key)[0]
     zero = np.zeros((8, *base.noise_shape), np.float32)
-    mean = base.decode(params, batch.observation, zero)
+    mean = jax.jit(base.decode)(params, batch.observation, zero)
     near, far = batch.replace(action=mean), batch.replace(action=mean + 1)
     every = np.ones(8, np.float32)
-    assert base.loss(params, near, every, key)[0] < base.loss(params, far, every, key)[0]
+    assert loss(params, near, every, key)[0] < loss(params, far, every, key)[0]
     assert base.predict is None and np.abs(mean).max() <= 1
 
 

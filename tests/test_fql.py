@@ -67,13 +67,16 @@ def twin_policy(params, features, noise):
     return twin.dense(layers["Dense_0"], hidden).reshape(noise.shape)
 
 
+assert BASE.predict is not None
+predict = jax.jit(BASE.predict)
+
+
 def twin_flow(params, observation, noise):
     """Euler steps along the predicted velocity, one by one, then the clip."""
     x = noise
-    assert BASE.predict is not None
     for i in range(STEPS):
         time = jnp.full((len(noise), 1), i / STEPS)
-        x = x + np.asarray(BASE.predict(params, observation, jnp.asarray(x), time)) / STEPS
+        x = x + np.asarray(predict(params, observation, jnp.asarray(x), time)) / STEPS
     return np.clip(x, -1, 1)
 
 
@@ -82,9 +85,8 @@ def twin_flow(params, observation, noise):
 @pytest.mark.parametrize("q_weight", [1.0, 0.0])
 def test_the_policys_loss_is_distillation_minus_value(initial, normalize, q_weight):
     observation = row(ONE).observation
-    loss, metrics = functions(normalize_q=normalize).policy_loss(
-        initial.policy.params, initial, observation, jnp.asarray(NOISE), q_weight
-    )
+    chosen = functools.partial(functions(normalize_q=normalize).policy_loss, q_weight=q_weight)
+    loss, metrics = jax.jit(chosen)(initial.policy.params, initial, observation, jnp.asarray(NOISE))
     action = twin_policy(initial.policy.params, observation["state"], NOISE)
     distill = ((action - twin_flow(initial.base.params, observation, NOISE)) ** 2).mean()
     clipped = np.clip(action, -1, 1)
@@ -101,8 +103,9 @@ def test_the_policy_climbs_the_value_by_hand(initial):
     """Without distillation the gradient at the output's bias is -dQ/da, by finite differences of
     the twin; none passes where the action is clipped."""
     observation, free = row(ONE).observation, functions(distill_weight=0.0)
-    grads = jax.grad(free.policy_loss, has_aux=True)(
-        initial.policy.params, initial, observation, jnp.asarray(NOISE), 1.0
+    loss = functools.partial(free.policy_loss, q_weight=1.0)
+    grads = jax.jit(jax.grad(loss, has_aux=True))(
+        initial.policy.params, initial, observation, jnp.asarray(NOISE)
     )[0]
     action = twin_policy(initial.policy.params, observation["state"], NOISE)
 
@@ -123,7 +126,7 @@ def test_the_policy_climbs_the_value_by_hand(initial):
 @pytest.mark.parametrize("q_value", ["mean", "min"])
 def test_the_target_is_what_the_one_step_policy_is_worth(initial, q_value):
     batch = row(ONE)
-    found = functions(q_value=q_value).target(
+    found = jax.jit(functions(q_value=q_value).target)(
         initial.target_critic, initial.policy.params, batch, jnp.asarray(NOISE)
     )
     features = batch.next_observation["state"]

@@ -9,6 +9,7 @@ same to the bit. `pytest tests/test_golden.py --golden FILE` checks another file
 with `--devices 4` all rows are split between four devices.
 """
 
+import functools
 import types
 
 import jax
@@ -163,7 +164,8 @@ def test_schedule(golden):
 
 def test_denoiser(golden):
     x, time = golden.data["denoiser/noisy_action"][:, None], golden.data["denoiser/time"]
-    got = golden.denoiser.apply(golden.params["base"], golden.features, x, time, method="with_time")
+    predict = jax.jit(functools.partial(golden.denoiser.apply, method="with_time"))
+    got = predict(golden.params["base"], golden.features, x, time)
     np.testing.assert_allclose(got[:, 0], golden.data["denoiser/eps"], **VALUE)
 
 
@@ -174,7 +176,7 @@ def test_sample(golden):
     )  # [k, b, n, a]: the noise of t = 0 is never added
     noise = jnp.moveaxis(noise, 0, 2)[:, :, :, None]
     observation = {"state": golden.batch.next_observation["state"][:, None]}
-    got = golden.base.decode(golden.params["base"], observation, noise)
+    got = jax.jit(golden.base.decode)(golden.params["base"], observation, noise)
     np.testing.assert_allclose(got[:, :, 0], golden.data["sample/base_actions"], **VALUE)
 
 
@@ -183,12 +185,11 @@ def test_edit(golden):
     features = golden.next_features[:, None]
     action, eps = data["sample/base_actions"][:, :, None], data["edit/eps"][:, :, None]
     net = TanhGaussian(golden.config.hidden, 1, golden.spec.action_dim)
-    mean, log_std = net.apply(golden.params["edit"], features, action)
+    mean, log_std = jax.jit(net.apply)(golden.params["edit"], features, action)
     np.testing.assert_allclose(mean[:, :, 0], data["edit/mean"], **VALUE)
     np.testing.assert_allclose(jnp.exp(log_std)[:, :, 0], data["edit/std"], rtol=1e-5, atol=2e-5)
-    moved, unit, log_prob = golden.expo.draw_edits(
-        net, golden.params["edit"], features, action, eps
-    )
+    draw_edits = jax.jit(functools.partial(golden.expo.draw_edits, net))
+    moved, unit, log_prob = draw_edits(golden.params["edit"], features, action, eps)
     log_prob = log_prob + golden.spec.action_dim * np.log(golden.config.edit_scale)
     np.testing.assert_allclose(moved[:, :, 0], data["edit/edited_actions"], **VALUE)
     saturated = (jnp.abs(unit) > 1 - 1e-4).any(axis=(-2, -1))
@@ -203,7 +204,7 @@ def test_edit(golden):
 
 def test_select(golden):
     data, members = golden.data, jnp.asarray(golden.data["select/members"])
-    action, index, log_prob, q = golden.expo.choose(
+    action, index, log_prob, q = jax.jit(golden.expo.choose)(
         golden.params["target_critic"], candidates(golden), members, jax.random.key(0)
     )
     np.testing.assert_allclose(q, data["select/q_min"], **VALUE)
@@ -214,12 +215,12 @@ def test_select(golden):
 
 def test_target(golden):
     data = golden.data
-    target, choice = golden.expo.target(
+    target, choice = jax.jit(golden.expo.target)(
         golden.params["target_critic"], golden.temperature, golden.batch, candidates(golden),
         jnp.asarray(data["select/members"]), jnp.asarray(data["target/members"]), jax.random.key(0),
     )  # fmt: skip
     np.testing.assert_allclose(target, data["target/td_target"], **VALUE)
-    winners = Critic(golden.config.hidden, 2).apply(
+    winners = jax.jit(Critic(golden.config.hidden, 2).apply)(
         take_members(golden.params["target_critic"], jnp.asarray(data["target/members"])),
         golden.next_features, jnp.asarray(data["select/action"])[:, None],
     )  # fmt: skip
@@ -230,16 +231,19 @@ def test_target(golden):
 def test_critic(golden):
     data, batch, params = golden.data, golden.batch, golden.params
     critic = Critic(golden.config.hidden, golden.config.num_qs)
-    q = q_values(critic, params["critic"], golden.features, batch.action)
+    value = jax.jit(functools.partial(q_values, critic))
+    q = value(params["critic"], golden.features, batch.action)
     np.testing.assert_allclose(q, data["critic/q"], **VALUE)
     target = jnp.asarray(data["target/td_target"])
 
     def loss(p):
         return critic_loss(q_values(critic, p, golden.features, batch.action), target)
 
-    same_tree(jax.grad(loss)(params["critic"]), tree(data, "critic", "critic/grad"), **LOSS)
+    same_tree(
+        jax.jit(jax.grad(loss))(params["critic"]), tree(data, "critic", "critic/grad"), **LOSS
+    )
     trainer = CriticTrainer.adam(critic, 3e-4, golden.config.tau, TargetBounds())
-    model, target_params, metrics = trainer.step(
+    model, target_params, metrics = jax.jit(trainer.step)(
         Model.create(params["critic"], trainer.optimizer),
         params["target_critic"],
         batch,
@@ -254,7 +258,7 @@ def test_critic(golden):
 def test_edit_loss(golden):
     data, params = golden.data, golden.params
     eps = jnp.asarray(data["edit_loss/eps"])[:, None]
-    (loss, metrics), grads = jax.value_and_grad(golden.expo.edit_loss, has_aux=True)(
+    (loss, metrics), grads = jax.jit(jax.value_and_grad(golden.expo.edit_loss, has_aux=True))(
         params["edit"], params["critic"], golden.temperature, golden.batch, eps
     )
     np.testing.assert_allclose(loss, data["edit_loss/loss"], **LOSS)
@@ -293,7 +297,7 @@ def test_base_loss(golden):
             jnp.asarray(batch.valid),
         )
 
-    value, grads = jax.value_and_grad(loss)(golden.params["base"])
+    value, grads = jax.jit(jax.value_and_grad(loss))(golden.params["base"])
     np.testing.assert_allclose(value, data["base_loss/loss"], **LOSS)
     same_tree(grads, tree(data, "base", "base_loss/grad"), **LOSS)
 
@@ -302,7 +306,8 @@ def test_bfloat16_samples(golden):
     start, added = golden.data["sample/initial_noise"], golden.data["sample/step_noise"]
     noise = jnp.moveaxis(jnp.concatenate([start[None], added[:-1]]), 0, 2)[:, :, :, None]
     observation = {"state": golden.batch.next_observation["state"][:, None]}
-    got = golden.coarse_base.decode(golden.params["base"], observation, noise)[:, :, 0]
+    decode = jax.jit(golden.coarse_base.decode)
+    got = decode(golden.params["base"], observation, noise)[:, :, 0]
     error = np.abs(got - golden.data["sample/base_actions"])
     assert 1e-4 < error.max() < 0.1 and error.mean() < 5e-3
 
@@ -311,7 +316,7 @@ def test_bfloat16_ranks(golden):
     """The same winner wherever the gap is clear; the values are close; the winner's value is
     float32."""
     data, members = golden.data, jnp.asarray(golden.data["select/members"])
-    _, index, _, q = golden.coarse.choose(
+    _, index, _, q = jax.jit(golden.coarse.choose)(
         golden.params["target_critic"], candidates(golden), members, jax.random.key(0)
     )
     np.testing.assert_allclose(q, data["select/q_min"], **COARSE)
@@ -320,7 +325,7 @@ def test_bfloat16_ranks(golden):
     clear = ordered[:, -1] - ordered[:, -2] > 2 * COARSE["atol"]
     np.testing.assert_array_equal(np.asarray(index)[clear], data["select/index"][clear])
     targets = [
-        a.target(
+        jax.jit(a.target)(
             golden.params["target_critic"], golden.temperature, golden.batch, candidates(golden),
             members, jnp.asarray(data["target/members"]), jax.random.key(0),
         )[0]
@@ -336,10 +341,10 @@ def test_bfloat16_leaves_training_alone(golden):
     params, eps = golden.params, jnp.asarray(golden.data["edit_loss/eps"])[:, None]
     weight = jnp.ones(golden.batch.reward.shape)
     for one, other in [
-        [jax.value_and_grad(b.loss, has_aux=True)(params["base"], golden.batch, weight,
-        jax.random.key(3))
+        [jax.jit(jax.value_and_grad(b.loss, has_aux=True))(
+            params["base"], golden.batch, weight, jax.random.key(3))
          for b in (golden.base, golden.coarse_base)],
-        [jax.value_and_grad(a.edit_loss, has_aux=True)(
+        [jax.jit(jax.value_and_grad(a.edit_loss, has_aux=True))(
             params["edit"], params["critic"], golden.temperature, golden.batch, eps)
          for a in (golden.expo, golden.coarse)],
     ]:  # fmt: skip

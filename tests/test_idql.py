@@ -150,7 +150,9 @@ def test_the_best_of_its_samples_acts(initial):
     noise = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, *BASE.noise_shape)))
     features = observation["state"]
     samples = np.asarray(
-        BASE.decode(initial.base_ema, {"state": features[:, None]}, jnp.repeat(noise, 8, axis=0))
+        jax.jit(BASE.decode)(
+            initial.base_ema, {"state": features[:, None]}, jnp.repeat(noise, 8, axis=0)
+        )
     )
     q = np.stack(
         [twin.q_values(initial.target_critic, features, samples[:, i]) for i in range(3)], axis=-1
@@ -189,7 +191,7 @@ def test_the_implicit_policy_draws(initial):
 def test_critics_and_value_can_begin_at_the_least_value():
     functions = Idql.create(dataclasses.replace(CONFIG, pessimistic_start=True), SPEC, BASE)
     plain = Idql.create(CONFIG, SPEC, BASE)
-    state, usual = functions.init(jax.random.key(0)), plain.init(jax.random.key(0))
+    state, usual = (jax.jit(each.init)(jax.random.key(0)) for each in (functions, plain))
     features = BATCHES.observation["state"][0]
     for found, other in (
         (state.value.params, usual.value.params),

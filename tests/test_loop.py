@@ -27,6 +27,7 @@ from exporl.run.session import load_run
 from exporl.run.stopwatch import Stopwatch
 from exporl.run.trainer import Trainer
 from exporl.types import Decision
+from helpers.compiling import a_little_optimized
 from helpers.examples import learnt_and_acted
 from helpers.runs import newest, tiny
 
@@ -91,7 +92,8 @@ def test_the_example_stops_a_run_that_is_good_enough(tmp_path, monkeypatch, caps
     code = [line for line in path.read_text().split('"""')[2].splitlines() if line.strip()]
     assert len(code) <= 30
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(path), run_name="__main__")
+    with a_little_optimized():
+        runpy.run_path(str(path), run_name="__main__")
     assert re.search(r"everything is saved; [1-9]\d* episodes failed", capsys.readouterr().out)
     lines = read_lines(tmp_path / "runs" / "watched" / "eval.jsonl")
     rates = [line["policy"]["success_rate"] for line in lines]

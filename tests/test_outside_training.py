@@ -51,6 +51,9 @@ OUTSIDE = BaseConfig(policy="given")
 TASK = dataclasses.replace(make_task("probe/delay"), normalize=True)
 
 
+propose = jax.jit(policies.propose, static_argnames=("base", "num", "spec"))
+
+
 class FlowOutside:
     """A flow of the library's, handed over as if it came from elsewhere."""
 
@@ -60,7 +63,7 @@ class FlowOutside:
     def sample(self, observations, num, seed):
         self.asked += 1
         key = jax.random.key(seed)
-        made = policies.propose(self.flow, self.params, observations, num, key, SPEC)
+        made = propose(self.flow, self.params, observations, num, key, SPEC)
         return np.asarray(made)
 
 
@@ -88,12 +91,12 @@ def test_a_flow_from_outside_gives_the_update_of_the_same_flow_inside(hoist):
     around_it = make_algorithm("expo", fresh, SPEC, make_base(OUTSIDE, SPEC))
     assert around_it.needs.attached == 2 and not around_it.needs.proposals
     one_key, other_key, draw_key = jax.random.split(jax.random.key(0), 3)
-    state = to_host(inside.init(one_key))
+    state = to_host(jax.jit(inside.init)(one_key))
     policy = FlowOutside(state.base.params)
     learning = beside(policy, fresh, around_it.needs)
     batches = learning.attach(random_batch(SPEC, 2, 8), "online", draw_key)
     assert policy.asked == 1 and batches.next_proposals.shape == (2, 8, 2, 2, 2)
-    empty = around_it.init(other_key)
+    empty = jax.jit(around_it.init)(other_key)
     other = to_device(dataclasses.replace(state, base=empty.base, base_ema=empty.base_ema))
     one, _ = inside.update(to_device(state), to_device(batches), jax.random.key(1), phase="online")
     two, _ = around_it.update(other, to_device(batches), jax.random.key(1), phase="online")
@@ -110,10 +113,11 @@ def test_acting_ranks_what_the_policy_proposes():
     """Observations reach the policy as they are, and the networks normalised."""
     config = BestOfNConfig(**SIZES, hoist_sampling=False)
     inside = make_algorithm("best_of_n", config, SPEC, make_base(OUTSIDE, SPEC))
-    policy = FlowOutside(make_base(FLOW, SPEC).init(jax.random.key(1)))
+    policy = FlowOutside(jax.jit(make_base(FLOW, SPEC).init)(jax.random.key(1)))
     normalizer = Normalizer({"state": np.ones(3, np.float32)}, {"state": np.full(3, 2.0, "f4")})
     wrapped = around(inside, outside(policy), Seen(SPEC, normalizer))
-    acting, seen = inside.acting(inside.init(jax.random.key(0))), {"state": np.eye(3, dtype="f4")}
+    acting = inside.acting(jax.jit(inside.init)(jax.random.key(0)))
+    seen = {"state": np.eye(3, dtype="f4")}
     chosen = wrapped.act(acting, seen, jax.random.key(2), mode="evaluate")
     again = wrapped.act(acting, seen, jax.random.key(2), mode="evaluate")
     other = wrapped.act(acting, seen, jax.random.key(3), mode="evaluate")

@@ -15,6 +15,7 @@ from exporl.data.proposals import renew_proposals
 from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
 from exporl.policies import BaseConfig, make_base
+from helpers.compiling import a_little_optimized
 from helpers.probes import CONFIGS, DISCOUNT, bandit_reward, samples, value
 
 BASE = BaseConfig(
@@ -53,7 +54,8 @@ def learn(backup, probe, calls):
 
             renew_proposals([replay], draw, 64, i)
         batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
-        state, metrics = chosen.update(state, batches, jax.random.key(i), phase="online")
+        with a_little_optimized():
+            state, metrics = chosen.update(state, batches, jax.random.key(i), phase="online")
     return SimpleNamespace(
         algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics
     )

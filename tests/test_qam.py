@@ -45,18 +45,18 @@ def test_paths_and_adjoints_are_the_official_ones():
     observation = batch_of_chunks(NUMBERS).observation
     own = functools.partial(known_velocity, state.policy.params, observation)
     slow = functools.partial(known_velocity, state.slow_base, observation)
-    path = adjoint.memoryless_path(own, slow, chunks("path_noise"))
+    path = jax.jit(functools.partial(adjoint.memoryless_path, own, slow))(chunks("path_noise"))
     np.testing.assert_allclose(path.states, chunks("path"), atol=1e-5)
-    gradient = agent.end_gradient(state.target_critic, observation, path.end)
+    gradient = jax.jit(agent.end_gradient)(state.target_critic, observation, path.end)
     np.testing.assert_allclose(jnp.abs(gradient).max(), NUMBERS["adj_max"], rtol=1e-4)
-    goal = adjoint.lean_adjoint(slow, path.states, gradient)
+    goal = jax.jit(functools.partial(adjoint.lean_adjoint, slow))(path.states, gradient)
     np.testing.assert_allclose(goal, chunks("adjoint"), rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_of_the_policy_is_the_official_one():
     agent, state = known_qam(KNOWN, NUMBERS)
     observation = batch_of_chunks(NUMBERS).observation
-    policy, metrics = agent.update_policy(state, observation, chunks("path_noise"))
+    policy, metrics = jax.jit(agent.update_policy)(state, observation, chunks("path_noise"))
     np.testing.assert_allclose(metrics["policy/loss"], NUMBERS["adj_loss"], rtol=1e-4)
     np.testing.assert_allclose(metrics["policy/gradient"], NUMBERS["adj_mean"], rtol=1e-4)
     np.testing.assert_allclose(policy.params["w"], NUMBERS["new_fast"], rtol=1e-4, atol=1e-4)
@@ -69,13 +69,13 @@ def test_a_step_of_the_critics_is_the_official_one():
     agent, state = known_qam(KNOWN, NUMBERS)
     batch = batch_of_chunks(NUMBERS)
     seen = {"state": batch.next_observation["state"][:, None]}
-    flow = BASE.decode(state.policy.params, seen, chunks("next_flow_noise"))
+    flow = jax.jit(BASE.decode)(state.policy.params, seen, chunks("next_flow_noise"))
     np.testing.assert_allclose(flow, chunks("next_flow"), atol=1e-5)
-    edits = agent.edit.edit(state.edit.params, seen["state"], flow, chunks("next_eps"))
+    edits = jax.jit(agent.edit.edit)(state.edit.params, seen["state"], flow, chunks("next_eps"))
     action = chunks("next_action")
     np.testing.assert_allclose(edits.action[:, 0], action, atol=1e-5)
-    y = agent.target(state.target_critic, batch, action)
-    critic, _, metrics = agent.critic_trainer.step(
+    y = jax.jit(agent.target)(state.target_critic, batch, action)
+    critic, _, metrics = jax.jit(agent.critic_trainer.step)(
         state.critic, state.target_critic, batch, flat_observation(batch.observation), y
     )
     np.testing.assert_allclose(metrics["critic/loss"], NUMBERS["critic_loss"], rtol=1e-4)
@@ -90,7 +90,7 @@ def test_a_step_of_the_edit_policy_is_the_official_one():
     features = flat_observation(batch_of_chunks(NUMBERS).observation)
     given = Edited(features, chunks("edit_flow"), state.critic.params)
     eps = chunks("edit_eps")
-    edit, log_temperature, metrics = agent.edit.step(
+    edit, log_temperature, metrics = jax.jit(agent.edit.step)(
         state.edit, state.log_temperature, given, eps, signs=jnp.ones_like(eps)
     )
     scaled = 4 * np.log(0.3)
@@ -177,7 +177,7 @@ def test_the_best_of_its_edited_samples_acts(initial, edits):
 
     def drawn(params):
         repeated = jnp.repeat(jnp.asarray(noise), 8, axis=0)
-        return np.asarray(base().decode(params, {"state": features[:, None]}, repeated))
+        return np.asarray(jax.jit(base().decode)(params, {"state": features[:, None]}, repeated))
 
     samples = drawn(initial.policy.params)
     if edits:

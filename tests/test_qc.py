@@ -48,10 +48,13 @@ def row(batches, i=0):
     return jax.tree.map(lambda x: jnp.asarray(x[i]), batches)
 
 
+decode = jax.jit(BASE.decode)
+
+
 def samples_of(params, observation):
     """The three samples [b, 3, h, a] of the still flow."""
     features = observation["state"][:, None]
-    return np.asarray(BASE.decode(params, {"state": features}, jnp.repeat(NOISE, 8, axis=0)))
+    return np.asarray(decode(params, {"state": features}, jnp.repeat(NOISE, 8, axis=0)))
 
 
 def every_q(params, features, samples):

@@ -30,7 +30,7 @@ BATCHES = random_batch(CHUNKS, 3, 8)
 def known(**changes):
     """The functions with stand-in networks, and the state that the numbers begin at."""
     agent = with_known_networks(Qsm.create(dataclasses.replace(KNOWN, **changes), SPEC, BASE))
-    return agent, agent.init(jax.random.key(0)).replace(**known_models(agent, NUMBERS))
+    return agent, jax.jit(agent.init)(jax.random.key(0)).replace(**known_models(agent, NUMBERS))
 
 
 def noised(agent, batch):
@@ -42,7 +42,7 @@ def noised(agent, batch):
 def test_a_step_of_the_policy_is_the_official_one():
     agent, state = known()
     batch = batch_of(NUMBERS)
-    state, metrics = agent.update_policy(state, batch, noised(agent, batch))
+    state, metrics = jax.jit(agent.update_policy)(state, batch, noised(agent, batch))
     np.testing.assert_allclose(metrics["policy/loss"], NUMBERS["qsm_actor_loss"], rtol=1e-4)
     np.testing.assert_allclose(state.policy.params["w"], NUMBERS["qsm_policy"], atol=2e-6)
     assert np.abs(state.policy.params["w"] - NUMBERS["predict_w"]).max() > 1e-3
@@ -53,11 +53,11 @@ def test_td_targets_are_the_official_ones():
     agent, state = known()
     batch = batch_of(NUMBERS)
     action = jnp.asarray(NUMBERS["qsm_next_action"])[:, None]
-    y = agent.target(state.target_critic, batch, action)
+    y = jax.jit(agent.target)(state.target_critic, batch, action)
     for name in ("mean", "min", "max"):
         found = getattr(y, name)()
         np.testing.assert_allclose(found, NUMBERS[f"qsm_target_q_{name}"], rtol=1e-5)
-    _, _, metrics = agent.critic_trainer.step(
+    _, _, metrics = jax.jit(agent.critic_trainer.step)(
         state.critic, state.target_critic, batch, flat_observation(batch.observation), y
     )
     loss = (NUMBERS["qsm_c_loss_mean_1"] + NUMBERS["qsm_c_loss_mean_2"]) / 2
@@ -71,7 +71,7 @@ def test_the_best_noise_lies_between_score_and_data():
     agent, batch = dataclasses.replace(agent, regression=free), batch_of(NUMBERS)
     given = noised(agent, batch)
     score = jnp.asarray(np.random.default_rng(0).standard_normal(batch.action.shape), jnp.float32)
-    slope = jax.grad(lambda e: agent.policy_loss(e, batch, given, score)[0])
+    slope = jax.jit(jax.grad(lambda e: agent.policy_loss(e, batch, given, score)[0]))
     np.testing.assert_allclose(slope((3 * given.noise - score) / 4), 0, atol=1e-6)
     assert jnp.abs(slope(given.noise)).max() > 1e-3
 
@@ -82,7 +82,7 @@ def test_whose_gradient_is_matched(of):
     agent, state = known(gradient_of=of)
     batch = batch_of(NUMBERS)
     given = noised(agent, batch)
-    _, metrics = agent.update_policy(state, batch, given)
+    _, metrics = jax.jit(agent.update_policy)(state, batch, given)
     inputs = np.concatenate([NUMBERS["observation"], np.asarray(given.action[:, 0])], axis=1)
     last = NUMBERS["last" if of == "critic" else "last_target"][:, :2].mean(axis=1)
     inner = (1 - np.tanh(inputs @ NUMBERS["first"]) ** 2) * last
@@ -139,7 +139,8 @@ def test_its_own_sample_acts_and_explores_with_noise(initial):
 
     def drawn(params):
         seen = {"state": observation["state"][:, None]}
-        return np.asarray(base().decode(params, seen, jnp.repeat(noise, 8, axis=0)))[:, 0]
+        repeated = jnp.repeat(noise, 8, axis=0)
+        return np.asarray(jax.jit(base().decode)(params, seen, repeated))[:, 0]
 
     own = drawn(initial.policy.params)
     found = algorithm().act(acting, observation, jax.random.key(0), mode="evaluate")

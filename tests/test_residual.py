@@ -65,11 +65,14 @@ def row(batches):
     return jax.tree.map(lambda x: jnp.asarray(x[0]), batches)
 
 
+decode = jax.jit(BASE.decode)
+
+
 def base_action(initial, observation):
     """What every draw of the base policy is."""
     features = {"state": observation["state"][:, None]}
     noise = jnp.zeros((8, 1, *BASE.noise_shape))
-    return np.asarray(BASE.decode(initial.base.params, features, noise))[:, 0]
+    return np.asarray(decode(initial.base.params, features, noise))[:, 0]
 
 
 def unit(policy, features, action):
@@ -119,16 +122,16 @@ def test_the_policy_follows_the_mean_of_the_critics(initial):
 
 def test_noise_in_the_target_is_clipped():
     functions = Residual.create(dataclasses.replace(CONFIG, noise=5.0, noise_clip=0.2), SPEC, BASE)
-    state, batch = functions.init(jax.random.key(0)), row(ONE)
+    state, batch = jax.jit(functions.init)(jax.random.key(0)), row(ONE)
     action, eps = jnp.zeros_like(batch.action), jnp.ones_like(batch.action)
-    found = functions.target(state, batch, action, eps, jnp.arange(2))
+    found = jax.jit(functions.target)(state, batch, action, eps, jnp.arange(2))
     features = batch.next_observation["state"]
     q = twin.q_values(state.target_critic, features, np.full(action.shape, 0.2)).min(axis=0)
     np.testing.assert_allclose(found, batch.reward + batch.discount * q, atol=1e-4)
 
 
 def test_it_begins_as_the_base_policy():
-    state = algorithm().init(jax.random.key(0))
+    state = jax.jit(algorithm().init)(jax.random.key(0))
     acting, observation = algorithm().acting(state), row(ONE).observation
     expected = base_action(state, observation)
     for mode in ("explore", "evaluate", "base", "unedited"):

@@ -39,7 +39,7 @@ def same_run(one, two):
 CASES: dict[str, dict[str, Any]] = {
     "several environments": {"chunk_length": 3, "num_envs": 2},
     "a full ring": {"data.capacity": 14},
-    "kept samples": {"algo.backup": "cached"},
+    "kept samples": {"algo.backup": "cached", "algo.cache_refresh": 4},
 }
 
 

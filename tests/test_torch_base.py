@@ -26,14 +26,14 @@ def test_both_frameworks_compute_the_same_from_the_same_parameters():
     from torch_diffusion import Diffusion
 
     base, rng = make_base(CONFIG, SPEC), np.random.default_rng(0)
-    params = base.init(jax.random.key(0))
+    params = jax.jit(base.init)(jax.random.key(0))
     mean, std = rng.standard_normal(5).astype(np.float32), np.full(5, 2.0, np.float32)
     normalizer = Normalizer({"state": mean}, {"state": std})
     module = Diffusion(SPEC, CONFIG, normalizer)
     module.take(params)
     seen = {"state": 3 * rng.standard_normal((6, 5)).astype(np.float32)}
     noise = rng.standard_normal((6, *base.noise_shape)).astype(np.float32)
-    inside = np.asarray(base.decode(params, normalizer(seen), jnp.asarray(noise)))
+    inside = np.asarray(jax.jit(base.decode)(params, normalizer(seen), jnp.asarray(noise)))
     tensors = {"state": torch.from_numpy(seen["state"])}
     with torch.no_grad():
         rows = torch.from_numpy(np.moveaxis(noise, 1, 0).reshape(4, 6, 6))

@@ -84,7 +84,7 @@ def known_qam(config, numbers):
         return {"params": {"first": numbers["first"], "last": numbers[last]}}
 
     edit = {"params": {"mean": numbers["edit_mean"], "log_std": numbers["edit_log_std"]}}
-    state = agent.init(jax.random.key(0)).replace(
+    state = jax.jit(agent.init)(jax.random.key(0)).replace(
         slow_base={"w": numbers["slow"]},
         policy=Model.create({"w": numbers["fast"]}, steps),
         edit=Model.create(edit, steps),

@@ -1,5 +1,6 @@
 """Algorithms small enough for the probe tasks, and what they have learnt there."""
 
+import contextlib
 import functools
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ from exporl.data.replay import Replay
 from exporl.envs.probes import SPEC, collect
 from exporl.nets.critic import Critic
 from exporl.policies import BaseConfig, make_base
+from helpers.compiling import a_little_optimized
 
 DISCOUNT, HIDDEN = 0.9, (32,)
 CRITICS = {"num_qs": 3, "hidden": HIDDEN, "tau": 0.1, "critic_learning_rate": 3e-3}
@@ -156,7 +158,8 @@ def learn(name, kind, replay, **calls):
     for phase, count in calls.items():
         for i in range(count):
             batches = mixture.sample(rng, 10, 64, discount=DISCOUNT)
-            state, metrics = chosen.update(state, batches, jax.random.key(i), phase=phase)
+            with a_little_optimized() if phase == "online" else contextlib.nullcontext():
+                state, metrics = chosen.update(state, batches, jax.random.key(i), phase=phase)
     return SimpleNamespace(
         algorithm=chosen, state=state, acting=chosen.acting(state), metrics=metrics
     )
