@@ -161,7 +161,7 @@ def test_what_a_command_leaves_running_is_found_and_killed(tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_one_run_is_killed_resumed_and_compared(tmp_path):
-    chain = Chain("kill", 5, 0, tmp_path)
+    chain = Chain("kill", 8, 0, tmp_path)
     assert chain.name == "bc, diffusion"
     command = Command(chain.variant.command(tmp_path / "whole"), tmp_path / "log", tmp_path / "p")
     watched = Watched(command, tmp_path / "whole")

@@ -1,5 +1,7 @@
-"""EXPO whose TD target values a sample of the base policy: the paper's ablation in which the
-on-the-fly policy acts only."""
+"""EXPO whose TD target values a sample of the base policy.
+
+The paper's ablation in which the on-the-fly policy acts only.
+"""
 
 from exporl.algos.expo import Expo, ExpoState
 from exporl.ops.selection import Candidates
@@ -9,8 +11,17 @@ from exporl.types import Batch, KeyArray
 class BaseTargetExpo(Expo):
     """EXPO but for the TD target: y = r + gamma * min Q'(s', a'), a' ~ pi_base(. | s')."""
 
-    def target_candidates(self, state: ExpoState, batch: Batch, key: KeyArray) -> Candidates:
-        """The last base sample of EXPO's candidates, whose noise `min_noise_scale` leaves whole:
-        there is nothing to choose."""
+    def target_candidates(
+        self,
+        state: ExpoState,
+        batch: Batch,
+        key: KeyArray,
+    ) -> Candidates:
+        """The last base sample of EXPO's candidates: there is nothing to choose.
+
+        `min_noise_scale` leaves the noise of the last one whole.
+        """
         candidates = super().target_candidates(state, batch, key)
-        return candidates._replace(base=candidates.base[:, -1:], edited=candidates.edited[:, :0])
+        last = candidates.base[:, -1:]
+        no_edits = candidates.edited[:, :0]
+        return candidates._replace(base=last, edited=no_edits)
