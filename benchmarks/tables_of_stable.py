@@ -62,6 +62,10 @@ ABLATIONS = {
     "no-bounds": "no pessimistic start, no bounds",
     "no-guard": "no guard",
     "no-edits": "no edits (best of n)",
+    "noise-edits": "edits stay noise: nothing is learnt",
+    "careful-edits": "edits climb the minimum over the critics",
+    "small-edits": "edits of half the size",
+    "large-edits": "edits of twice the size",
     "fast-base": "the base follows as fast as on other tasks",
     "fast-base-all-data": "the same, and imitates all episodes",
     "updates-8": "update-to-data ratio 8 (3)",
@@ -71,6 +75,8 @@ ABLATIONS = {
     "prior-25": "a quarter of prior data (half)",
 }
 """Row of the study -> what it changes."""
+EDITS_ACT = ("fast-base", "careful-edits", "small-edits", "large-edits")
+"""Rows whose deployed policy has edits."""
 PLAYED = {
     "random_base": "a base sample",
     "random_edit": "an edit",
@@ -84,8 +90,8 @@ PLAYED = {
 
 def ablations() -> str:
     """Rows of the study that change one part of the preset: the deployed policy's mean success in
-    %, and by how much every seed differs from the preset at the last of these steps. The row
-    `fast-base` ran with edits that act and is told as the preset deploys: without."""
+    %, and by how much every seed differs from the preset at the last of these steps. Rows that ran
+    with edits that act are told as the preset deploys: without."""
     results = result("stable")["results"]
     preset = {(r["task"], r["seed"]): r for r in results if r["row"] == "new"}
 
@@ -93,7 +99,7 @@ def ablations() -> str:
         if step not in run["env_steps"]:
             return None
         number = run["env_steps"].index(step)
-        edits_act = run["row"] == "fast-base" and run["deployed"][number] == "explore"
+        edits_act = run["row"] in EDITS_ACT and run["deployed"][number] == "explore"
         return 100 * run["unedited" if edits_act else "policy"][number]
 
     rows: list[Sequence[str]] = []
