@@ -272,7 +272,9 @@ class Fql:
             raise ValueError("fql's one-step policy chooses among no samples of its base policy.")
         features = flat_observation(observation)
         shape = (features.shape[0], self.spec.chunk_length, self.spec.action_dim)
-        noise = factor * jax.random.normal(key, shape)
+        noise = jax.random.normal(key, shape)
+        if factor != 1:
+            noise = factor * noise
         return Decision(self.sample(acting["policy"], features, noise), {})
 
 
