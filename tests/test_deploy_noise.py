@@ -140,7 +140,9 @@ def test_fqls_one_step_policy_gets_no_noise():
 
 @pytest.mark.slow
 def test_dsrls_policy_keeps_the_noise_that_it_chose():
-    np.testing.assert_array_equal(decided("dsrl", "evaluate", 0.0), decided("dsrl", "evaluate", 1))
+    np.testing.assert_array_equal(
+        decided("dsrl", "evaluate", 0.0), decided("dsrl", "evaluate", 1.0)
+    )
 
 
 @pytest.mark.slow
