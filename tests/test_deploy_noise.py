@@ -45,7 +45,7 @@ def options(name, **changes):
     config = ALGORITHMS[name].config()
     has = {field.name for field in dataclasses.fields(config)}
     small = {key: value for key, value in SMALL.items() if key in has}
-    return dataclasses.replace(config, **small, **changes)
+    return dataclasses.replace(config, **small | changes)
 
 
 def algorithm(name, **changes):
@@ -166,10 +166,8 @@ def test_the_first_sample_has_no_noise_and_the_last_all_of_it(name, kind):
 @pytest.mark.slow
 def test_qcs_target_values_the_narrowed_samples():
     """With one sample, of no noise, the TD target is the same for every key."""
-    agent = Qc.create(options("qc"), SPEC, base("qc"))
-    agent = dataclasses.replace(
-        agent, config=options("qc", num_base_samples=1, min_noise_scale=0.0)
-    )
+    config = options("qc", num_base_samples=1, min_noise_scale=0.0)
+    agent = Qc.create(config, SPEC, base("qc"))
     state = jax.jit(agent.init)(jax.random.key(0))
     step = jax.jit(lambda seed: agent.update_critic(state, BATCH, jax.random.key(seed))[1])
     assert step(0)["critic/target_mean"] == step(1)["critic/target_mean"]
@@ -187,9 +185,12 @@ def test_the_claim_gives_rivals_the_noise_of_expo():
 
 
 def test_scales_by_hand():
-    np.testing.assert_allclose(noise_scales(3, 0.5, 0.0), [0.0, 0.25, 0.5])
-    np.testing.assert_allclose(noise_scales(2, 0.5), [0.5, 0.5])
-    np.testing.assert_allclose(noise_scales(1, 1.0, 0.2), [0.2])
+    for arguments, expected in (
+        ((3, 0.5, 0.0), [0.0, 0.25, 0.5]),
+        ((2, 0.5), [0.5, 0.5]),
+        ((1, 1.0, 0.2), [0.2]),
+    ):
+        np.testing.assert_allclose(np.asarray(noise_scales(*arguments)), expected)
     assert noise_scales(4, 1.0) is None
 
 
