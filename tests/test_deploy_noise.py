@@ -185,12 +185,9 @@ def test_the_claim_gives_rivals_the_noise_of_expo():
 
 
 def test_scales_by_hand():
-    for arguments, expected in (
-        ((3, 0.5, 0.0), [0.0, 0.25, 0.5]),
-        ((2, 0.5), [0.5, 0.5]),
-        ((1, 1.0, 0.2), [0.2]),
-    ):
-        np.testing.assert_allclose(np.asarray(noise_scales(*arguments)), expected)
+    np.testing.assert_allclose(np.asarray(noise_scales(3, 0.5, 0.0)), [0.0, 0.25, 0.5])
+    np.testing.assert_allclose(np.asarray(noise_scales(2, 0.5)), [0.5, 0.5])
+    np.testing.assert_allclose(np.asarray(noise_scales(1, 1.0, 0.2)), [0.2])
     assert noise_scales(4, 1.0) is None
 
 
