@@ -10,6 +10,7 @@ from exporl.algos import common, presets
 from exporl.algos.algorithm import ALL_PHASES, Algorithm, Entry, Needs, compiled
 from exporl.algos.base_weight import check_imitation
 from exporl.algos.common import Imitation, Model, required
+from exporl.algos.deploy_noise import DeployNoise
 from exporl.algos.presets import TABLE1
 from exporl.options import option
 from exporl.plain import added
@@ -29,7 +30,7 @@ from exporl.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class BcConfig:
+class BcConfig(DeployNoise):
     """Behaviour cloning with a flow or diffusion policy."""
 
     base_tau: float = option(0.001, within="(0, 1]")
@@ -54,6 +55,7 @@ class BcState:
 class Bc:
     """The functions of behaviour cloning for one base policy."""
 
+    config: BcConfig
     spec: Spec
     imitation: Imitation
 
@@ -89,8 +91,11 @@ class Bc:
         mode: Mode = "explore",
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
-        """One sample of the policy in every mode."""
-        return self.imitation.act(acting, observation, key, self.spec, proposals)
+        """One sample of the policy in every mode; outside training of less noise, if asked for."""
+        factor = self.config.noise_in(mode)
+        return self.imitation.act(
+            acting, observation, key, self.spec, proposals, noise_scale=factor
+        )
 
 
 def bc(
@@ -105,8 +110,8 @@ def bc(
     base = required(base, "bc")
     successes_only = config.base_data == "successes"
     imitation = Imitation(base, config.base_tau, successes_only, config.base_weight)
-    needs = Needs(ALL_PHASES - {"critic_pretrain"}, imitation.columns)
-    return compiled(Bc(spec, imitation), needs, has_base=True)
+    needs = Needs(ALL_PHASES - {"critic_pretrain"}, imitation.columns, alone=config.alone)
+    return compiled(Bc(config, spec, imitation), needs, has_base=True)
 
 
 PRESETS = {

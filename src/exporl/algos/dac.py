@@ -25,6 +25,7 @@ from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
 from exporl.algos.critics import init_critics, step_critics
+from exporl.algos.deploy_noise import ALONE, DeployNoise
 from exporl.algos.minibatches import each_minibatch
 from exporl.algos.regression import Noised, Regression, valid_mean
 from exporl.algos.second_policy import clipped_adam
@@ -65,7 +66,7 @@ POLICY_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class DacConfig(BoundOptions):
+class DacConfig(BoundOptions, DeployNoise):
     """DAC. Defaults are those of the public code."""
 
     imitation_weight: float = option(1.0, within="[0, inf)")
@@ -300,11 +301,12 @@ class Dac:
         Raises:
             ValueError: proposals for the policy: it chooses among samples of its own.
         """
-        if mode == "base":
-            return self.regression.act_alone(acting["base"], observation, key, proposals)
+        factor = self.config.noise_in(mode)
+        if mode in ALONE:
+            return self.regression.act_alone(acting["base"], observation, key, proposals, factor)
         self.regression.check_proposals(proposals)
         num = self.config.num_base_samples
-        samples = self.regression.sample(acting["policy"], observation, num, key)
+        samples = self.regression.sample(acting["policy"], observation, num, key, factor)
         features = flat_observation(observation)[:, None]
         q = q_values(self.ranking_critic, acting["critic"], features, samples).mean(axis=0)
         info = {"q": q.max(axis=-1), "index": q.argmax(axis=-1)}
@@ -321,7 +323,7 @@ def dac(
     """
     check_options(config)
     agent = Dac.create(config, spec, base, precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

@@ -24,6 +24,7 @@ from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.deploy_noise import ALONE, DeployNoise
 from exporl.algos.minibatches import each_minibatch
 from exporl.algos.soft_policy import SoftTrainer
 from exporl.nets.critic import Critic, q_values
@@ -59,9 +60,13 @@ STEERING_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class DsrlConfig(BoundOptions):
+class DsrlConfig(BoundOptions, DeployNoise):
     """DSRL. Defaults are those of the public code."""
 
+    deploy_noise_scale: float = option(1.0, within="[0, 1]", absent=1.0)
+    """Factor on the noise that the base policy alone decodes outside training. Below 1 it acts
+    closer to its central action, without the noise of the demonstrations. The policy chooses its
+    noise itself, in every mode: see `deterministic_eval`."""
     noise_range: float = option(1.5, within="(0, inf)")
     """The policy's noise lies in [-noise_range, noise_range] (action_magnitude)."""
     noise_updates: int = option(10, within="[1, inf)")
@@ -294,8 +299,11 @@ class Dsrl:
         Raises:
             ValueError: proposals for the policy: it chooses noise, not among actions.
         """
-        if mode == "base":
-            return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
+        if mode in ALONE:
+            factor = self.config.noise_in(mode)
+            return self.imitation.act(
+                acting["base"], observation, key, self.spec, proposals, noise_scale=factor
+            )
         if proposals is not None:
             raise ValueError("dsrl chooses noise for its base policy, not among its samples.")
         features = flat_observation(observation)
@@ -318,7 +326,7 @@ def dsrl(
     """
     check_options(config)
     agent = Dsrl.create(config, spec, common.required(base, "dsrl"))
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

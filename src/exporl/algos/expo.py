@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from exporl.algos import common, edit_metrics
 from exporl.algos.common import CriticTrainer, Imitation, Model
+from exporl.algos.deploy_noise import ALONE, noise_scales
 from exporl.algos.expo_options import ExpoConfig
 from exporl.nets.critic import Critic, min_q, q_values
 from exporl.nets.encoder import flat_observation
@@ -126,7 +127,7 @@ class Expo:
         """a_i ~ pi_base(. | s) for i = 1 ... n; `min_noise_scale` narrows the first ones, and the
         factor on the noise all of them."""
         num, least = self.config.num_base_samples, self.config.min_noise_scale
-        scales = None if least == factor == 1 else factor * jnp.linspace(least, 1.0, num)
+        scales = noise_scales(num, factor, least)
         return policies.propose(self.base, base_params, observation, num, key, self.spec, scales)
 
     def candidates(
@@ -371,7 +372,7 @@ class Expo:
     ) -> Decision:
         """The on-the-fly policy on `proposals`, or on new ones; or the base policy alone."""
         factor = self.config.noise_in(mode)
-        if mode in ("base", "sample"):
+        if mode in ALONE:
             return self.imitation.act(
                 acting["base"], observation, key, self.spec, proposals, noise_scale=factor
             )

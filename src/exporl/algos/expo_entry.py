@@ -10,6 +10,7 @@ from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.base_target import BaseTargetExpo
 from exporl.algos.bounds import TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, required
+from exporl.algos.deploy_noise import alone_while_learning
 from exporl.algos.edit_metrics import CHOICE_METRICS, EDIT_METRICS
 from exporl.algos.expo import Expo, ExpoState
 from exporl.algos.expo_options import ExpoConfig, check, check_outside, resolve
@@ -69,7 +70,7 @@ def expo(
         return agent.propose(state.base.params, observation, key)
 
     functions = agent
-    alone = "base" if config.deploy_noise_scale == 1 else "sample"
+    alone = alone_while_learning(config.deploy_noise_scale)
     columns = agent.critic_trainer.bounds.columns + agent.imitation.columns
     needs = Needs(columns=columns, alone=alone)
     if config.backup == "filtered":

@@ -6,6 +6,7 @@ from typing import Literal
 from exporl.algos.algorithm import Measurements
 from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions
+from exporl.algos.deploy_noise import noise_in
 from exporl.options import check_members, option, sizes
 from exporl.plain import added
 from exporl.types import Mode
@@ -105,7 +106,7 @@ class ExpoConfig(BoundOptions):
 
     def noise_in(self, mode: Mode) -> float:
         """Factor on the noise of base samples in a mode."""
-        return 1.0 if mode in ("explore", "sample") else self.deploy_noise_scale
+        return noise_in(mode, self.deploy_noise_scale)
 
 
 def check(config: ExpoConfig) -> None:

@@ -24,6 +24,7 @@ from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.deploy_noise import ALONE, DeployNoise
 from exporl.algos.minibatches import each_minibatch
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
@@ -55,7 +56,7 @@ POLICY_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class FqlConfig(BoundOptions):
+class FqlConfig(BoundOptions, DeployNoise):
     """FQL. Defaults are those of the public code."""
 
     distill_weight: float = option(10.0, within="[0, inf)")
@@ -262,13 +263,19 @@ class Fql:
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
         """A sample of the one-step policy; mode "base": one of the flow."""
-        if mode == "base":
-            return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
+        factor = self.config.noise_in(mode)
+        if mode in ALONE:
+            return self.imitation.act(
+                acting["base"], observation, key, self.spec, proposals, noise_scale=factor
+            )
         if proposals is not None:
             raise ValueError("fql's one-step policy chooses among no samples of its base policy.")
         features = flat_observation(observation)
         shape = (features.shape[0], self.spec.chunk_length, self.spec.action_dim)
-        return Decision(self.sample(acting["policy"], features, jax.random.normal(key, shape)), {})
+        noise = jax.random.normal(key, shape)
+        if factor != 1:
+            noise = factor * noise
+        return Decision(self.sample(acting["policy"], features, noise), {})
 
 
 def fql(
@@ -289,7 +296,8 @@ def fql(
             f"base policy's has {base.noise_shape}. Use base.kind=flow."
         )
     agent = Fql.create(config, spec, base)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
+    columns = agent.critic_trainer.bounds.columns + agent.imitation.columns
+    needs = Needs(columns=columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

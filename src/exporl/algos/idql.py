@@ -24,6 +24,7 @@ from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.deploy_noise import ALONE, SampleNoise, noise_scales
 from exporl.nets.critic import Critic, StateValue, q_values, state_value
 from exporl.nets.encoder import flat_observation
 from exporl.ops.selection import select, take_candidate
@@ -53,7 +54,7 @@ VALUE_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class IdqlConfig(BoundOptions):
+class IdqlConfig(BoundOptions, SampleNoise):
     """IDQL. Defaults are the paper's for locomotion; AntMaze takes expectile 0.9."""
 
     num_base_samples: int = option(64, within="[1, inf)")
@@ -206,6 +207,14 @@ class Idql:
 
     # Acting.
 
+    def propose(
+        self, base_params: Params, observation: Observation, key: KeyArray, factor: float
+    ) -> Float[Array, "b n h a"]:
+        """n base samples; `min_noise_scale` narrows the first ones, the factor all of them."""
+        num, base = self.config.num_base_samples, self.imitation.base
+        scales = noise_scales(num, factor, self.config.min_noise_scale)
+        return propose(base, base_params, observation, num, key, self.spec, scales)
+
     def acting(self, state: IdqlState) -> dict[str, Params]:
         """The averaged base policy acts, and the target critics and V choose."""
         return {
@@ -224,12 +233,14 @@ class Idql:
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
         """One of n base samples, by `selection`; mode "base": one sample, unjudged."""
-        if mode == "base":
-            return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
+        factor = self.config.noise_in(mode)
+        if mode in ALONE:
+            return self.imitation.act(
+                acting["base"], observation, key, self.spec, proposals, noise_scale=factor
+            )
         propose_key, choice_key = jax.random.split(key)
         if proposals is None:
-            num, base = self.config.num_base_samples, self.imitation.base
-            proposals = propose(base, acting["base"], observation, num, propose_key, self.spec)
+            proposals = self.propose(acting["base"], observation, propose_key, factor)
         features = flat_observation(observation)
         q_all = q_values(self.ranking_critic, acting["critic"], features[:, None], proposals)
         q = q_all.min(axis=0)
@@ -260,7 +271,8 @@ def idql(
     """
     check_imitation(config)
     agent = Idql.create(config, spec, common.required(base, "idql"), precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
+    columns = agent.critic_trainer.bounds.columns + agent.imitation.columns
+    needs = Needs(columns=columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

@@ -27,6 +27,7 @@ from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import step_critics
+from exporl.algos.deploy_noise import ALONE, DeployNoise
 from exporl.algos.edit_policy import EDIT_METRICS, Edited, EditPolicy
 from exporl.algos.minibatches import each_minibatch
 from exporl.algos.second_policy import SecondPolicy, clipped_adam
@@ -61,7 +62,7 @@ POLICY_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class QamConfig(BoundOptions):
+class QamConfig(BoundOptions, DeployNoise):
     """QAM-E. Defaults are those of the public code."""
 
     q_weight: float = option(0.3, within="[0, inf)")
@@ -183,12 +184,17 @@ class Qam:
     # What acts: the policy's samples, edited, and of several the best.
 
     def best(
-        self, acting: dict[str, Params], observation: Observation, key: KeyArray
+        self,
+        acting: dict[str, Params],
+        observation: Observation,
+        key: KeyArray,
+        factor: float = 1.0,
     ) -> tuple[Float[Array, "b h a"], Float[Array, " b"]]:
-        """The edited sample of highest mean Q, and that Q; `acting` as `Qam.acting` returns it."""
+        """The edited sample of highest mean Q, and that Q; `acting` as `Qam.acting` returns it, and
+        the factor on the noise of the flow."""
         flow_key, edit_key = jax.random.split(key)
         features, num = flat_observation(observation)[:, None], self.config.num_base_samples
-        samples = self.policy.sample(acting["policy"], observation, num, flow_key)
+        samples = self.policy.sample(acting["policy"], observation, num, flow_key, factor)
         if self.config.edits:
             eps = jax.random.normal(edit_key, samples.shape)
             samples = self.edit.edit(acting["edit"], features, samples, eps).action
@@ -330,10 +336,11 @@ class Qam:
         Raises:
             ValueError: proposals for the policy: it chooses among samples of its own.
         """
-        if mode == "base":
-            return self.policy.act_alone(acting["base"], observation, key, proposals)
+        factor = self.config.noise_in(mode)
+        if mode in ALONE:
+            return self.policy.act_alone(acting["base"], observation, key, proposals, factor)
         self.policy.check_proposals(proposals)
-        action, q = self.best(acting, observation, key)
+        action, q = self.best(acting, observation, key, factor)
         return Decision(action, {"q": q})
 
 
@@ -347,7 +354,7 @@ def qam(
     """
     check_options(config)
     agent = Qam.create(config, spec, base, precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

@@ -24,6 +24,7 @@ from exporl.algos.base_weight import check_imitation
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.deploy_noise import ALONE, SampleNoise, noise_scales
 from exporl.algos.minibatches import each_minibatch
 from exporl.nets.critic import Critic, q_values
 from exporl.nets.encoder import flat_observation
@@ -52,7 +53,7 @@ CHOICE_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class QcConfig(BoundOptions):
+class QcConfig(BoundOptions, SampleNoise):
     """QC. Defaults are those of the public code."""
 
     num_base_samples: int = option(32, within="[1, inf)")
@@ -142,11 +143,12 @@ class Qc:
         return take_candidate(samples, q.argmax(axis=-1)), q
 
     def propose(
-        self, base_params: Params, observation: Observation, key: KeyArray
+        self, base_params: Params, observation: Observation, key: KeyArray, factor: float = 1.0
     ) -> Float[Array, "b n h a"]:
-        """n samples of the flow."""
+        """n samples of the flow; `min_noise_scale` narrows the first ones, the factor all."""
         num, base = self.config.num_base_samples, self.imitation.base
-        return propose(base, base_params, observation, num, key, self.spec)
+        scales = noise_scales(num, factor, self.config.min_noise_scale)
+        return propose(base, base_params, observation, num, key, self.spec, scales)
 
     def target(
         self,
@@ -206,10 +208,13 @@ class Qc:
         proposals: Float[Array, "b n h a"] | None = None,
     ) -> Decision:
         """The best of `proposals` or of n new samples; mode "base": one sample."""
-        if mode == "base":
-            return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
+        factor = self.config.noise_in(mode)
+        if mode in ALONE:
+            return self.imitation.act(
+                acting["base"], observation, key, self.spec, proposals, noise_scale=factor
+            )
         if proposals is None:
-            proposals = self.propose(acting["base"], observation, key)
+            proposals = self.propose(acting["base"], observation, key, factor)
         action, q = self.best(acting["critic"], flat_observation(observation), proposals)
         return Decision(action, {"q": q.max(axis=-1), "index": q.argmax(axis=-1)})
 
@@ -224,7 +229,8 @@ def qc(
     """
     check_imitation(config)
     agent = Qc.create(config, spec, common.required(base, "qc"), precision)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns + agent.imitation.columns)
+    columns = agent.critic_trainer.bounds.columns + agent.imitation.columns
+    needs = Needs(columns=columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

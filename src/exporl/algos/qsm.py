@@ -25,6 +25,7 @@ from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Model
 from exporl.algos.critics import adam_trainer, init_critics, step_critics
+from exporl.algos.deploy_noise import ALONE, DeployNoise
 from exporl.algos.minibatches import each_minibatch
 from exporl.algos.regression import Noised, Regression, valid_mean
 from exporl.nets.critic import Critic, action_gradient, q_values
@@ -55,7 +56,7 @@ POLICY_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class QsmConfig(BoundOptions):
+class QsmConfig(BoundOptions, DeployNoise):
     """QSM. Defaults are those of the public code."""
 
     q_weight: float = option(50.0, within="[0, inf)")
@@ -242,13 +243,14 @@ class Qsm:
         Raises:
             ValueError: proposals for the policy: it plays samples of its own.
         """
-        if mode == "base":
-            return self.regression.act_alone(acting["base"], observation, key, proposals)
+        factor = self.config.noise_in(mode)
+        if mode in ALONE:
+            return self.regression.act_alone(acting["base"], observation, key, proposals, factor)
         self.regression.check_proposals(proposals)
         if mode == "explore":
             action = self.sample(acting["policy"], observation, key)
         else:
-            action = self.regression.sample(acting["policy"], observation, 1, key)[:, 0]
+            action = self.regression.sample(acting["policy"], observation, 1, key, factor)[:, 0]
         features = flat_observation(observation)
         q = q_values(self.critic, acting["critic"], features, action).mean(axis=0)
         return Decision(action, {"q": q})
@@ -264,7 +266,7 @@ def qsm(
     """
     check_options(config)
     agent = Qsm.create(config, spec, base)
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

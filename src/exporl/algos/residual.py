@@ -25,6 +25,7 @@ from exporl.algos.algorithm import Algorithm, Entry, Needs, Preset, compiled
 from exporl.algos.bounds import BoundOptions, TargetBounds
 from exporl.algos.common import CRITIC_METRICS, CriticTrainer, Imitation, Model
 from exporl.algos.critics import adam_trainer, check_minimum, init_critics, step_critics
+from exporl.algos.deploy_noise import ALONE, DeployNoise, noise_scales
 from exporl.algos.minibatches import each_minibatch
 from exporl.nets.critic import Critic, min_q, q_values
 from exporl.nets.encoder import flat_observation
@@ -56,7 +57,7 @@ RESIDUAL_METRICS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ResidualConfig(BoundOptions):
+class ResidualConfig(BoundOptions, DeployNoise):
     """Residual RL. Defaults are those of ResFiT's public code."""
 
     residual_scale: float = option(0.1, within="(0, 2]")
@@ -147,10 +148,11 @@ class Residual:
     # Base action and residual.
 
     def base_action(
-        self, base_params: Params, observation: Observation, key: KeyArray
+        self, base_params: Params, observation: Observation, key: KeyArray, factor: float = 1.0
     ) -> Float[Array, "b h a"]:
-        """One sample of the base policy for every observation."""
-        return propose(self.imitation.base, base_params, observation, 1, key, self.spec)[:, 0]
+        """One sample of the base policy for every observation, with a factor on its noise."""
+        base, scales = self.imitation.base, noise_scales(1, factor)
+        return propose(base, base_params, observation, 1, key, self.spec, scales)[:, 0]
 
     def unit_residual(
         self, params: Params, features: Float[Array, "b f"], base_action: Float[Array, "b h a"]
@@ -290,11 +292,14 @@ class Residual:
 
         With `proposals` the first of them is the base action.
         """
-        if mode in ("base", "unedited"):
-            return self.imitation.act(acting["base"], observation, key, self.spec, proposals)
+        factor = self.config.noise_in(mode)
+        if mode in ALONE or mode == "unedited":
+            return self.imitation.act(
+                acting["base"], observation, key, self.spec, proposals, noise_scale=factor
+            )
         base_key, noise_key, share_key = jax.random.split(key, 3)
         if proposals is None:
-            base_action = self.base_action(acting["base"], observation, base_key)
+            base_action = self.base_action(acting["base"], observation, base_key, factor)
         else:
             base_action = proposals[:, 0]
         features = flat_observation(observation)
@@ -319,7 +324,7 @@ def residual(
     """
     check_minimum(config)
     agent = Residual.create(config, spec, common.required(base, "residual"))
-    needs = Needs(columns=agent.critic_trainer.bounds.columns)
+    needs = Needs(columns=agent.critic_trainer.bounds.columns, alone=config.alone)
     return compiled(agent, needs, has_base=True)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from exporl.algos import common
 from exporl.algos.common import Imitation, Model
+from exporl.algos.deploy_noise import noise_scales
 from exporl.policies.base import learning_rate, propose
 from exporl.types import Decision, KeyArray, Observation, Params, Spec
 
@@ -37,10 +38,16 @@ class SecondPolicy:
         return Model.create(common.fresh(base.params), self.optimizer)
 
     def sample(
-        self, params: Params, observation: Observation, num: int, key: KeyArray
+        self,
+        params: Params,
+        observation: Observation,
+        num: int,
+        key: KeyArray,
+        factor: float = 1.0,
     ) -> Float[Array, "b {num} h a"]:
-        """`num` actions of the policy for every observation."""
-        return propose(self.imitation.base, params, observation, num, key, self.spec)
+        """`num` actions of the policy for every observation, with a factor on their noise."""
+        base, scales = self.imitation.base, noise_scales(num, factor)
+        return propose(base, params, observation, num, key, self.spec, scales)
 
     def act_alone(
         self,
@@ -48,9 +55,12 @@ class SecondPolicy:
         observation: Observation,
         key: KeyArray,
         proposals: Float[Array, "b n h a"] | None,
+        factor: float,
     ) -> Decision:
-        """One action of the base policy."""
-        return self.imitation.act(params, observation, key, self.spec, proposals)
+        """One action of the base policy, with a factor on its noise."""
+        return self.imitation.act(
+            params, observation, key, self.spec, proposals, noise_scale=factor
+        )
 
     def check_proposals(self, proposals: Float[Array, "b n h a"] | None) -> None:
         """Whether the policy is asked for its own samples.
