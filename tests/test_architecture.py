@@ -24,6 +24,7 @@ ROOMS = (
     "once",
     "randomness",
     "units",
+    "nested",
     "types",
     "plain",
     "options",

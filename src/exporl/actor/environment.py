@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from exporl.nested import Way, entry_at
 from exporl.outside import is_outside, load_outside
 from exporl.units import EXECUTED
 
@@ -135,14 +136,7 @@ class ActorEnvironment:
     def _shown(self, observation: Any) -> dict[str, np.ndarray]:
         shown = {}
         for name, way, _ in self._leaves:
-            value = observation
-            for part in way:
-                try:
-                    value = value[part]
-                except (KeyError, IndexError, TypeError) as error:
-                    raise ValueError(
-                        f"the observation lacks {name!r}, which its space has."
-                    ) from error
+            value = entry_at(observation, way, name)
             shown[name] = np.array(value)  # a copy: many environments write into one array
         self._seen = shown
         return shown
@@ -154,9 +148,9 @@ def _told(info: Any) -> dict[str, bool]:
     return {key: bool(found[key]) for key in SUCCESS_KEYS if key in found}
 
 
-def _leaves(env: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _leaves(env: Any) -> Iterator[tuple[Way, Any]]:
     """Every space within the Dicts and Tuples of the observation's, and the way to it."""
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), env.observation_space)]
+    waiting: list[tuple[Way, Any]] = [((), env.observation_space)]
     while waiting:
         way, space = waiting.pop(0)
         parts = getattr(space, "spaces", None)

@@ -12,6 +12,7 @@ import numpy as np
 from exporl.data.episodes import Episode
 from exporl.envs.custom_data import SUCCESS_KEYS, Recorded, Success
 from exporl.envs.task import Reward, Task, sparse_reward
+from exporl.nested import Way, entry_at
 from exporl.outside import load_module
 from exporl.spec import Spec
 from exporl.suggest import closest
@@ -164,10 +165,6 @@ def import_task(name: str, reward: Reward) -> Task:
     raise ValueError(
         f"{name}() returned {type(made).__name__}; it must return a gymnasium.Env or a Task."
     )
-
-
-Way = tuple[str | int, ...]
-"""Keys and numbers that lead to an entry of a nested observation."""
 
 
 def _leaves(space: gymnasium.Space, path: Way = ()) -> Iterator[tuple[Way, gymnasium.Space]]:
@@ -339,14 +336,10 @@ class CanonicalEnv(gymnasium.Wrapper):
     def _observation(self, observation: Any) -> dict[str, np.ndarray]:
         result = {}
         for (key, shape, dtype), way in zip(self._entries, self._ways, strict=True):
-            value = observation
-            for part in way:
-                try:
-                    value = value[part]
-                except (KeyError, IndexError, TypeError) as error:
-                    raise ValueError(
-                        f"{self._name}: the observation lacks {key!r}, which its space has."
-                    ) from error
+            try:
+                value = entry_at(observation, way, key)
+            except ValueError as error:
+                raise ValueError(f"{self._name}: {error}") from error
             value = np.array(value, dtype)  # a copy: many environments write into one array
             if value.size != math.prod(shape):
                 raise ValueError(
