@@ -32,18 +32,31 @@ def _purpose_words(seed: int, purpose: int) -> tuple[int, int] | None:
 
 
 _WORD = 0xFFFFFFFF
+_PARITY = 0x1BD11BDA
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
+def _rotated(word: int, bits: int) -> int:
+    """A word of 32 bits, rotated to the left."""
+    left = word << bits
+    right = word >> (32 - bits)
+    return (left | right) & _WORD
+
+
 def _folded(key: tuple[int, int], count: int) -> tuple[int, int]:
-    """`jax.random.fold_in` of a threefry key: the cipher threefry2x32 (Salmon et al., Parallel
-    random numbers: as easy as 1, 2, 3; 2011) of the two words 0 and `count`."""
-    words = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
-    first, second = words[0], (count + words[1]) & _WORD
+    """`jax.random.fold_in` of a threefry key.
+
+    That is the cipher threefry2x32 (Salmon et al., Parallel random numbers: as easy as 1, 2, 3;
+    2011) of the two words 0 and `count`.
+    """
+    words = (*key, key[0] ^ key[1] ^ _PARITY)
+    first = words[0]
+    second = (count + words[1]) & _WORD
     for turn in range(5):
         for bits in _ROTATIONS[turn % 2]:
             first = (first + second) & _WORD
-            second = (second << bits | second >> (32 - bits)) & _WORD ^ first
+            second = _rotated(second, bits) ^ first
+        # every four rounds the key is added again
         first = (first + words[(turn + 1) % 3]) & _WORD
         second = (second + words[(turn + 2) % 3] + turn + 1) & _WORD
     return first, second

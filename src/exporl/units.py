@@ -8,6 +8,8 @@ import numpy as np
 EXECUTED = "executed_action"
 """Entry of a step's info: the action that was really executed, where an environment reports it, in
 the units of the action that it was given."""
+SUCCESS_KEYS = ("success", "is_success")
+"""Entries of a step's info that tell of success, where nothing else is said."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,10 @@ import numpy as np
 
 from exporl.nested import Way, entry_at
 from exporl.outside import is_outside, load_outside
-from exporl.units import EXECUTED
+from exporl.units import EXECUTED, SUCCESS_KEYS
 
 PROTOCOL = 1
 """Version of the calls and their answers; both sides have the same."""
-SUCCESS_KEYS = ("success", "is_success")
-"""Entries of a step's info that are sent, beside the action that was executed."""
 
 
 class ActorEnvironment:

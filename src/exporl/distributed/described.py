@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 
 from exporl.acting.checked import UnusableValue, check_size
-from exporl.actor.environment import PROTOCOL, SUCCESS_KEYS
+from exporl.actor.environment import PROTOCOL
 from exporl.serve.messages import LARGEST, MessageError
-from exporl.units import EXECUTED, ActionUnits
+from exporl.units import EXECUTED, SUCCESS_KEYS, ActionUnits
 
 MOST_ACTIONS = 1_000
 """Numbers of an action."""

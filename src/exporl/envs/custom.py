@@ -10,13 +10,13 @@ import gymnasium
 import numpy as np
 
 from exporl.data.episodes import Episode
-from exporl.envs.custom_data import SUCCESS_KEYS, Recorded, Success
+from exporl.envs.custom_data import Recorded, Success
 from exporl.envs.task import Reward, Task, sparse_reward
 from exporl.nested import Way, entry_at
 from exporl.outside import load_module
 from exporl.spec import Spec
 from exporl.suggest import closest
-from exporl.units import EXECUTED, ActionUnits
+from exporl.units import EXECUTED, SUCCESS_KEYS, ActionUnits
 
 
 def custom_task(

@@ -10,11 +10,10 @@ import numpy as np
 from exporl.data.convert import clip_actions
 from exporl.data.episodes import Episode
 from exporl.envs.task import Task
+from exporl.units import SUCCESS_KEYS
 
 Success = str | Callable[[float, bool, dict[str, Any]], bool]
 """Name of an info entry, or a function of (reward, terminated, info) of a step."""
-SUCCESS_KEYS = ("success", "is_success")
-"""Entries of the info that are looked for when nothing else is said."""
 SLACK = 1e-4
 """Share of the range that actions may lie beyond it, by rounding."""
 ALREADY = 0.99
